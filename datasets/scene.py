@@ -1,0 +1,86 @@
+"""A posed capture: views, points, and how its world relates to the one of the files it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recon.datasets.cameras import Cameras
+
+
+class ImageSource(Protocol):
+    """Something that yields an image when asked: a file decoded lazily, or an array in memory."""
+
+    def load(self) -> Tensor:
+        """float32 [H,W,K]; colour is 0..1 (K = 3, or 4 with straight alpha), a mask has K = 1 (1 = use the pixel),
+        depth has K = 1 in world units along the viewing axis (0 = unknown)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Points:
+    """A coloured point cloud: xyz [P,3] in world units, rgb [P,3] 0..1."""
+
+    xyz: Tensor
+    rgb: Tensor
+
+    def __post_init__(self) -> None:
+        if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
+            raise ValueError(f"points {tuple(self.xyz.shape)}, colours {tuple(self.rgb.shape)}: not [P,3] each")
+
+    def __len__(self) -> int:
+        return self.xyz.shape[0]
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo and its camera (a batch of one). The photo is decoded when `load` is called."""
+
+    name: str
+    camera: Cameras
+    image: ImageSource
+    mask: ImageSource | None = None
+    depth: ImageSource | None = None
+
+    def load(self) -> Tensor:
+        """The photo: float32 [H,W,3|4], 0..1, straight alpha; its size is the camera's."""
+        return self.image.load()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that is known of a capture.
+
+    Attributes:
+        name: what runs are filed under.
+        views: in the order of their names.
+        train, test: indices into `views`; `test` is never trained on.
+        points: from structure from motion, when the capture has them.
+        source_from_world: [4,4] float64 similarity; maps this scene's world to the frame of the capture's files.
+        up: [3] the capture's up direction in this scene's world, where the format or the normalisation knows it.
+    """
+
+    name: str
+    views: tuple[View, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    points: Points | None = None
+    source_from_world: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
+    up: Tensor | None = None
+
+    @property
+    def train_views(self) -> list[View]:
+        return [self.views[i] for i in self.train]
+
+    @property
+    def test_views(self) -> list[View]:
+        return [self.views[i] for i in self.test]
+
+    @property
+    def extent(self) -> float:
+        """1.1 times the largest distance of a training camera from their centre: 3DGS's unit for step sizes."""
+        positions = torch.cat([view.camera.positions for view in self.train_views])
+        return 1.1 * float((positions - positions.mean(dim=0)).norm(dim=-1).max())

@@ -1,0 +1,1 @@
+"""Taking a scene away: one file format, one file."""
