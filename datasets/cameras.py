@@ -39,9 +39,7 @@ class Cameras:
     def __post_init__(self) -> None:
         count = self.viewmats.shape[0]
         if self.viewmats.shape != (count, 4, 4) or self.Ks.shape != (count, 3, 3):
-            raise ValueError(
-                f"viewmats {tuple(self.viewmats.shape)}, Ks {tuple(self.Ks.shape)}: not [C,4,4], [C,3,3]"
-            )
+            raise ValueError(f"viewmats {tuple(self.viewmats.shape)}, Ks {tuple(self.Ks.shape)}: not [C,4,4], [C,3,3]")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"image size {self.width}x{self.height} is not positive")
 
@@ -146,9 +144,7 @@ class Cameras:
         sizes = {(c.width, c.height) for c in cameras}
         if len(sizes) != 1:
             raise ValueError(f"cannot join cameras of {len(sizes)} image sizes: {sorted(sizes)}")
-        return cls(
-            torch.cat([c.viewmats for c in cameras]), torch.cat([c.Ks for c in cameras]), *sizes.pop()
-        )
+        return cls(torch.cat([c.viewmats for c in cameras]), torch.cat([c.Ks for c in cameras]), *sizes.pop())
 
 
 def similarity_scale(transform: Tensor) -> Tensor:

@@ -80,9 +80,7 @@ def rotation_matrix(rotation: Tensor, degree: int) -> Tensor:
     """
     rotation = rotation.double().cpu()
     generator = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(
-        torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1
-    )
+    directions = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
     before, after = basis(directions, degree), basis(directions @ rotation.T, degree)
     matrix = torch.zeros(num_coefficients(degree), num_coefficients(degree), dtype=torch.float64)
     for band in range(degree + 1):

@@ -31,9 +31,7 @@ def covariances(quats: Tensor, log_scales: Tensor) -> Tensor:
     return factor @ factor.transpose(1, 2)
 
 
-def project(
-    means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras
-) -> tuple[Tensor, Tensor, Tensor]:
+def project(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     """EWA projection into one camera: means2d [N,2] px, covariances2d [N,2,2] px^2 and depths [N] (eq. 5).
 
     The Jacobian is taken at a direction clamped to slightly more than the image; without that, Gaussians far outside
@@ -52,9 +50,9 @@ def project(
     u = clamped(x / safe_z, fx, cx, camera.width)
     v = clamped(y / safe_z, fy, cy, camera.height)
     zero = torch.zeros_like(z)
-    jacobian = torch.stack(
-        [fx / safe_z, zero, -fx * u / safe_z, zero, fy / safe_z, -fy * v / safe_z], dim=-1
-    ).reshape(-1, 2, 3)
+    jacobian = torch.stack([fx / safe_z, zero, -fx * u / safe_z, zero, fy / safe_z, -fy * v / safe_z], dim=-1).reshape(
+        -1, 2, 3
+    )
     to_image = jacobian @ rotation
     covariances2d = to_image @ covariances(quats, log_scales) @ to_image.transpose(1, 2)
     covariances2d = covariances2d + EPS2D * torch.eye(2, dtype=means.dtype, device=means.device)
@@ -132,9 +130,7 @@ def rasterize(
             )
         )
     rgb, alpha, expected = (torch.stack(channel) for channel in zip(*pictures, strict=True))
-    return RenderOutput(
-        rgb, alpha, expected if depth else None, means2d, torch.stack(radii), absgrad=absolute
-    )
+    return RenderOutput(rgb, alpha, expected if depth else None, means2d, torch.stack(radii), absgrad=absolute)
 
 
 def _blend(
@@ -161,9 +157,7 @@ def _blend(
         if absolute is not None and centre.requires_grad:
             _accumulate_absolute(centre, absolute[index])
         offset = pixels - centre
-        power = 0.5 * torch.einsum(
-            "hwi,ij,hwj->hw", offset, torch.linalg.inv(covariances2d[index]), offset
-        )
+        power = 0.5 * torch.einsum("hwi,ij,hwj->hw", offset, torch.linalg.inv(covariances2d[index]), offset)
         alpha = (opacities[index] * torch.exp(-power)).clamp_max(ALPHA_MAX)
         after = transmittance * (1 - alpha)
         reached = (alpha >= ALPHA_MIN) & (power >= 0) & ~finished
@@ -181,4 +175,3 @@ def _blend(
 def _accumulate_absolute(centre: Tensor, absolute: Tensor) -> None:
     """Make the backward pass add the per-pixel absolute gradients of `centre` [H,W,2] into `absolute` [2]."""
     centre.register_hook(lambda gradient: absolute.add_(gradient.abs().sum(dim=(0, 1))))
-
