@@ -60,6 +60,7 @@ class Scene:
         train, test: indices into `views`; `test` is never trained on.
         points: from structure from motion, when the capture has them.
         source_from_world: [4,4] float64 similarity; maps this scene's world to the frame of the capture's files.
+        background: the colour behind photos that have an alpha channel, where the format's convention fixes one.
         up: [3] the capture's up direction in this scene's world, where the format or the normalisation knows it.
     """
 
@@ -69,6 +70,7 @@ class Scene:
     test: tuple[int, ...]
     points: Points | None = None
     source_from_world: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     up: Tensor | None = None
 
     @property

@@ -25,7 +25,8 @@ class RenderOutput:
         means2d: [C,N,2] projected centres in pixels. After `backward`, its `.grad` is the screen-space gradient that
             densification reads. Gaussians that are not visible have undefined centres and zero gradient.
         radii: [C,N,2] int32 half-extents in pixels, 0 for Gaussians that are not visible.
-        absgrad: [C,N,2] filled in by `backward` with the sums over pixels of absolute gradients (AbsGS), where asked for.
+        absgrad: [C,N,2] filled in by `backward` with the sums over pixels of absolute gradients (AbsGS, Ye et al.
+            2024), where asked for.
     """
 
     rgb: Tensor
@@ -55,7 +56,7 @@ class Model(Protocol):
             cameras: batch of C.
             pixels: [C,M,2] image positions to render instead of whole images; ray models only.
             background: [3] or [C,3] colour behind the scene; black if None.
-            train_frac: progress of training, 0..1; every schedule inside a model is a function of it. 1 when training is over.
+            train_frac: progress of training, 0..1, 1 when it is over; every schedule inside a model is a function of it.
             depth: whether depth is wanted; without it training saves the work.
             absgrad: whether `RenderOutput.absgrad` is wanted.
         """

@@ -56,7 +56,7 @@ def basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def evaluate(coefficients: Tensor, directions: Tensor, degree: int) -> Tensor:
-    """Colour [N,3] seen from unit directions [N,3] for coefficients [N,K,3]: 0.5 is added and negatives are cut (3DGS)."""
+    """Colour [N,3] seen from unit directions [N,3] for coefficients [N,K,3]; 0.5 is added, negatives are cut (3DGS)."""
     used = coefficients[:, : num_coefficients(degree)]
     return (torch.einsum("nk,nkc->nc", basis(directions, degree), used) + 0.5).clamp_min(0.0)
 

@@ -1,8 +1,8 @@
 """Rasterisers of 3D Gaussians: one contract, several implementations that give the same picture.
 
-`reference.py` is the definition, in plain PyTorch; `cpu.py` and `gsplat_cuda.py` are the fast ones. The maths is that of
-"3D Gaussian Splatting for Real-Time Radiance Field Rendering" (Kerbl et al. 2023) in gsplat's details, so that a scene looks
-the same everywhere.
+`reference.py` is the definition, in plain PyTorch; `cpu.py` and `gsplat_cuda.py` are the fast ones. The maths is that
+of "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (Kerbl et al. 2023) in gsplat's details, so that a
+scene looks the same everywhere.
 """
 
 from __future__ import annotations
