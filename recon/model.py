@@ -56,7 +56,7 @@ class Model(Protocol):
             cameras: batch of C.
             pixels: [C,M,2] image positions to render instead of whole images; ray models only.
             background: [3] or [C,3] colour behind the scene; black if None.
-            train_frac: progress of training, 0..1, 1 when it is over; every schedule inside a model is a function of it.
+            train_frac: progress of training, 0..1, 1 when it is over; every schedule inside a model follows from it.
             depth: whether depth is wanted; without it training saves the work.
             absgrad: whether `RenderOutput.absgrad` is wanted.
         """

@@ -1,0 +1,280 @@
+"""A scene as 3D Gaussians (Kerbl et al. 2023): the parameters, how they start, and the one way rows come and go.
+
+Shape letters: N Gaussians, K = (sh_degree + 1)^2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon import rng, sh
+from recon.datasets.cameras import Cameras, similarity_scale
+from recon.datasets.scene import Points
+from recon.model import RenderOutput
+from recon.raster import Rasterizer, rasterizer_for
+from recon.raster.reference import rotations_from_quats
+
+# Rows of `means` [N,3] world units, `quats` [N,4] wxyz of any length, `log_scales` [N,3], `logit_opacities` [N],
+# `sh0` [N,1,3], `shN` [N,K-1,3].
+PARAMETERS = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
+
+# 3DGS's learning rates; that of the means is per unit of scene extent and decays to a hundredth.
+LEARNING_RATES = {
+    "means": 1.6e-4,
+    "quats": 1e-3,
+    "log_scales": 5e-3,
+    "logit_opacities": 5e-2,
+    "sh0": 2.5e-3,
+    "shN": 2.5e-3 / 20,
+}
+MEANS_FINAL = 0.01
+
+# One more SH band after each of these shares of the training: colour first, then what depends on the direction.
+SH_WARMUP = 0.125
+
+
+class Gaussians:
+    """The trainable parameters of N Gaussians, and how they are rendered.
+
+    Rows change only through `edit_rows`, which carries the optimiser's state along.
+    """
+
+    means: Tensor
+    quats: Tensor
+    log_scales: Tensor
+    logit_opacities: Tensor
+    sh0: Tensor
+    shN: Tensor
+
+    def __init__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        log_scales: Tensor,
+        logit_opacities: Tensor,
+        sh0: Tensor,
+        shN: Tensor,
+        *,
+        rasterizer: Rasterizer | None = None,
+        opacity_reg: float = 0.0,
+        scale_reg: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            means, ...: see `PARAMETERS`; copied to contiguous leaves that require gradients.
+            rasterizer: default: the fast one of the parameters' device.
+            opacity_reg, scale_reg: weights of the mean opacity and of the mean scale in the loss (3DGS-MCMC, eq. 10).
+        """
+        count = means.shape[0]
+        coefficients = 1 + shN.shape[1]
+        shapes = [(count, 3), (count, 4), (count, 3), (count,), (count, 1, 3), (count, coefficients - 1, 3)]
+        values = (means, quats, log_scales, logit_opacities, sh0, shN)
+        for name, value, shape in zip(PARAMETERS, values, shapes, strict=True):
+            if value.shape != shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, not {shape}")
+            setattr(self, name, _leaf(value))
+        self.sh_degree = sh.degree_of(coefficients)
+        self.rasterizer = rasterizer or rasterizer_for(means.device)
+        self.opacity_reg = opacity_reg
+        self.scale_reg = scale_reg
+
+    @classmethod
+    def from_points(
+        cls,
+        points: Points,
+        *,
+        sh_degree: int = 3,
+        opacity: float = 0.1,
+        scale: float = 1.0,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """One Gaussian for each point, as large as the mean distance to its three nearest neighbours times `scale`."""
+        count = len(points)
+        if count == 0:
+            raise ValueError("no points to start from")
+        means = points.xyz.float()
+        log_scales = (neighbour_distances(points.xyz) * scale).log().float()
+        quats = torch.randn(count, 4, generator=rng.generator(seed, "initial rotations"))
+        return cls(
+            means,
+            torch.nn.functional.normalize(quats, dim=-1),
+            log_scales[:, None].expand(-1, 3),
+            torch.full((count,), logit(opacity)),
+            sh.from_rgb(points.rgb.float())[:, None],
+            torch.zeros(count, sh.num_coefficients(sh_degree) - 1, 3),
+            **options,
+        )
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    @property
+    def scales(self) -> Tensor:
+        """[N,3] standard deviations along the axes, world units."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Tensor:
+        """[N] 0..1."""
+        return self.logit_opacities.sigmoid()
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in PARAMETERS}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self.parameters().items()}
+
+    def render(
+        self,
+        cameras: Cameras,
+        *,
+        pixels: Tensor | None = None,
+        background: Tensor | None = None,
+        train_frac: float = 1.0,
+        depth: bool = True,
+        absgrad: bool = False,
+    ) -> RenderOutput:
+        """See `recon.model.Model.render`."""
+        if pixels is not None:
+            raise ValueError("Gaussians render whole images, not single pixels")
+        return self.rasterizer(
+            **self.parameters(),
+            cameras=cameras.to(self.device, torch.float32),
+            sh_degree=min(self.sh_degree, int(train_frac / SH_WARMUP)),
+            background=background,
+            depth=depth,
+            absgrad=absgrad,
+        )
+
+    def param_groups(self, extent: float) -> list[dict[str, Any]]:
+        """One optimiser group for each parameter, with 3DGS's learning rates."""
+        groups = []
+        for name, value in self.parameters().items():
+            lr = LEARNING_RATES[name] * (extent if name == "means" else 1.0)
+            final = lr * (MEANS_FINAL if name == "means" else 1.0)
+            groups.append({"params": [value], "lr": lr, "lr_final": final, "name": name})
+        return groups
+
+    def regularisers(self) -> dict[str, Tensor]:
+        """The terms with a weight other than zero."""
+        terms = {}
+        if self.opacity_reg > 0:
+            terms["opacity"] = self.opacity_reg * self.opacities.mean()
+        if self.scale_reg > 0:
+            terms["scale"] = self.scale_reg * self.scales.mean()
+        return terms
+
+    @torch.no_grad()
+    def edit_rows(self, optimizer: torch.optim.Optimizer, keep: Tensor, new: dict[str, Tensor] | None = None) -> None:
+        """Replace the rows by those of `keep` followed by `new`.
+
+        Args:
+            optimizer: its groups must be those of `param_groups`. Kept rows keep their moments; new rows have none.
+            keep: [N] bool, or row numbers in the wanted order.
+            new: rows for every parameter, in stored form.
+        """
+        groups = {group["name"]: group for group in optimizer.param_groups}
+        for name, old in self.parameters().items():
+            extra = old.new_zeros(0, *old.shape[1:]) if new is None else new[name].detach().to(old)
+            replacement = _leaf(torch.cat([old[keep], extra]))
+            state = optimizer.state.pop(old, {})
+            for key in ("exp_avg", "exp_avg_sq"):
+                if key in state:
+                    state[key] = torch.cat([state[key][keep], torch.zeros_like(extra)])
+            if state:
+                optimizer.state[replacement] = state
+            groups[name]["params"] = [replacement]
+            setattr(self, name, replacement)
+
+    def rows(self, index: Tensor) -> dict[str, Tensor]:
+        """Copies of the rows `index` of every parameter: what `edit_rows` takes as `new`."""
+        return {name: value.detach()[index].clone() for name, value in self.parameters().items()}
+
+    @torch.no_grad()
+    def transformed(self, target_from_world: Tensor) -> Self:
+        """The same scene after a similarity [4,4] (rotation, uniform scale, translation) of its world, SH included."""
+        transform = target_from_world.double().cpu()
+        scale = float(similarity_scale(transform))
+        rotation = transform[:3, :3] / scale
+        if torch.linalg.det(rotation) < 0:
+            raise ValueError("a mirrored world cannot be written as rotated Gaussians")
+        coefficients = torch.cat([self.sh0, self.shN], dim=1).double()
+        turned = sh.rotate(coefficients, rotation).to(self.sh0)
+        turn = quat_from_rotation(rotation).to(self.quats)
+        return type(self)(
+            (self.means.double() @ transform[:3, :3].T.to(self.device) + transform[:3, 3].to(self.device)).to(
+                self.means
+            ),
+            quat_multiply(turn, self.quats),
+            self.log_scales + math.log(scale),
+            self.logit_opacities,
+            turned[:, :1],
+            turned[:, 1:],
+            rasterizer=self.rasterizer,
+        )
+
+    @torch.no_grad()
+    def normals(self) -> Tensor:
+        """[N,3] unit normals: the axis of the smallest scale, of either sign."""
+        axes = rotations_from_quats(self.quats)
+        thinnest = self.log_scales.argmin(dim=-1)
+        return axes[torch.arange(len(self), device=self.device), :, thinnest]
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+
+
+def logit(probability: float) -> float:
+    """The inverse of the sigmoid."""
+    return math.log(probability / (1 - probability))
+
+
+def neighbour_distances(xyz: Tensor, neighbours: int = 3) -> Tensor:
+    """Root mean square distance [P] of each point to its nearest neighbours; a lone point gets 1.
+
+    Points that coincide get the smallest distance that is not zero, so that every Gaussian has a size.
+    """
+    from scipy.spatial import cKDTree
+
+    positions = xyz.double().numpy()
+    count = min(neighbours, len(positions) - 1)
+    if count == 0:
+        return torch.ones(len(positions), dtype=torch.float64)
+    nearest = cKDTree(positions).query(positions, k=count + 1)[0][:, 1:]
+    distances = np.sqrt((nearest**2).mean(axis=1))
+    positive = distances[distances > 0]
+    return torch.from_numpy(np.maximum(distances, positive.min() if len(positive) else 1.0))
+
+
+def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Hamilton products [...,4] of quaternions wxyz: the rotation `b`, then `a`."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        dim=-1,
+    )
+
+
+def quat_from_rotation(rotation: Tensor) -> Tensor:
+    """The unit quaternion [4] wxyz of a rotation matrix [3,3]."""
+    from scipy.spatial.transform import Rotation
+
+    x, y, z, w = Rotation.from_matrix(rotation.double().numpy()).as_quat()
+    return torch.tensor([w, x, y, z], dtype=rotation.dtype)
