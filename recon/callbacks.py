@@ -1,0 +1,149 @@
+"""What watches a training: the progress bar, the logs, autosave, and stopping on request."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Self
+
+from recon import checkpoint, runs
+from recon.datasets.errors import InputError
+from recon.runs import Run
+from recon.train import StepMetrics, TrainState
+
+
+class Interrupted(Exception):
+    """A signal asked for the training to end; what was learned is saved."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum = signum
+
+
+class Autosave:
+    """Writes a checkpoint every so many seconds, and keeps the newest few."""
+
+    def __init__(self, run: Run, every: float) -> None:
+        self._run = run
+        self._every = every
+        self._last = time.monotonic()
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
+        if time.monotonic() - self._last >= self._every:
+            self.save(state)
+            self._last = time.monotonic()
+
+    def save(self, state: TrainState) -> None:
+        path = self._run.checkpoint_file(state.step)
+        try:
+            checkpoint.save(state, path)
+        except OSError as error:
+            saved = self._run.checkpoints()
+            kept = f"the newest checkpoint is {saved[0]}" if saved else "no checkpoint was written before"
+            raise InputError(f"{path}: cannot be written ({error.strerror}); {kept}") from error
+        self._run.drop_old_checkpoints()
+
+
+class MetricsLog:
+    """Appends to the run's metrics.jsonl."""
+
+    def __init__(self, run: Run, every: int = 10) -> None:
+        self._file = run.metrics_file
+        self._every = every
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
+        if metrics.step % self._every == 0 or metrics.step == state.config.steps:
+            line = {"step": metrics.step, "loss": float(metrics.loss), "count": metrics.count}
+            try:
+                runs.append_line(self._file, line | {"seconds": round(state.seconds, 3)})
+            except OSError as error:
+                raise InputError(f"{self._file}: cannot be written ({error.strerror})") from error
+
+
+class TensorBoard:
+    """Scalars for TensorBoard, in the run's folder."""
+
+    def __init__(self, run: Run, every: int = 10) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError("--tensorboard: tensorboard is not installed (pip install tensorboard)") from error
+        self._writer: Any = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._every = every
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
+        if metrics.step % self._every == 0:
+            self._writer.add_scalar("train/loss", float(metrics.loss), metrics.step)
+            self._writer.add_scalar("train/count", metrics.count, metrics.step)
+
+
+class ProgressBar:
+    """Steps, speed, time left, loss and count on one line of the terminal. A context manager."""
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("Training"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._task = self._progress.add_task("training", total=total, completed=done, note="")
+        self._loss: float | None = None
+        self._window = (time.monotonic(), done)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
+        if metrics.step % 10 and metrics.step != state.config.steps:
+            return
+        loss = float(metrics.loss)
+        self._loss = loss if self._loss is None else 0.8 * self._loss + 0.2 * loss
+        since, step = self._window
+        now = time.monotonic()
+        speed = (metrics.step - step) / max(now - since, 1e-9)
+        if now - since > 2:
+            self._window = (now, metrics.step)
+        note = f"{speed:.0f} steps/s  loss {self._loss:.4f}  {metrics.count:,} Gaussians"
+        self._progress.update(self._task, completed=metrics.step, note=note)
+
+
+class StopOnSignal:
+    """Ends the training after the running step when Ctrl-C or SIGTERM came; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
+        if self._signum is not None:
+            raise Interrupted(self._signum, state.step)
+
+    def _received(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        if self._signum is not None:
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While inside, the signals are noted instead of acted on. Only the main thread can do so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._received) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)

@@ -1,0 +1,119 @@
+"""Checkpoints: one safetensors file that holds a training state whole. Loading one never runs code."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon import __version__, config
+from recon.datasets.errors import InputError
+from recon.datasets.files import atomic_write
+from recon.gaussians import PARAMETERS, Gaussians
+from recon.strategy import make_strategy
+from recon.train import TrainState, optimizer_for
+
+FORMAT = 1
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save(state: TrainState, path: Path) -> None:
+    """Write `state`; the file appears whole or not at all. OSError where it cannot be written."""
+    from safetensors.torch import save as serialise
+
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    steps: dict[str, int] = {}
+    for group in state.optimizer.param_groups:
+        moments = state.optimizer.state.get(group["params"][0], {})
+        for key in MOMENTS:
+            if key in moments:
+                tensors[f"optimizer.{group['name']}.{key}"] = moments[key]
+        if "step" in moments:
+            steps[group["name"]] = int(moments["step"])
+    tensors |= {f"strategy.{name}": value for name, value in state.strategy.state_dict().items()}
+    header = {
+        "format": FORMAT,
+        "recon": __version__,
+        "method": "splats",
+        "step": state.step,
+        "seconds": state.seconds,
+        "optimizer_steps": steps,
+        "extent": state.extent,
+        "background": list(state.background),
+        "source_from_world": state.source_from_world.tolist(),
+        "opacity_reg": state.model.opacity_reg,
+        "scale_reg": state.model.scale_reg,
+        "train": config.to_json(state.config),
+    }
+    data = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"recon": json.dumps(header)})
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> TrainState:
+    """The state that `save` wrote, on `device`. InputError, naming the file, if it is anything else."""
+    header, tensors = _read(path)
+    try:
+        return _restore(header, tensors, path, torch.device(device))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not a usable checkpoint ({error})") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("recon")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such checkpoint") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error})") from error
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but not one of our checkpoints")
+    header: dict[str, Any] = json.loads(text)
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path}: checkpoint format {header.get('format')}, this version reads {FORMAT}")
+    return header, tensors
+
+
+def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, device: torch.device) -> TrainState:
+    settings = config.from_json(header["train"], str(path))
+    for name, value in tensors.items():
+        if value.is_floating_point() and not math.isfinite(float(value.sum())):
+            raise ValueError(f"{name} holds values that are not finite")
+    model = Gaussians(
+        *(tensors[f"model.{name}"].to(device) for name in PARAMETERS),
+        opacity_reg=header["opacity_reg"],
+        scale_reg=header["scale_reg"],
+    )
+    optimizer = optimizer_for(model, settings, header["extent"])
+    for group in optimizer.param_groups:
+        name, parameter = group["name"], group["params"][0]
+        moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in MOMENTS}
+        if name in header["optimizer_steps"]:
+            for key, moment in moments.items():
+                if moment is None or moment.shape != parameter.shape:
+                    raise ValueError(f"optimizer.{name}.{key} does not fit the parameter")
+                optimizer.state[parameter][key] = moment.to(device)
+            optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]))
+    strategy = make_strategy(settings.strategy, extent=header["extent"], steps=settings.steps, seed=settings.seed)
+    prefix = "strategy."
+    strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
+    red, green, blue = header["background"]
+    return TrainState(
+        model=model,
+        optimizer=optimizer,
+        strategy=strategy,
+        config=settings,
+        extent=header["extent"],
+        background=(red, green, blue),
+        source_from_world=torch.tensor(header["source_from_world"], dtype=torch.float64).reshape(4, 4),
+        step=header["step"],
+        seconds=header["seconds"],
+    )

@@ -1,0 +1,96 @@
+"""What can be configured, as plain data: imports nothing heavy, so that the command line can show it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from recon.datasets.errors import InputError
+
+Preset = Literal["fast", "default", "best"]
+Background = Literal["auto", "black", "white", "random"]
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """Clone, split, prune and reset (Kerbl et al. 2023, section 5). Shares are of the whole training."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    max_gaussians: int = 50_000
+    refine_from: float = 0.04  # share
+    refine_until: float = 0.6  # share
+    refine_every: int = 100  # steps
+    grad_threshold: float = 0.0  # mean screen-space gradient that asks for more detail; 0: the largest ones
+    absgrad: bool = False  # judge by the sums of absolute gradients (AbsGS): finds blur that cancels out
+    split_above: float = 0.01  # of the extent: larger ones are split, smaller ones cloned
+    prune_opacity: float = 0.005
+    prune_scale: float = 0.1  # of the extent; only after the first opacity reset
+    reset_every: int = 0  # steps between opacity resets; 0: never
+
+
+@dataclass(frozen=True)
+class MCMCConfig:
+    """Relocation and noise under a cap on the count (3DGS-MCMC, Kheradmand et al. 2024)."""
+
+    kind: Literal["mcmc"] = "mcmc"
+    max_gaussians: int = 50_000
+    refine_from: float = 0.02  # share
+    refine_until: float = 0.85  # share
+    refine_every: int = 100  # steps
+    growth: float = 0.05  # of the count, at each refinement
+    dead_opacity: float = 0.005
+    noise: float = 5e5  # times the learning rate of the means
+    opacity_reg: float = 0.01
+    scale_reg: float = 0.01
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training, complete: with the capture and this, two runs give the same scene."""
+
+    steps: int = 2500
+    seed: int = 0
+    sh_degree: int = 3
+    ssim_weight: float = 0.2
+    lr_scale: float = 1.5  # times 3DGS's learning rates, which were chosen for 30,000 steps
+    background: Background = "auto"  # auto: the capture's own
+    coarse_to_fine: bool = True  # first at a quarter and at half of the resolution
+    initial_points: int = 20_000  # how many to start from when the capture has no points
+    strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
+
+
+def preset(name: Preset, strategy: Literal["adaptive", "mcmc"] = "adaptive") -> TrainConfig:
+    """How long to train, and with how many Gaussians."""
+    steps, count, lr_scale = {
+        "fast": (1000, 50_000, 2.0),
+        "default": (2500, 60_000, 1.5),
+        "best": (10_000, 150_000, 1.0),
+    }[name]
+    kind = AdaptiveConfig if strategy == "adaptive" else MCMCConfig
+    return TrainConfig(steps=steps, lr_scale=lr_scale, strategy=kind(max_gaussians=count))
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_json(values: dict[str, Any], source: str) -> TrainConfig:
+    """The config that `to_json` wrote; InputError naming `source` (a file) and the key where that is not what it is."""
+    values = dict(values)
+    nested = dict(values.pop("strategy", {}))
+    kinds = {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}
+    kind = nested.get("kind")
+    if kind not in kinds:
+        raise InputError(f"{source}: strategy.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
+    _check_keys(nested, kinds[kind], f"{source}: strategy.")
+    _check_keys(values, TrainConfig, f"{source}: ")
+    return TrainConfig(**values, strategy=kinds[kind](**nested))
+
+
+def _check_keys(values: dict[str, Any], kind: type, prefix: str) -> None:
+    known = {f.name for f in dataclasses.fields(kind)}
+    for key in values:
+        if key not in known:
+            raise InputError(f"{prefix}{key} is not a setting of this version")

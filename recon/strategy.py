@@ -1,0 +1,41 @@
+"""When Gaussians are added and removed: what a densification strategy offers, and which one a config asks for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recon.config import AdaptiveConfig, MCMCConfig
+from recon.gaussians import Gaussians
+from recon.model import RenderOutput
+
+
+class Strategy(Protocol):
+    """Looks at each training step and edits the rows of the model."""
+
+    @property
+    def absgrad(self) -> bool:
+        """Whether it reads `RenderOutput.absgrad`."""
+        ...
+
+    def after_step(self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int) -> None:
+        """Called after the optimiser's step number `step` (from 0); `out.means2d.grad` still holds its gradients."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resumed run needs to go on as if it had not stopped."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+def make_strategy(config: AdaptiveConfig | MCMCConfig, *, extent: float, steps: int, seed: int) -> Strategy:
+    """The strategy of a config for a scene of size `extent` and a training of `steps` steps."""
+    from recon.adaptive import Adaptive
+    from recon.mcmc import MCMC
+
+    if isinstance(config, MCMCConfig):
+        return MCMC(config, steps=steps, seed=seed)
+    return Adaptive(config, extent=extent, steps=steps, seed=seed)

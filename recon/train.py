@@ -1,0 +1,125 @@
+"""The training loop. Progress, logs, autosave and the viewer are callbacks: the loop knows none of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recon import losses
+from recon.batches import Batches
+from recon.config import TrainConfig
+from recon.datasets.scene import Scene, View
+from recon.gaussians import Gaussians
+from recon.optim import make_optimizer, set_learning_rates
+from recon.strategy import Strategy, make_strategy
+
+
+@dataclass
+class TrainState:
+    """All that changes while training; a checkpoint is this, written down.
+
+    Attributes:
+        step: how many steps are done.
+        seconds: time spent in the loop so far, over all resumes.
+        extent: of the scene; scales the step sizes of the means.
+        background: behind photos with alpha and behind the scene in evaluation, unless the config fixes one.
+        source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
+    """
+
+    model: Gaussians
+    optimizer: torch.optim.Optimizer
+    strategy: Strategy
+    config: TrainConfig
+    extent: float
+    background: tuple[float, float, float]
+    source_from_world: Tensor
+    step: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a step tells its callbacks. `loss` stays a tensor: reading it would make a GPU wait."""
+
+    step: int
+    loss: Tensor
+    count: int
+
+
+Callback = Callable[[TrainState, StepMetrics], None]
+
+
+def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
+    """A training of `model` on a normalised `scene`, before its first step."""
+    return TrainState(
+        model=model,
+        optimizer=optimizer_for(model, config, scene.extent),
+        strategy=make_strategy(config.strategy, extent=scene.extent, steps=config.steps, seed=config.seed),
+        config=config,
+        extent=scene.extent,
+        background=scene.background,
+        source_from_world=scene.source_from_world,
+    )
+
+
+def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> torch.optim.Optimizer:
+    groups = model.param_groups(extent)
+    for group in groups:
+        group["lr"] *= config.lr_scale
+        group["lr_final"] *= config.lr_scale
+    return make_optimizer(groups, model.device)
+
+
+def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = ()) -> None:
+    """Train `state` in place until its config's last step. A callback ends it early by raising.
+
+    On a CPU the result is the same, bit for bit, whether or not it was interrupted and resumed in between.
+    """
+    config, model = state.config, state.model
+    batches = Batches(views, config, state.background, model.device)
+    with _one_torch_thread(model.device):
+        while state.step < config.steps:
+            began = time.perf_counter()
+            progress = state.step / config.steps
+            set_learning_rates(state.optimizer, progress)
+            batch = batches.at(state.step)
+            out = model.render(
+                batch.cameras,
+                background=batch.background,
+                train_frac=progress,
+                depth=False,
+                absgrad=state.strategy.absgrad,
+            )
+            loss = losses.photometric(out.rgb, batch.image, ssim_weight=config.ssim_weight, mask=batch.mask)
+            regularisers = model.regularisers()
+            for term in regularisers.values():
+                loss = loss + term
+            loss.backward()
+            assert out.radii is not None
+            # A regulariser reaches every row; without one, rows that were not seen have no gradient.
+            seen = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
+            state.optimizer.step(visible=seen)  # type: ignore[call-arg]
+            state.optimizer.zero_grad(set_to_none=True)
+            state.strategy.after_step(model, state.optimizer, out, state.step)
+            state.step += 1
+            state.seconds += time.perf_counter() - began
+            metrics = StepMetrics(state.step, loss.detach(), len(model))
+            for callback in callbacks:
+                callback(state, metrics)
+
+
+@contextlib.contextmanager
+def _one_torch_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU our kernels use the cores; torch's own threads would spin after each operation and take one away."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
