@@ -1,0 +1,72 @@
+"""Keeping decoded images, within a bound in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ByteCache:
+    """Arrays by key; the least recently used go when the sum of their sizes would pass `limit` bytes. Thread-safe.
+
+    Arrays come back read-only, because they are shared.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._arrays: OrderedDict[Hashable, NDArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        with self._lock:
+            self._limit = limit
+            self._shrink()
+
+    def get(self, key: Hashable, make: Callable[[], NDArray]) -> NDArray:
+        """The array under `key`, made (outside the lock) and kept when it is not there."""
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+                return self._arrays[key]
+        array = np.ascontiguousarray(make())
+        array.flags.writeable = False
+        with self._lock:
+            if key not in self._arrays and array.nbytes <= self._limit:
+                self._arrays[key] = array
+                self._held += array.nbytes
+                self._shrink()
+        return array
+
+    def clear(self) -> None:
+        with self._lock:
+            self._arrays.clear()
+            self._held = 0
+
+    def _shrink(self) -> None:
+        while self._held > self._limit:
+            _, array = self._arrays.popitem(last=False)
+            self._held -= array.nbytes
+
+
+def _default_limit() -> int:
+    import psutil
+
+    return min(4 * 2**30, psutil.virtual_memory().total // 4)
+
+
+# All images of the process: a quarter of the machine's memory, at most 4 GiB. Set `images.limit` to change it.
+images = ByteCache(_default_limit())

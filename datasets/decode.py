@@ -1,0 +1,169 @@
+"""Image files to arrays and back: PNG, JPEG, WebP and TIFF of any usual depth, through imageio."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.datasets.errors import InputError
+from recon.datasets.files import atomic_write
+
+_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+_EXIF_ORIENTATION = 0x0112
+_COLOUR_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        width, height: of the pixels as they are stored.
+        orientation: EXIF's, 1 to 8; 1 means that the pixels are stored upright.
+        stamp: time of change and size in bytes of the file, to notice that it is another one.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    stamp: tuple[int, int]
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) as the image is meant to be shown."""
+        return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
+
+
+def read_header(path: Path) -> ImageHeader:
+    """The header of an image file (or the shape of a .npy array); `InputError` if there is no such image."""
+    try:
+        status = path.stat()
+        if path.suffix.lower() == ".npy":
+            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
+            orientation = 1
+        else:
+            from PIL import Image
+
+            with Image.open(path) as image:
+                width, height = image.size
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such image") from None
+    except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
+        raise InputError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+    if width < 1 or height < 1:
+        raise InputError(f"{path}: image size {width}x{height} is not positive")
+    if orientation not in range(1, 9):
+        orientation = 1
+    return ImageHeader(width, height, orientation, (status.st_mtime_ns, status.st_size))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image file as it is meant to be shown, from its header."""
+    return read_header(path).upright_size
+
+
+def decode(path: Path, *, upright: bool = True) -> NDArray:
+    """The pixels of an image file.
+
+    Returns:
+        [H,W,K], K = 1 (grey), 2 (grey and alpha), 3 or 4; uint8, uint16 or float32 (which is 0..1 already).
+        Turned as EXIF says unless `upright` is false. `InputError` names a file that is damaged or cut short.
+    """
+    header = read_header(path)
+    try:
+        pixels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read(path)
+    except Exception as error:  # see read_header
+        raise InputError(f"{path}: cannot be decoded ({_one_line(error)})") from error
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
+        raise InputError(f"{path}: pixels of shape {pixels.shape} are not an image of 1 to 4 channels")
+    if pixels.shape[:2] != (header.height, header.width):
+        raise InputError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} px decoded, {header.width}x{header.height} said")
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype.kind in "iu" and pixels.dtype not in (np.uint8, np.uint16):
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise InputError(f"{path}: pixel values {pixels.min()} to {pixels.max()} do not fit 16 bits")
+        pixels = pixels.astype(np.uint16)
+    elif pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32)
+    return turned(pixels, header.orientation) if upright else pixels
+
+
+def turned(pixels: NDArray, orientation: int) -> NDArray:
+    """Stored pixels [H,W,...] as EXIF `orientation` (1 to 8) wants them shown."""
+    if orientation in (2, 5, 7):
+        pixels = pixels[:, ::-1]
+    elif orientation == 4:
+        pixels = pixels[::-1]
+    quarters = {3: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
+    return np.rot90(pixels, quarters)
+
+
+def find_image(path: Path) -> Path | None:
+    """`path`, or where it has no (image) extension the image file of that name; None when there is none."""
+    if path.is_file():
+        return path
+    for extension in _EXTENSIONS:
+        for candidate in (extension, extension.upper()):
+            with_extension = path.with_name(path.name + candidate)
+            if with_extension.is_file():
+                return with_extension
+    return None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name; empty when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS and path.is_file())
+
+
+def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:
+    """Write an image [H,W,1|3|4], 0..1, in the format that the suffix names; `bits` 16 for PNG or TIFF in grey.
+
+    The file appears whole or not at all. JPEG is written at quality 95 without colour subsampling.
+    """
+    import imageio.v3 as iio
+
+    peak, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    pixels = (image.detach().cpu().double().clamp(0, 1) * peak).round().numpy().astype(dtype)
+    if pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    options: dict[str, Any] = {}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options = {"quality": 95, "subsampling": 0}
+    buffer = io.BytesIO()
+    iio.imwrite(buffer, pixels, plugin="pillow", extension=path.suffix.lower(), **options)
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def _read(path: Path) -> NDArray:
+    import imageio.v3 as iio
+    from PIL import Image
+
+    with Image.open(path) as image:
+        mode = image.mode
+        # Pillow opens 16-bit colour, but keeps the upper eight bits only; its tiles still say what is stored.
+        deep = mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
+        transparent = "transparency" in image.info
+        if deep and image.format == "PNG":
+            image.verify()  # FFmpeg does not check
+    if deep:
+        pixel_format = "rgb48le" if mode == "RGB" else "rgba64le"
+        return iio.imread(path, plugin="pyav", format=pixel_format, index=0)
+    wanted = "RGBA" if mode == "P" and transparent else _COLOUR_MODES.get(mode)
+    return iio.imread(path, plugin="pillow", index=0, mode=wanted)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

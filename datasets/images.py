@@ -1,0 +1,369 @@
+"""Photos to views: what every loader uses to turn an image file and a camera into an undistorted, resized `View`.
+
+The order is: decode, turn upright, remove the lens distortion, reduce the size. All of it happens when a view is
+loaded; making a view reads the header of its file only. Distortion and reduction work in the file's own (gamma) values,
+as the field does, with colours weighted by alpha.
+
+Sizes. A capture's camera describes an image of a declared size; the file may be a rescaled copy of it. Intrinsics
+follow the actual pixel grid, for each axis by itself. `downscale` always refers to the declared size, so that the same
+value gives the same result from the originals and from an `images_N` folder; images are never enlarged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.datasets import cache, lens
+from recon.datasets.cameras import Cameras, intrinsics
+from recon.datasets.decode import (
+    ImageHeader,
+    decode,
+    find_image,
+    image_size,
+    list_images,
+    read_header,
+    save_image,
+)
+from recon.datasets.errors import InputError
+from recon.datasets.lens import SourceCamera
+from recon.datasets.scene import View
+
+__all__ = [
+    "ArrayImage",
+    "SourceCamera",
+    "area_resize",
+    "choose_image_folder",
+    "find_image",
+    "image_size",
+    "list_images",
+    "make_view",
+    "save_image",
+    "split_every",
+]
+
+SMALLEST_SIDE = 16  # px; `downscale` does not go below
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImage:
+    """An image that is in memory: float32 [H,W,K]."""
+
+    image: Tensor
+
+    def load(self) -> Tensor:
+        return self.image
+
+
+@dataclass(frozen=True)
+class _Warp:
+    """The way from a decoded image to the view's: lens (None: none), size after it, final size, quarter turns after."""
+
+    camera: SourceCamera | None
+    unbent: tuple[int, int]
+    size: tuple[int, int]
+    turns: int
+
+    @property
+    def is_identity(self) -> bool:
+        return self.camera is None and self.unbent == self.size and self.turns == 0
+
+
+@dataclass(frozen=True)
+class _ColourFile:
+    path: Path
+    stamp: tuple[int, int]
+    upright: bool
+    warp: _Warp
+
+    def load(self) -> Tensor:
+        stored = cache.images.get(self, self._make)
+        return torch.from_numpy(stored.astype(np.float32) / np.float32(255 if stored.dtype == np.uint8 else 65535))
+
+    def _make(self) -> NDArray:
+        pixels = decode(self.path, upright=self.upright)
+        if pixels.shape[2] <= 2:  # grey, with or without alpha
+            pixels = pixels[..., [0, 0, 0, 1][: pixels.shape[2] + 2]]
+        if self.warp.is_identity and pixels.dtype != np.float32:
+            return pixels
+        image = _as_float(pixels)
+        if not np.isfinite(image).all():
+            raise InputError(f"{self.path}: has pixels that are not finite")
+        return np.rint(_warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class _MaskFile:
+    """A mask, from a file or (path None) all of the image; pixels that the lens left without data are masked too."""
+
+    path: Path | None
+    stamp: tuple[int, int]
+    upright: bool
+    warp: _Warp
+
+    def load(self) -> Tensor:
+        return torch.from_numpy(cache.images.get(self, self._make).astype(np.float32))
+
+    def _make(self) -> NDArray:
+        if self.path is None:
+            width, height = self.warp.unbent
+            mask = np.ones((height, width, 1), np.float32)
+        else:
+            pixels = decode(self.path, upright=self.upright)
+            values = _as_float(pixels)
+            opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
+            mask = (values[..., :1] * opaque > 0.5).astype(np.float32)
+        mask = _warp_samples(mask, self.warp, nearest=False)
+        return (mask > 0.999).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _DepthFile:
+    path: Path
+    stamp: tuple[int, int]
+    upright: bool
+    warp: _Warp
+    scale: float
+
+    def load(self) -> Tensor:
+        return torch.from_numpy(cache.images.get(self, self._make).copy())
+
+    def _make(self) -> NDArray:
+        pixels = decode(self.path, upright=self.upright)
+        depth = pixels[..., :1].astype(np.float32) * np.float32(self.scale)
+        depth[~np.isfinite(depth) | (depth < 0)] = 0
+        return _warp_samples(depth, self.warp, nearest=True)
+
+
+def make_view(
+    name: str,
+    image_path: Path,
+    camera: SourceCamera,
+    viewmat: Tensor,
+    *,
+    downscale: float = 1,
+    mask_path: Path | None = None,
+    depth_path: Path | None = None,
+    depth_scale: float = 1.0,
+    stored_pixels: bool = False,
+) -> View:
+    """A view of a photo: undistorted, `downscale` times smaller than `camera` declares, decoded when loaded.
+
+    Args:
+        name: unique in the scene; what runs and reports call the view.
+        image_path: the photo; its size may differ from the camera's by a rescaling.
+        camera: as the capture's files have it, lens distortion included.
+        viewmat: [4,4] world to camera, OpenCV axes, rotation and translation.
+        downscale: how many times smaller than `camera` the view is to be. Never enlarges: with a file that is smaller
+            than asked for, the view has the file's size.
+        mask_path: an image that is bright (and opaque) where pixels may be used.
+        depth_path, depth_scale: an image or .npy of depths along the viewing axis, and the factor to world units.
+        stored_pixels: what `camera` means by the image when EXIF wants it turned and the sizes do not tell: the pixels
+            as stored (COLMAP and Bundler do not look at EXIF) or as shown (else). The view is upright in either case;
+            if need be its camera turns along.
+    Raises:
+        InputError: no such file, sizes that no rescaling explains, unusable camera or pose, downscale out of range.
+    """
+    where = f"{image_path}"
+    lens.check_camera(camera, where)
+    viewmat = _checked_pose(viewmat, where)
+    if not (math.isfinite(downscale) and downscale >= 1):
+        raise InputError(f"{where}: downscale {downscale:g} is not 1 or more")
+    header = read_header(image_path)
+    width, height, camera_upright = _reconcile(header, camera, stored_pixels, where)
+
+    pinhole = lens.undistorted(camera)
+    bent = None if lens.is_pinhole(camera) else camera
+    unbent = (
+        max(1, round(pinhole.width * width / camera.width)),
+        max(1, round(pinhole.height * height / camera.height)),
+    )
+    size = (
+        _reduced(unbent[0], downscale * width / camera.width),
+        _reduced(unbent[1], downscale * height / camera.height),
+    )
+    if downscale > 1 and min(size) < min(SMALLEST_SIDE, *unbent):
+        raise InputError(f"{where}: downscale {downscale:g} leaves {size[0]}x{size[1]} px, fewer than {SMALLEST_SIDE}")
+    # EXIF turns that the camera knows nothing of are made at the end, together with the camera.
+    turns = 0 if camera_upright else {3: 2, 6: 3, 8: 1}.get(header.orientation, 0)
+    warp = _Warp(bent, unbent, size, turns)
+
+    cameras = Cameras(viewmat[None], intrinsics(*pinhole.params), pinhole.width, pinhole.height).resized(*size)
+    for _ in range(turns):
+        cameras = _turned_left(cameras)
+    mask = depth = None
+    if mask_path is not None:
+        mask = _MaskFile(mask_path, read_header(mask_path).stamp, camera_upright, warp)
+    elif bent is not None and lens.has_blank_pixels(bent):
+        mask = _MaskFile(None, (0, 0), camera_upright, warp)
+    if depth_path is not None:
+        depth = _DepthFile(depth_path, read_header(depth_path).stamp, camera_upright, warp, depth_scale)
+    return View(name, cameras, _ColourFile(image_path, header.stamp, camera_upright, warp), mask, depth)
+
+
+def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices (train, test): every `every`-th by name, beginning with the first, is for testing; 0 means none.
+
+    The field's convention (mip-NeRF 360). At least one view is left to train on; a single view is for training.
+    """
+    if every < 0 or every == 1:
+        raise InputError(f"test_every {every} is not 0 (no test views) or at least 2")
+    by_name = sorted(range(len(names)), key=lambda i: names[i])
+    test = set(by_name[::every]) if every and len(names) > 1 else set()
+    return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
+
+
+def choose_image_folder(root: Path, downscale: float) -> tuple[Path, int]:
+    """The folder among `root/images` and `root/images_N` to read for a downscale, and its N (1 for `images`).
+
+    The smallest images that need no enlarging, by preference ones of which the result is a whole fraction; when all are
+    too small, the largest. `InputError` when there is none.
+    """
+    folders = {1: root / "images"} if (root / "images").is_dir() else {}
+    for folder in root.glob("images_*"):
+        suffix = folder.name.removeprefix("images_")
+        if suffix.isdigit() and int(suffix) > 1 and folder.is_dir():
+            folders[int(suffix)] = folder
+    if not folders:
+        raise InputError(f"{root}: has neither images nor images_2, images_4, ...")
+    fine = [n for n in folders if n <= downscale]
+    whole = [n for n in fine if downscale % n == 0]
+    chosen = max(whole or fine) if fine else min(folders)
+    return folders[chosen], chosen
+
+
+def area_resize(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """An image [H,W,K] reduced to [height,width,K]: each pixel is the exact mean of the area it covers."""
+    return _area_resize_rows(_area_resize_rows(image, height).swapaxes(0, 1), width).swapaxes(0, 1)
+
+
+def _area_resize_rows(image: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+    rows = image.shape[0]
+    if height == rows:
+        return image
+    if rows % height == 0:
+        return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
+    # The integral of the image from its top to any height, of which each new row is a difference.
+    integral = np.zeros((rows + 1, *image.shape[1:]), np.float64)
+    np.cumsum(image, axis=0, dtype=np.float64, out=integral[1:])
+    edges = np.arange(height + 1) * (rows / height)
+    whole = np.minimum(edges.astype(np.int64), rows - 1)
+    part = (edges - whole)[:, None, None]
+    at_edges = integral[whole] * (1 - part) + integral[whole + 1] * part
+    return (np.diff(at_edges, axis=0) * (height / rows)).astype(np.float32)
+
+
+def _warp_colour(image: NDArray[np.float32], warp: _Warp) -> NDArray[np.float32]:
+    """Resample [H,W,3|4]; transparent pixels do not lend their colour to others."""
+    if image.shape[2] == 3:
+        return _warp_samples(image, warp, nearest=False)
+    alpha = image[..., 3:]
+    moved = _warp_samples(np.concatenate([image[..., :3] * alpha, alpha], axis=-1), warp, nearest=False)
+    moved[..., :3] /= np.maximum(moved[..., 3:], 1e-8)
+    return moved
+
+
+def _warp_samples(image: NDArray[np.float32], warp: _Warp, *, nearest: bool) -> NDArray[np.float32]:
+    """Resample [H,W,K] to the view's pixels. With `nearest`, values are picked, never mixed; 0 where there are none.
+
+    An image of another size than the photo (a depth map, a mask) is taken to cover the same area.
+    """
+    width, height = warp.unbent
+    if warp.camera is not None:
+        camera = warp.camera
+        grid = cache.images.get((camera, width, height), lambda: lens.sampling_grid(camera, width, height))
+        image = _sampled(image, grid, nearest) * (lens.inside(grid)[..., None] if image.shape[2] == 1 else 1)
+    elif nearest or image.shape[1::-1] != warp.unbent:
+        image = _picked(image, width, height)
+    image = _picked(image, *warp.size) if nearest else area_resize(image, *warp.size)
+    return np.ascontiguousarray(np.rot90(image, warp.turns))
+
+
+def _sampled(image: NDArray[np.float32], grid: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    sampled = torch.nn.functional.grid_sample(
+        batch,
+        torch.from_numpy(np.array(grid))[None],
+        mode="nearest" if nearest else "bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    return sampled[0].permute(1, 2, 0).numpy()
+
+
+def _picked(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """The nearest sample of [H,W,K] at each pixel of [height,width,K]."""
+    rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(np.int64)
+    return image[rows[:, None], columns]
+
+
+def _as_float(pixels: NDArray) -> NDArray[np.float32]:
+    if pixels.dtype == np.float32:
+        return pixels
+    return pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 65535)
+
+
+def _checked_pose(viewmat: Tensor, where: str) -> Tensor:
+    """A rigid world-to-camera matrix [4,4] float64; rounding in the file (up to 1%) is taken out of its rotation."""
+    viewmat = torch.as_tensor(viewmat, dtype=torch.float64)
+    if viewmat.shape != (4, 4):
+        raise InputError(f"{where}: pose of shape {tuple(viewmat.shape)} is not 4x4")
+    if not torch.isfinite(viewmat).all():
+        raise InputError(f"{where}: pose has values that are not finite: {_listed(viewmat[:3])}")
+    linear = viewmat[:3, :3]
+    deviation = float((linear @ linear.T - torch.eye(3, dtype=torch.float64)).abs().max())
+    if deviation > 0.02 or torch.linalg.det(linear) <= 0 or not torch.equal(viewmat[3], _LAST_ROW):
+        raise InputError(f"{where}: pose is not a rotation and a translation: {_listed(viewmat)}")
+    u, _, vh = torch.linalg.svd(linear)
+    rotation = u @ vh
+    centre = -torch.linalg.solve(linear, viewmat[:3, 3])
+    rigid = torch.eye(4, dtype=torch.float64)
+    rigid[:3, :3], rigid[:3, 3] = rotation, -rotation @ centre
+    return rigid
+
+
+_LAST_ROW = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+
+
+def _listed(matrix: Tensor) -> str:
+    return "[" + "; ".join(" ".join(f"{value:g}" for value in row) for row in matrix.tolist()) + "]"
+
+
+def _reconcile(header: ImageHeader, camera: SourceCamera, stored_pixels: bool, where: str) -> tuple[int, int, bool]:
+    """The file's (width, height) as the camera sees it, and whether the camera sees it as shown (not as stored)."""
+    sizes = {True: header.upright_size, False: (header.width, header.height)}
+    preferred = not stored_pixels or header.orientation == 1
+    for upright in (preferred, not preferred):
+        if _is_rescaled(sizes[upright], (camera.width, camera.height)):
+            return *sizes[upright], upright
+    width, height = sizes[preferred]
+    raise InputError(f"{where}: image is {width}x{height}, its camera is for {camera.width}x{camera.height}")
+
+
+def _is_rescaled(size: tuple[int, int], declared: tuple[int, int]) -> bool:
+    """Whether one scale, up to rounding each side by less than a pixel, leads from `declared` to `size`."""
+    low = max((side - 1) / whole for side, whole in zip(size, declared, strict=True))
+    high = min((side + 1) / whole for side, whole in zip(size, declared, strict=True))
+    return low < high
+
+
+def _reduced(side: int, factor: float) -> int:
+    """A side divided by `factor`; kept when that would change it by a rounding only."""
+    return side if factor <= 1 + 1.5 / side else max(1, round(side / factor))
+
+
+def _turned_left(cameras: Cameras) -> Cameras:
+    """The cameras of images turned a quarter counter-clockwise (`numpy.rot90`)."""
+    quarter = torch.tensor([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    fx, fy = cameras.Ks[0, 0, 0], cameras.Ks[0, 1, 1]
+    cx, cy = cameras.Ks[0, 0, 2], cameras.Ks[0, 1, 2]
+    Ks = intrinsics(float(fy), float(fx), float(cy), cameras.width - float(cx))
+    return Cameras(quarter @ cameras.viewmats, Ks, cameras.height, cameras.width)
