@@ -98,7 +98,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[_Element]]:
 
 
 def _dtype(encoding: str, name: str) -> np.dtype:
-    return np.dtype(TYPES[name]).newbyteorder(BYTE_ORDERS[encoding])
+    return np.dtype(BYTE_ORDERS[encoding] + TYPES[name])
 
 
 def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
@@ -173,6 +173,8 @@ def _read_text(path: Path, file: BinaryIO, element: _Element) -> np.ndarray:
 
 def _skip(path: Path, file: BinaryIO, element: _Element, encoding: str) -> None:
     """Move past an element in front of the vertices."""
+    if not element.properties:
+        return
     if encoding == "ascii":
         found = sum(1 for _ in _rows_of_text(file, element.count))
         if found < element.count:
@@ -183,9 +185,8 @@ def _skip(path: Path, file: BinaryIO, element: _Element, encoding: str) -> None:
                 raise _truncated(path, element, row)
     else:
         row_size = sum(p.type.itemsize for p in element.properties)
-        if row_size:
-            _check_size(path, file, element, row_size)
-            file.seek(element.count * row_size, os.SEEK_CUR)
+        _check_size(path, file, element, row_size)
+        file.seek(element.count * row_size, os.SEEK_CUR)
 
 
 def _skip_property(file: BinaryIO, prop: _Property) -> bool:
