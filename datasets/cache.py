@@ -16,8 +16,9 @@ class ByteCache:
     Arrays come back read-only, because they are shared.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int | None = None) -> None:
+        """Without `limit`, a quarter of the machine's memory but at most 4 GiB."""
+        self._limit = default_limit() if limit is None else limit
         self._held = 0
         self._arrays: OrderedDict[Hashable, NDArray] = OrderedDict()
         self._lock = threading.Lock()
@@ -62,11 +63,11 @@ class ByteCache:
             self._held -= array.nbytes
 
 
-def _default_limit() -> int:
-    import psutil
+def default_limit() -> int:
+    import psutil  # type: ignore[import-untyped]
 
     return min(4 * 2**30, psutil.virtual_memory().total // 4)
 
 
-# All images of the process: a quarter of the machine's memory, at most 4 GiB. Set `images.limit` to change it.
-images = ByteCache(_default_limit())
+# All images of the process. Set `images.limit` (bytes) to change the bound.
+images = ByteCache()

@@ -14,7 +14,6 @@ from torch import Tensor
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _EXIF_ORIENTATION = 0x0112
 _COLOUR_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 
@@ -106,25 +105,6 @@ def turned(pixels: NDArray, orientation: int) -> NDArray:
         pixels = pixels[::-1]
     quarters = {3: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
     return np.rot90(pixels, quarters)
-
-
-def find_image(path: Path) -> Path | None:
-    """`path`, or where it has no (image) extension the image file of that name; None when there is none."""
-    if path.is_file():
-        return path
-    for extension in _EXTENSIONS:
-        for candidate in (extension, extension.upper()):
-            with_extension = path.with_name(path.name + candidate)
-            if with_extension.is_file():
-                return with_extension
-    return None
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name; empty when there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS and path.is_file())
 
 
 def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:

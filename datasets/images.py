@@ -12,6 +12,7 @@ value gives the same result from the originals and from an `images_N` folder; im
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,12 @@ from torch import Tensor
 
 from recon.datasets import cache, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import (
-    ImageHeader,
-    decode,
-    find_image,
-    image_size,
-    list_images,
-    read_header,
-    save_image,
-)
+from recon.datasets.decode import ImageHeader, decode, image_size, read_header, save_image
 from recon.datasets.errors import InputError
+from recon.datasets.files import atomic_write
+from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
+from recon.datasets.resample import Warp, area_resize, warp_colour, warp_samples
 from recon.datasets.scene import View
 
 __all__ = [
@@ -47,6 +43,8 @@ __all__ = [
     "make_view",
     "save_image",
     "split_every",
+    "view_names",
+    "write_photo",
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
@@ -63,25 +61,11 @@ class ArrayImage:
 
 
 @dataclass(frozen=True)
-class _Warp:
-    """The way from a decoded image to the view's: lens (None: none), size after it, final size, quarter turns after."""
-
-    camera: SourceCamera | None
-    unbent: tuple[int, int]
-    size: tuple[int, int]
-    turns: int
-
-    @property
-    def is_identity(self) -> bool:
-        return self.camera is None and self.unbent == self.size and self.turns == 0
-
-
-@dataclass(frozen=True)
 class _ColourFile:
     path: Path
     stamp: tuple[int, int]
     upright: bool
-    warp: _Warp
+    warp: Warp
 
     def load(self) -> Tensor:
         stored = cache.images.get(self, self._make)
@@ -96,7 +80,7 @@ class _ColourFile:
         image = _as_float(pixels)
         if not np.isfinite(image).all():
             raise InputError(f"{self.path}: has pixels that are not finite")
-        return np.rint(_warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
+        return np.rint(warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -106,7 +90,7 @@ class _MaskFile:
     path: Path | None
     stamp: tuple[int, int]
     upright: bool
-    warp: _Warp
+    warp: Warp
 
     def load(self) -> Tensor:
         return torch.from_numpy(cache.images.get(self, self._make).astype(np.float32))
@@ -120,7 +104,7 @@ class _MaskFile:
             values = _as_float(pixels)
             opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
             mask = (values[..., :1] * opaque > 0.5).astype(np.float32)
-        mask = _warp_samples(mask, self.warp, nearest=False)
+        mask = warp_samples(mask, self.warp, nearest=False)
         return (mask > 0.999).astype(np.uint8)
 
 
@@ -129,7 +113,7 @@ class _DepthFile:
     path: Path
     stamp: tuple[int, int]
     upright: bool
-    warp: _Warp
+    warp: Warp
     scale: float
 
     def load(self) -> Tensor:
@@ -139,7 +123,7 @@ class _DepthFile:
         pixels = decode(self.path, upright=self.upright)
         depth = pixels[..., :1].astype(np.float32) * np.float32(self.scale)
         depth[~np.isfinite(depth) | (depth < 0)] = 0
-        return _warp_samples(depth, self.warp, nearest=True)
+        return warp_samples(depth, self.warp, nearest=True)
 
 
 def make_view(
@@ -193,7 +177,7 @@ def make_view(
         raise InputError(f"{where}: downscale {downscale:g} leaves {size[0]}x{size[1]} px, fewer than {SMALLEST_SIDE}")
     # EXIF turns that the camera knows nothing of are made at the end, together with the camera.
     turns = 0 if camera_upright else {3: 2, 6: 3, 8: 1}.get(header.orientation, 0)
-    warp = _Warp(bent, unbent, size, turns)
+    warp = Warp(bent, unbent, size, turns)
 
     cameras = Cameras(viewmat[None], intrinsics(*pinhole.params), pinhole.width, pinhole.height).resized(*size)
     for _ in range(turns):
@@ -220,89 +204,18 @@ def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], 
     return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
 
 
-def choose_image_folder(root: Path, downscale: float) -> tuple[Path, int]:
-    """The folder among `root/images` and `root/images_N` to read for a downscale, and its N (1 for `images`).
-
-    The smallest images that need no enlarging, by preference ones of which the result is a whole fraction; when all are
-    too small, the largest. `InputError` when there is none.
-    """
-    folders = {1: root / "images"} if (root / "images").is_dir() else {}
-    for folder in root.glob("images_*"):
-        suffix = folder.name.removeprefix("images_")
-        if suffix.isdigit() and int(suffix) > 1 and folder.is_dir():
-            folders[int(suffix)] = folder
-    if not folders:
-        raise InputError(f"{root}: has neither images nor images_2, images_4, ...")
-    fine = [n for n in folders if n <= downscale]
-    whole = [n for n in fine if downscale % n == 0]
-    chosen = max(whole or fine) if fine else min(folders)
-    return folders[chosen], chosen
-
-
-def area_resize(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """An image [H,W,K] reduced to [height,width,K]: each pixel is the exact mean of the area it covers."""
-    return _area_resize_rows(_area_resize_rows(image, height).swapaxes(0, 1), width).swapaxes(0, 1)
-
-
-def _area_resize_rows(image: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    rows = image.shape[0]
-    if height == rows:
-        return image
-    if rows % height == 0:
-        return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
-    # The integral of the image from its top to any height, of which each new row is a difference.
-    integral = np.zeros((rows + 1, *image.shape[1:]), np.float64)
-    np.cumsum(image, axis=0, dtype=np.float64, out=integral[1:])
-    edges = np.arange(height + 1) * (rows / height)
-    whole = np.minimum(edges.astype(np.int64), rows - 1)
-    part = (edges - whole)[:, None, None]
-    at_edges = integral[whole] * (1 - part) + integral[whole + 1] * part
-    return (np.diff(at_edges, axis=0) * (height / rows)).astype(np.float32)
-
-
-def _warp_colour(image: NDArray[np.float32], warp: _Warp) -> NDArray[np.float32]:
-    """Resample [H,W,3|4]; transparent pixels do not lend their colour to others."""
-    if image.shape[2] == 3:
-        return _warp_samples(image, warp, nearest=False)
-    alpha = image[..., 3:]
-    moved = _warp_samples(np.concatenate([image[..., :3] * alpha, alpha], axis=-1), warp, nearest=False)
-    moved[..., :3] /= np.maximum(moved[..., 3:], 1e-8)
-    return moved
-
-
-def _warp_samples(image: NDArray[np.float32], warp: _Warp, *, nearest: bool) -> NDArray[np.float32]:
-    """Resample [H,W,K] to the view's pixels. With `nearest`, values are picked, never mixed; 0 where there are none.
-
-    An image of another size than the photo (a depth map, a mask) is taken to cover the same area.
-    """
-    width, height = warp.unbent
-    if warp.camera is not None:
-        camera = warp.camera
-        grid = cache.images.get((camera, width, height), lambda: lens.sampling_grid(camera, width, height))
-        image = _sampled(image, grid, nearest) * (lens.inside(grid)[..., None] if image.shape[2] == 1 else 1)
-    elif nearest or image.shape[1::-1] != warp.unbent:
-        image = _picked(image, width, height)
-    image = _picked(image, *warp.size) if nearest else area_resize(image, *warp.size)
-    return np.ascontiguousarray(np.rot90(image, warp.turns))
-
-
-def _sampled(image: NDArray[np.float32], grid: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    sampled = torch.nn.functional.grid_sample(
-        batch,
-        torch.from_numpy(np.array(grid))[None],
-        mode="nearest" if nearest else "bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return sampled[0].permute(1, 2, 0).numpy()
-
-
-def _picked(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """The nearest sample of [H,W,K] at each pixel of [height,width,K]."""
-    rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(np.int64)
-    return image[rows[:, None], columns]
+def write_photo(view: View, target: Path) -> Path:
+    """Write a view's photo to `target` plus a suffix, and return that path: a copy of its file if that is what the view
+    shows, a .png with 8 bits otherwise."""
+    source = view.image
+    if isinstance(source, _ColourFile) and source.warp.is_identity and read_header(source.path).orientation == 1:
+        path = target.with_name(target.name + source.path.suffix.lower())
+        with source.path.open("rb") as original, atomic_write(path) as copy:
+            shutil.copyfileobj(original, copy)
+    else:
+        path = target.with_name(target.name + ".png")
+        save_image(path, view.load())
+    return path
 
 
 def _as_float(pixels: NDArray) -> NDArray[np.float32]:

@@ -50,6 +50,23 @@ class SourceCamera:
     height: int
 
 
+def model_name(model_id: int) -> str | None:
+    """The name of a camera model by its number in COLMAP's binary files; None for a number that is not known."""
+    import pycolmap
+
+    names = {int(model.value): name for name, model in pycolmap.CameraModelId.__members__.items() if name != "INVALID"}
+    return names.get(model_id)
+
+
+def parameter_count(model: str) -> int | None:
+    """How many parameters a camera model has; None for a model that is not known."""
+    import pycolmap
+
+    if model not in pycolmap.CameraModelId.__members__ or model == "INVALID":
+        return None
+    return len(pycolmap.Camera.create_from_model_name(1, model, 1.0, 1, 1).params)
+
+
 def check_camera(camera: SourceCamera, where: str) -> None:
     """Refuse a camera that cannot be used, with an `InputError` that starts with `where`."""
     if camera.width < 1 or camera.height < 1:
@@ -148,16 +165,13 @@ def _distorted_positions(camera: SourceCamera, positions: NDArray[np.float64]) -
 def _pycolmap_camera(camera: SourceCamera, where: str = "camera") -> pycolmap.Camera:
     import pycolmap
 
-    if camera.model not in pycolmap.CameraModelId.__members__ or camera.model == "INVALID":
+    count = parameter_count(camera.model)
+    if count is None:
         raise InputError(f"{where}: camera model {camera.model!r} is not known")
-    lens = pycolmap.Camera(
-        model=camera.model, width=camera.width, height=camera.height, params=np.asarray(camera.params, np.float64)
-    )
-    if not lens.verify_params():
-        raise InputError(
-            f"{where}: {camera.model} camera has {len(camera.params)} parameters, needs {lens.params_info}"
-        )
-    return lens
+    if len(camera.params) != count:  # pycolmap itself would read beyond the end
+        raise InputError(f"{where}: {camera.model} camera has {len(camera.params)} parameters, not {count}")
+    params = np.asarray(camera.params, np.float64)
+    return pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=params)
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -22,10 +22,19 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Points:
-    """A coloured point cloud: xyz [P,3] in world units, rgb [P,3] 0..1."""
+    """A coloured point cloud.
+
+    Attributes:
+        xyz: [P,3] world units.
+        rgb: [P,3] 0..1.
+        error: [P] mean reprojection error in pixels of the full-size photos, where known.
+        tracks: [O,2] int64, where known: point `tracks[i, 0]` was found in the photo of view `tracks[i, 1]`.
+    """
 
     xyz: Tensor
     rgb: Tensor
+    error: Tensor | None = None
+    tracks: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.xyz.ndim != 2 or self.xyz.shape[1] != 3 or self.rgb.shape != self.xyz.shape:
@@ -33,6 +42,16 @@ class Points:
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
+
+    def select(self, keep: Tensor) -> Points:
+        """The points where `keep` [P] bool is true, with what is known of them."""
+        tracks = self.tracks
+        if tracks is not None:
+            renumbered = keep.cumsum(dim=0) - 1
+            tracks = tracks[keep[tracks[:, 0]]]
+            tracks = torch.stack([renumbered[tracks[:, 0]], tracks[:, 1]], dim=-1)
+        error = None if self.error is None else self.error[keep]
+        return Points(self.xyz[keep], self.rgb[keep], error, tracks)
 
 
 @dataclass(frozen=True)
