@@ -1,0 +1,301 @@
+"""Moving floats between the lanes of vectors, and scalar instructions that Numba has no name for.
+
+Rows of an ordinary array become vectors that hold one column each (lane i belongs to row i), and back; so kernels work
+on LANES rows at a time while the arrays keep their natural layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from recon.kernels.simd import LANES, call_llvm, element_pointer, get, inline, load, mask, put, stack, store, vector
+
+_F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_F32, LANES)
+
+
+def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+
+def _pick(builder: ir.IRBuilder, sources: Sequence[ir.Value], wanted: Sequence[int]) -> ir.Value:
+    """The vector whose lane i is element `wanted[i]` of all sources laid end to end."""
+    own = [(w // LANES, w % LANES) for w in wanted]
+    picked = _shuffle(builder, sources[0], sources[1], [LANES * min(s, 1) + e for s, e in own])
+    for number in range(2, len(sources)):
+        lanes = [LANES + e if s == number else lane for lane, (s, e) in enumerate(own)]
+        picked = _shuffle(builder, picked, sources[number], lanes)
+    return picked
+
+
+def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """The columns of LANES vectors: 4x4 blocks inside 128-bit parts first, which is cheap, then the parts."""
+    parts = range(0, LANES, 4)
+    blocks = []
+    for r in range(0, LANES, 4):
+        low = [LANES * side + p + lane for p in parts for lane in (0, 1) for side in (0, 1)]
+        high = [LANES * side + p + lane for p in parts for lane in (2, 3) for side in (0, 1)]
+        a, b = (_shuffle(builder, rows[r], rows[r + 1], lanes) for lanes in (low, high))
+        c, d = (_shuffle(builder, rows[r + 2], rows[r + 3], lanes) for lanes in (low, high))
+        first = [LANES * side + p + lane for p in parts for side in (0, 1) for lane in (0, 1)]
+        second = [LANES * side + p + lane for p in parts for side in (0, 1) for lane in (2, 3)]
+        blocks.append([_shuffle(builder, x, y, lanes) for x, y in ((a, c), (b, d)) for lanes in (first, second)])
+    columns = [[blocks[part][column] for part in range(LANES // 4)] for column in range(4)]
+    result: list[Any] = [None] * LANES
+    for column, group in enumerate(columns):
+        for part, transposed in enumerate(_transposed_parts(builder, group)):
+            result[4 * part + column] = transposed
+    return result
+
+
+def _transposed_parts(builder: ir.IRBuilder, group: list[ir.Value]) -> list[ir.Value]:
+    """Transpose a square matrix of 128-bit parts, one row per vector."""
+    if len(group) == 1:
+        return group
+    even = [4 * p + lane for p in range(0, 2 * len(group), 2) for lane in range(4)]
+    odd = [lane + 4 for lane in even]
+    if len(group) == 2:
+        return [_shuffle(builder, group[0], group[1], lanes) for lanes in (even, odd)]
+    a, b = ([_shuffle(builder, x, y, lanes) for lanes in (even, odd)] for x, y in (group[:2], group[2:]))
+    # a[0] holds parts (0, 2) of rows 0 and 1, a[1] parts (1, 3); likewise b for rows 2 and 3
+    return [_shuffle(builder, a[k], b[k], lanes) for lanes in (even, odd) for k in (0, 1)]
+
+
+@intrinsic
+def load_columns(typing_context: Any, array: Any, index: Any, width: Any) -> Any:
+    """The columns of LANES consecutive rows of `width` (a literal 2, 3 or 4) floats, the first at array[index]."""
+    if not isinstance(width, types.IntegerLiteral):
+        return None
+    count = width.literal_value
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        sources = []
+        for part in range(count):
+            start = builder.add(args[1], ir.Constant(args[1].type, part * LANES))
+            pointer = element_pointer(context, builder, sig.args[0], args[0], start, _VECTOR)
+            sources.append(builder.load(pointer, typ=_VECTOR, align=4))
+        columns = [_pick(builder, sources, [row * count + c for row in range(LANES)]) for c in range(count)]
+        return context.make_tuple(builder, sig.return_type, columns)
+
+    return types.UniTuple(vector, count)(array, index, width), generate
+
+
+@intrinsic
+def store_columns(typing_context: Any, array: Any, index: Any, columns: Any) -> Any:
+    """The inverse of `load_columns`: write LANES rows whose columns are the 2, 3 or 4 vectors of a tuple."""
+    count = len(columns)
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        sources = cgutils.unpack_tuple(builder, args[2])
+        for part in range(count):
+            flat = range(part * LANES, (part + 1) * LANES)
+            row = _pick(builder, sources, [(i % count) * LANES + i // count for i in flat])
+            start = builder.add(args[1], ir.Constant(args[1].type, part * LANES))
+            pointer = element_pointer(context, builder, sig.args[0], args[0], start, _VECTOR)
+            builder.store(row, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, index, columns), generate
+
+
+@intrinsic
+def transpose(typing_context: Any, rows: Any) -> Any:
+    """The columns of LANES vectors: element j of vector i becomes element i of vector j."""
+    if len(rows) != LANES:
+        return None
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        columns = _transposed(builder, cgutils.unpack_tuple(builder, args[0]))
+        return context.make_tuple(builder, sig.return_type, columns)
+
+    return types.UniTuple(vector, LANES)(rows), generate
+
+
+@intrinsic
+def copy_transposed(
+    typing_context: Any, source: Any, index: Any, stride: Any, target: Any, start: Any, target_stride: Any
+) -> Any:
+    """target[start + j * target_stride + i] = source[index + i * stride + j] for all i, j < LANES."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        def pointers(array: int, first: int, stride: int) -> list[ir.Value]:
+            found = []
+            offset = args[first]
+            for _ in range(LANES):
+                found.append(element_pointer(context, builder, sig.args[array], args[array], offset, _VECTOR))
+                offset = builder.add(offset, args[stride])
+            return found
+
+        rows = [builder.load(p, typ=_VECTOR, align=4) for p in pointers(0, 1, 2)]
+        for column, pointer in zip(_transposed(builder, rows), pointers(3, 4, 5), strict=True):
+            builder.store(column, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
+
+
+@intrinsic
+def sums(typing_context: Any, vectors: Any) -> Any:
+    """The vector whose lane i is the sum of the lanes of vectors[i]; a tuple of up to LANES, the other lanes repeat."""
+    count = len(vectors)
+    if count > LANES:
+        return None
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        # Each step adds neighbours at a distance and packs two vectors into one, so n vectors cost about n steps.
+        remaining, distance = list(cgutils.unpack_tuple(builder, args[0])), 1
+        while distance < LANES:
+            halves = [
+                [
+                    first + block + lane
+                    for block in range(0, LANES, 2 * distance)
+                    for first in (0, LANES)
+                    for lane in range(offset, offset + distance)
+                ]
+                for offset in (0, distance)
+            ]
+            packed = []
+            for pair in range(0, len(remaining), 2):
+                a, b = remaining[pair], remaining[min(pair + 1, len(remaining) - 1)]
+                packed.append(builder.fadd(*(_shuffle(builder, a, b, lanes) for lanes in halves)))
+            remaining, distance = packed, 2 * distance
+        return remaining[0]
+
+    return vector(vectors), generate
+
+
+@intrinsic
+def any_set(typing_context: Any, lanes: Any) -> Any:
+    """Whether any lane of a mask is set."""
+    return types.boolean(mask), lambda context, builder, sig, args: builder.icmp_unsigned(
+        "!=", builder.bitcast(args[0], ir.IntType(LANES)), ir.IntType(LANES)(0)
+    )
+
+
+@intrinsic
+def mask_bits(typing_context: Any, lanes: Any) -> Any:
+    """A mask as an int64: bit i is lane i."""
+    return types.int64(mask), lambda context, builder, sig, args: builder.zext(
+        builder.bitcast(args[0], ir.IntType(LANES)), _I64
+    )
+
+
+@intrinsic
+def extract(typing_context: Any, value: Any, lane: Any) -> Any:
+    """One lane as a float32."""
+    return types.float32(vector, lane), lambda context, builder, sig, args: builder.extract_element(args[0], args[1])
+
+
+@intrinsic
+def sum_lanes(typing_context: Any, value: Any) -> Any:
+    """The sum of all lanes, always in the same order."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        value, width = args[0], LANES
+        while width > 1:  # fold the upper half onto the lower one
+            width //= 2
+            lower, upper = (
+                builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, width), list(lanes)))
+                for lanes in (range(width), range(width, 2 * width))
+            )
+            value = builder.fadd(lower, upper)
+        return builder.extract_element(value, _I32(0))
+
+    return types.float32(vector), generate
+
+
+@inline
+def load_first(array: Any, index: Any, count: Any) -> Any:
+    """array[index : index + count] in the first lanes and zeros in the others; all LANES if there are that many."""
+    if count >= LANES:
+        return load(array, index)
+    buffer = stack(LANES)
+    store(buffer, 0, 0.0)
+    for lane in range(count):
+        put(buffer, lane, get(array, index + lane))
+    return load(buffer, 0)
+
+
+@inline
+def store_first(array: Any, index: Any, value: Any, count: Any) -> None:
+    """array[index : index + count] = the first lanes of `value`; all of them if there are LANES or more."""
+    if count >= LANES:
+        store(array, index, value)
+    else:
+        for lane in range(count):
+            put(array, index + lane, extract(value, lane))
+
+
+# ------------------------------------------------------------------------------------------ scalars
+
+
+def _scalar(name: str, doc: str, result: Any = types.float32) -> Callable[..., Any]:
+    def typed(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+            value = call_llvm(builder, f"llvm.{name}.f32", _F32, args)
+            return value if result == types.float32 else builder.fptosi(value, _I64)
+
+        return result(types.float32), generate
+
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+scalar_sqrt = _scalar("sqrt", "The square root of a float32.")
+ceil_to_int = _scalar("ceil", "A float32 rounded up, as int64.", types.int64)
+floor_to_int = _scalar("floor", "A float32 rounded down, as int64.", types.int64)
+
+
+def _scalar_bounded(predicate: str, doc: str) -> Callable[..., Any]:
+    def typed(typing_context: Any, x: Any, bound: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+            return builder.select(builder.fcmp_ordered(predicate, args[1], args[0]), args[1], args[0])
+
+        return types.float32(types.float32, types.float32), generate
+
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+scalar_min = _scalar_bounded("<", "The smaller of two float32 without a branch; a NaN in the first stays.")
+scalar_max = _scalar_bounded(">", "The larger of two float32 without a branch; a NaN in the first stays.")
+
+
+@intrinsic
+def float_bits(typing_context: Any, x: Any) -> Any:
+    """The bits of a float32 as int64; they order positive floats as their values do."""
+    return types.int64(types.float32), lambda context, builder, sig, args: builder.zext(
+        builder.bitcast(args[0], _I32), _I64
+    )
+
+
+@intrinsic
+def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
+    """Add to an int64 that threads share; gives the value before."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _I64)
+        return builder.atomic_rmw("add", pointer, args[2], "monotonic")
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of array[index]; the index may be past the end."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        structure = context.make_array(sig.args[0])(context, builder, args[0])
+        element = context.get_data_type(sig.args[0].dtype)
+        pointer = builder.gep(structure.data, [args[1]], source_etype=element)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # for reading, keep in all caches, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
