@@ -1,0 +1,179 @@
+"""Pictures of a trained scene along a path of cameras: colour, depth, normals, opacity.
+
+Shape letters: C cameras, H and W image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.colormap import VIRIDIS, colourise
+from recon.datasets.cameras import Cameras
+from recon.model import Model, RenderOutput
+
+Mode = Literal["rgb", "depth", "normals", "alpha"]
+Colour = tuple[float, float, float]
+
+SOLID = 0.5  # where less light than this is stopped there is no surface whose depth or normal would mean anything
+
+
+def frames(
+    model: Model,
+    cameras: Cameras,
+    *,
+    mode: Mode = "rgb",
+    background: Colour = (0.0, 0.0, 0.0),
+    depth_range: tuple[float, float] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Render one camera after the other: uint8 pictures [H,W,3].
+
+    Args:
+        mode: "rgb"; "depth": bright is near (see `draw_depth`); "normals": of the world (see `draw_normals`);
+            "alpha": white is opaque.
+        background: colour behind the scene, 0..1, for "rgb" and "depth".
+        depth_range: nearest and farthest depth that "depth" tells apart, world units; default: what the whole path
+            needs (`find_depth_range`), so that a video does not flicker.
+    """
+    if mode == "depth" and depth_range is None:
+        depth_range = find_depth_range(model, cameras)
+    for number in range(len(cameras)):
+        camera = cameras[number]
+        out = render_one(model, camera, background=background, depth=mode in ("depth", "normals"))
+        if mode == "rgb":
+            picture = out.rgb[0]
+        elif mode == "alpha":
+            picture = out.alpha[0].expand(-1, -1, 3)
+        elif mode == "normals":
+            picture = draw_normals(_depth(out), out.alpha[0, ..., 0], camera)
+        else:
+            assert depth_range is not None
+            picture = draw_depth(_depth(out), out.alpha[0, ..., 0], depth_range, background)
+        yield to_uint8(picture)
+
+
+@torch.no_grad()
+def render_one(
+    model: Model, camera: Cameras, *, background: Colour = (0.0, 0.0, 0.0), depth: bool = False
+) -> RenderOutput:
+    """One finished picture, without gradients."""
+    return model.render(camera, background=background_tensor(model, background), depth=depth)
+
+
+def background_tensor(model: Model, background: Colour) -> Tensor:
+    """[3] float32 on the model's device."""
+    device = next((value.device for value in model.state_dict().values()), None)
+    return torch.tensor(background, dtype=torch.float32, device=device)
+
+
+def to_uint8(picture: Tensor) -> NDArray[np.uint8]:
+    """0..255 from 0..1, rounded; what lies outside is cut."""
+    return (picture.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def _depth(out: RenderOutput) -> Tensor:
+    assert out.depth is not None, "the model gave no depth though it was asked for"
+    return out.depth[0, ..., 0]
+
+
+# Depth
+
+
+def find_depth_range(
+    model: Model, cameras: Cameras, *, samples: int = 8, size: int = 160, cut: float = 0.02
+) -> tuple[float, float]:
+    """Nearest and farthest depth [world units] of the surfaces along a path, without outliers.
+
+    Looks at up to `samples` cameras spread over the path, in small (the long side at most `size` pixels), and drops the
+    share `cut` of the pixels at either end, so that one speck in front of the lens does not darken all the rest.
+    (1, 2) where no camera sees anything.
+    """
+    factor = min(1.0, size / max(cameras.width, cameras.height))
+    small = cameras.resized(max(1, round(cameras.width * factor)), max(1, round(cameras.height * factor)))
+    chosen = np.unique(np.linspace(0, len(cameras) - 1, min(samples, len(cameras))).round().astype(int))
+    seen = []
+    for number in chosen.tolist():
+        out = render_one(model, small[number], depth=True)
+        depth = _depth(out)
+        seen.append(depth[(out.alpha[0, ..., 0] > SOLID) & (depth > 0)].cpu().numpy())
+    depths = np.concatenate(seen) if seen else np.zeros(0)
+    if depths.size == 0:
+        return 1.0, 2.0
+    near, far = np.quantile(depths, [cut, 1 - cut])
+    return float(near), float(far)
+
+
+def draw_depth(depth: Tensor, alpha: Tensor, depth_range: tuple[float, float], background: Colour) -> Tensor:
+    """Depth [H,W] as colours [H,W,3] 0..1 of the viridis map: yellow is near, dark violet far.
+
+    Even steps of colour are even steps of 1/depth, which gives the foreground its share of the colours also where the
+    scene reaches far. Shown over `background` with the opacity `alpha` [H,W].
+    """
+    near, far = depth_range
+    if not 0 < near <= far:
+        raise ValueError(f"depth range {near}..{far}: not 0 < near <= far")
+    span = max(1 / near - 1 / far, 1e-6 / near)  # a wall seen straight on has one depth
+    nearness = (1 / depth.double().clamp_min(1e-6 * near) - 1 / far) / span
+    colours = torch.from_numpy(colourise(nearness.cpu().numpy(), VIRIDIS)).to(alpha)
+    return colours * alpha[..., None] + alpha.new_tensor(background) * (1 - alpha[..., None])
+
+
+# Normals
+
+
+def draw_normals(depth: Tensor, alpha: Tensor, camera: Cameras) -> Tensor:
+    """World normals as colours [H,W,3] 0..1: red, green, blue = (normal + 1) / 2 of x, y, z.
+
+    Normals of the world, not of the camera, so that a surface keeps its colour while the camera moves. Mid-grey where
+    there is no surface: low opacity, or an image too small to have neighbours.
+    """
+    solid = (alpha > SOLID) & (depth > 0)
+    normals = normals_from_depth(depth, camera)
+    return torch.where(solid[..., None], normals, torch.zeros_like(normals)).to(alpha) / 2 + 0.5
+
+
+def normals_from_depth(depth: Tensor, camera: Cameras) -> Tensor:
+    """Unit normals [H,W,3] in the world, float64, towards the camera, of the surface that `depth` [H,W] describes.
+
+    Each is the cross product of the differences between the back-projected neighbours of its pixel: central ones, so
+    that noise is averaged, or one-sided ones where the surface breaks off at one side (the difference there is much
+    larger than at the other), so that edges stay sharp. Zero where there are no neighbours, or no depth.
+    """
+    height, width = depth.shape
+    if height < 2 or width < 2:
+        return depth.new_zeros(height, width, 3, dtype=torch.float64)
+    points = _back_projected(depth.double(), camera)
+    across, down = (torch.nn.functional.normalize(_slope(points, dim), dim=-1) for dim in (1, 0))
+    # +x crossed with +y is +z, which points away from the camera.
+    normals = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
+    return normals @ camera.viewmats[0, :3, :3].to(normals)
+
+
+def _back_projected(depth: Tensor, camera: Cameras) -> Tensor:
+    """Camera-space points [H,W,3] of the pixel centres at `depth` [H,W] along the axis."""
+    height, width = depth.shape
+    ys = torch.arange(height, dtype=depth.dtype, device=depth.device) + 0.5
+    xs = torch.arange(width, dtype=depth.dtype, device=depth.device) + 0.5
+    x, y = torch.meshgrid(xs, ys, indexing="xy")
+    image = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    return image @ torch.linalg.inv(camera.Ks[0].to(depth)).T * depth[..., None]
+
+
+BREAK = 4.0  # a step in depth this many times that of the other side is an edge, not a slope
+
+
+def _slope(points: Tensor, dim: int) -> Tensor:
+    """Differences [H,W,3] between neighbours along `dim`, per pixel: see `normals_from_depth`."""
+    step = points.diff(dim=dim)
+    first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
+    before, after = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
+    jump_before, jump_after = before[..., 2:].abs(), after[..., 2:].abs()
+    central = (before + after) / 2
+    return torch.where(
+        jump_before > BREAK * jump_after, after, torch.where(jump_after > BREAK * jump_before, before, central)
+    )
