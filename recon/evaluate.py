@@ -1,0 +1,300 @@
+"""How good a trained scene is: its pictures beside photos it has not seen, in figures and side by side.
+
+The field's conventions: scores are of the float picture clamped to 0..1, not rounded to 8 bits (3DGS's training report,
+gsplat, nerfstudio); a photo with alpha is put over the background that is rendered too; masked pixels do not count;
+each view counts the same in the means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon import metrics
+from recon.colormap import INFERNO, colourise
+from recon.datasets.scene import View
+from recon.model import Model, RenderOutput
+from recon.render import Colour, background_tensor, render_one, to_uint8
+from recon.video import write_png
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MIN_SSIM_SIDE = 6  # px; smaller pictures have no SSIM
+
+
+@dataclass(frozen=True)
+class ViewScores:
+    """Scores of one view.
+
+    Attributes:
+        name: the view's.
+        width, height: px.
+        psnr: dB; infinite for equal pictures; NaN where the mask leaves nothing to compare.
+        ssim: NaN in the same case, and for pictures smaller than 6 pixels.
+        lpips: None where it could not be had.
+        seconds: to render the picture, without the first view's one-off costs (compilation, caches).
+    """
+
+    name: str
+    width: int
+    height: int
+    psnr: float
+    ssim: float
+    lpips: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of all held-out views, and their means. The means are None where there is nothing to average."""
+
+    views: tuple[ViewScores, ...]
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean dB over the views."""
+        return _mean([view.psnr for view in self.views])
+
+    @property
+    def ssim(self) -> float | None:
+        return _mean([view.ssim for view in self.views])
+
+    @property
+    def lpips(self) -> float | None:
+        """None if any view has none: a mean over other views than PSNR's could not be compared."""
+        values = [view.lpips for view in self.views if view.lpips is not None]
+        return _mean(values) if len(values) == len(self.views) else None
+
+    @property
+    def fps(self) -> float | None:
+        """Pictures per second, from the median time."""
+        return 1 / statistics.median(view.seconds for view in self.views) if self.views else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `json.dump`; what is not finite, which JSON cannot say, becomes null."""
+        means = {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips, "fps": self.fps}
+        views = [{key: _finite(value) for key, value in asdict(view).items()} for view in self.views]
+        return {**{key: _finite(value) for key, value in means.items()}, "views": views}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One view rendered and photographed.
+
+    Attributes:
+        number: place of the view among those evaluated, from 0.
+        render, photo: [H,W,3] 0..1, over the same background.
+        mask: [H,W,1], 0 where the photo does not count; None if all of it does.
+    """
+
+    number: int
+    render: Tensor
+    photo: Tensor
+    mask: Tensor | None
+    scores: ViewScores
+
+
+def compare(
+    model: Model, views: Sequence[View], *, background: Colour = (0.0, 0.0, 0.0), lpips: bool = True
+) -> Iterator[Comparison]:
+    """Render and score one view after the other."""
+    for number, view in enumerate(views):
+        if number == 0:
+            render_one(model, view.camera, background=background)
+        yield _compare_one(model, view, number, background, lpips)
+
+
+def evaluate(
+    model: Model,
+    views: Sequence[View],
+    *,
+    background: Colour = (0.0, 0.0, 0.0),
+    lpips: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    each: Callable[[Comparison], object] | None = None,
+) -> Evaluation:
+    """Score `model` on `views`, which it should not have been trained on.
+
+    Args:
+        views: may be empty, as for a capture too small to hold photos out; then there are no means.
+        background: behind the scene and behind photos that have alpha, 0..1.
+        lpips: whether to try LPIPS.
+        progress: told after each view how many are done, and how many there are.
+        each: handed each comparison as it is made, for instance to save its pictures without rendering them again:
+            `each=lambda comparison: save_comparison(comparison, folder)`.
+    """
+    scores: list[ViewScores] = []
+    for comparison in compare(model, views, background=background, lpips=lpips):
+        scores.append(comparison.scores)
+        if each is not None:
+            each(comparison)
+        if progress is not None:
+            progress(len(scores), len(views))
+    return Evaluation(tuple(scores))
+
+
+@torch.no_grad()
+def _compare_one(model: Model, view: View, number: int, background: Colour, lpips: bool) -> Comparison:
+    out, seconds = _timed_render(model, view, background)
+    render = out.rgb[0].float().clamp(0, 1)
+    photo = over_background(view.load().to(render), background_tensor(model, background))
+    mask = None if view.mask is None else view.mask.load().to(render)
+    enough = min(render.shape[:2]) >= MIN_SSIM_SIDE
+    scores = ViewScores(
+        name=view.name,
+        width=view.camera.width,
+        height=view.camera.height,
+        psnr=metrics.psnr(render, photo, mask=mask),
+        ssim=metrics.ssim(render, photo, mask=mask) if enough else math.nan,
+        lpips=metrics.lpips(render, photo, mask=mask) if lpips else None,
+        seconds=seconds,
+    )
+    return Comparison(number, render, photo, mask, scores)
+
+
+def _timed_render(model: Model, view: View, background: Colour) -> tuple[RenderOutput, float]:
+    began = time.perf_counter()
+    out = render_one(model, view.camera, background=background)
+    if out.rgb.is_cuda:
+        torch.cuda.synchronize(out.rgb.device)
+    return out, time.perf_counter() - began
+
+
+def over_background(image: Tensor, background: Tensor) -> Tensor:
+    """[H,W,3] from an image [H,W,3|4] with straight alpha, over the colour `background` [3]."""
+    colour, alpha = image[..., :3], image[..., 3:]
+    return colour * alpha + background * (1 - alpha) if image.shape[-1] == 4 else colour
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# On the terminal
+
+
+def table(evaluation: Evaluation) -> Table:
+    """One line for each view and one for the means."""
+    from rich.table import Table
+
+    result = Table("View", title="Held-out views")
+    for heading in ("PSNR dB", "SSIM", "LPIPS", "ms"):
+        result.add_column(heading, justify="right")
+    for view in evaluation.views:
+        result.add_row(view.name, *_figures(view.psnr, view.ssim, view.lpips, view.seconds))
+    if not evaluation.views:
+        result.caption = "No photo was held out, so there is nothing to compare with."
+        return result
+    result.add_section()
+    assert evaluation.fps is not None
+    means = _figures(evaluation.psnr, evaluation.ssim, evaluation.lpips, 1 / evaluation.fps)
+    result.add_row(f"mean of {len(evaluation.views)}", *means, style="bold")
+    return result
+
+
+def _figures(psnr: float | None, ssim: float | None, lpips: float | None, seconds: float) -> list[str]:
+    values = ((psnr, ".2f"), (ssim, ".4f"), (lpips, ".4f"), (1000 * seconds, ".1f"))
+    return ["n/a" if value is None or math.isnan(value) else format(value, form) for value, form in values]
+
+
+# Side by side
+
+ERROR_RANGE = 0.2  # mean absolute error of the three channels that is shown brightest
+GAP = 4  # px between panels
+CAPTION = 20  # px above them
+
+
+def save_comparison(comparison: Comparison, folder: Path | str) -> Path:
+    """Write render | photo | error to a PNG in `folder`, named by the view's number and name: "003_images_0001.png"."""
+    path = Path(folder) / f"{comparison.number:03d}_{file_name(comparison.scores.name)}.png"
+    write_png(draw_comparison(comparison), path)
+    return path
+
+
+def save_comparisons(
+    model: Model, views: Sequence[View], folder: Path | str, *, background: Colour = (0.0, 0.0, 0.0)
+) -> list[Path]:
+    """`save_comparison` for each view; see `evaluate(..., each=...)` for scores and pictures in one go."""
+    return [save_comparison(c, folder) for c in compare(model, views, background=background, lpips=False)]
+
+
+def draw_comparison(comparison: Comparison) -> NDArray[np.uint8]:
+    """Render, photo and error side by side under captions: uint8 [H + caption, 3 W + gaps, 3].
+
+    The error is the mean absolute difference of the channels in the inferno map: black is 0, pale yellow 0.2 and more.
+    Pixels that the mask leaves out are black there.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    error = (comparison.render - comparison.photo).abs().mean(dim=-1)
+    if comparison.mask is not None:
+        error = error * (comparison.mask[..., 0] != 0)
+    colours = colourise(error.cpu().numpy() / ERROR_RANGE, INFERNO)
+    panels = {
+        f"render  {_label(comparison.scores)}": to_uint8(comparison.render),
+        "photo": to_uint8(comparison.photo),
+        f"mean abs. error, 0 to {ERROR_RANGE}": to_uint8(torch.from_numpy(colours)),
+    }
+    height, width = error.shape
+    sheet = Image.new("RGB", (3 * width + 2 * GAP, height + CAPTION), "white")
+    font = ImageFont.load_default(size=12)
+    for number, (caption, panel) in enumerate(panels.items()):
+        strip = Image.new("RGB", (width, CAPTION), "white")  # cuts a caption that is too long for its panel
+        ImageDraw.Draw(strip).text((3, 3), caption, fill="black", font=font)
+        sheet.paste(strip, (number * (width + GAP), 0))
+        sheet.paste(Image.fromarray(panel), (number * (width + GAP), CAPTION))
+    return np.asarray(sheet)
+
+
+def _label(scores: ViewScores) -> str:
+    psnr, ssim, *_ = _figures(scores.psnr, scores.ssim, None, 0)
+    return f"{psnr} dB  SSIM {ssim}"
+
+
+def file_name(view_name: str) -> str:
+    """What of a view's name ("images/0001.jpg") can stand in a file name on every system, without its suffix."""
+    return re.sub(r"[^\w.-]", "_", re.sub(r"\.[A-Za-z]+$", "", view_name))[-60:]
+
+
+# Sizes
+
+
+def model_bytes(model: Model) -> int:
+    """Bytes of all parameters in memory; a file with full precision has about as many."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+def peak_memory_bytes() -> int:
+    """The most physical memory this process has held so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    # Linux's ru_maxrss lives on through exec: started by a large program, a small one would report that one's size.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, kilobytes elsewhere
