@@ -124,8 +124,8 @@ def evaluate(
     *,
     background: Colour = (0.0, 0.0, 0.0),
     lpips: bool = True,
+    comparisons: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-    each: Callable[[Comparison], object] | None = None,
 ) -> Evaluation:
     """Score `model` on `views`, which it should not have been trained on.
 
@@ -133,15 +133,14 @@ def evaluate(
         views: may be empty, as for a capture too small to hold photos out; then there are no means.
         background: behind the scene and behind photos that have alpha, 0..1.
         lpips: whether to try LPIPS.
+        comparisons: folder for side-by-side pictures (see `save_comparison`); None makes none.
         progress: told after each view how many are done, and how many there are.
-        each: handed each comparison as it is made, for instance to save its pictures without rendering them again:
-            `each=lambda comparison: save_comparison(comparison, folder)`.
     """
     scores: list[ViewScores] = []
     for comparison in compare(model, views, background=background, lpips=lpips):
         scores.append(comparison.scores)
-        if each is not None:
-            each(comparison)
+        if comparisons is not None:
+            save_comparison(comparison, comparisons)
         if progress is not None:
             progress(len(scores), len(views))
     return Evaluation(tuple(scores))
@@ -233,7 +232,7 @@ def save_comparison(comparison: Comparison, folder: Path | str) -> Path:
 def save_comparisons(
     model: Model, views: Sequence[View], folder: Path | str, *, background: Colour = (0.0, 0.0, 0.0)
 ) -> list[Path]:
-    """`save_comparison` for each view; see `evaluate(..., each=...)` for scores and pictures in one go."""
+    """`save_comparison` for each view; `evaluate` makes scores and pictures in one go."""
     return [save_comparison(c, folder) for c in compare(model, views, background=background, lpips=False)]
 
 

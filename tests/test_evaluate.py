@@ -57,7 +57,9 @@ class Painting:
     def __init__(self, rgb: Tensor, *, alpha: float = 1.0, first_s: float = 0.0, then_s: Sequence[float] = ()) -> None:
         self.rgb, self.alpha, self.delays, self.count = rgb, alpha, [first_s, *then_s], 0
 
-    def render(self, cameras: Cameras, *, background: Tensor | None = None, depth: bool = True, **_: object):
+    def render(
+        self, cameras: Cameras, *, background: Tensor | None = None, depth: bool = True, **_: object
+    ) -> RenderOutput:
         assert not torch.is_grad_enabled()
         assert len(cameras) == 1
         time.sleep(self.delays[min(self.count, len(self.delays) - 1)])
@@ -212,19 +214,19 @@ def test_time_is_the_rendering_without_its_first_use() -> None:
     assert 5 < result.fps <= 50  # the median: one slow view does not count
 
 
-def test_each_comparison_is_handed_over_as_it_is_made() -> None:
-    """One render for each view, and one before them to warm up."""
+def test_scores_and_pictures_come_from_one_render(tmp_path: Path) -> None:
+    """One render for each view, and one before them to warm up; pictures are there when a view is reported as done."""
     photos = [noise(i) for i in range(3)]
     model = Painting(photos[0])
-    events: list[object] = []
-    evaluate(
-        model,
-        [view(p, f"{i}.png") for i, p in enumerate(photos)],
-        lpips=False,
-        each=lambda c: events.append((c.number, c.scores.name, model.count)),
-        progress=lambda done, total: events.append((done, total)),
-    )
-    assert events == [(0, "0.png", 2), (1, 3), (1, "1.png", 3), (2, 3), (2, "2.png", 4), (3, 3)]
+    events = []
+
+    def note(done: int, total: int) -> None:
+        events.append((done, total, model.count, len(list(tmp_path.iterdir()))))
+
+    views = [view(p, f"{i}.png") for i, p in enumerate(photos)]
+    evaluate(model, views, lpips=False, comparisons=tmp_path, progress=note)
+    assert events == [(1, 3, 2, 1), (2, 3, 3, 2), (3, 3, 4, 3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000_0.png", "001_1.png", "002_2.png"]
 
 
 def test_lpips_is_averaged_or_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
