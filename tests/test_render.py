@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from recon.colormap import INFERNO, VIRIDIS, colourise
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.gaussians import Gaussians, logit
 from recon.model import RenderOutput
-from recon.render import draw_depth, draw_normals, find_depth_range, frames, normals_from_depth, to_uint8
+from recon.render import Mode, draw_depth, draw_normals, find_depth_range, frames, normals_from_depth, to_uint8
 
 BLACK = (0.0, 0.0, 0.0)
 
@@ -57,7 +57,9 @@ class BallOnFloor:
         self.floor = floor
         self.rendered: list[Cameras] = []
 
-    def render(self, cameras: Cameras, *, background: Tensor | None = None, depth: bool = True, **_: object):
+    def render(
+        self, cameras: Cameras, *, background: Tensor | None = None, depth: bool = True, **_: object
+    ) -> RenderOutput:
         assert not torch.is_grad_enabled()
         self.rendered.append(cameras)
         ball, normals = sphere_depth(cameras, 1.0)
@@ -96,19 +98,18 @@ coordinate = st.floats(-1, 1)
 
 @settings(deadline=None, max_examples=50)
 @given(normal=st.tuples(coordinate, coordinate, coordinate), eye=st.tuples(coordinate, coordinate, coordinate))
-def test_normals_of_a_plane_are_exact_up_to_the_border(normal, eye) -> None:
+def test_normals_of_a_plane_are_exact_up_to_the_border(
+    normal: tuple[float, float, float], eye: tuple[float, float, float]
+) -> None:
     """Any plane that fills the view: the differences between its points lie in it, whatever the perspective."""
-    normal = torch.tensor(normal, dtype=torch.float64)
-    eye = torch.tensor(eye, dtype=torch.float64)
-    if normal.norm() < 0.1 or eye.norm() < 0.1 or eye[:2].norm() < 0.05:
-        return
-    normal, eye = normal / normal.norm(), 3 * eye / eye.norm()
-    camera = camera_from(tuple(eye.tolist()), width=16, height=12)
-    depth = plane_depth(camera, normal, 0.0)
-    _, directions, _ = pixel_rays(camera)
-    if depth.min() <= 0.1 or (directions @ normal).abs().min() < 0.2:  # behind the camera, or seen edge-on
-        return
-    expected = normal if eye @ normal > 0 else -normal
+    direction, position = torch.tensor(normal, dtype=torch.float64), torch.tensor(eye, dtype=torch.float64)
+    assume(direction.norm() > 0.1 and position[:2].norm() > 0.05)
+    direction, position = direction / direction.norm(), 3 * position / position.norm()
+    camera = camera_from(tuple(position.tolist()), width=16, height=12)
+    depth = plane_depth(camera, direction, 0.0)
+    _, rays, _ = pixel_rays(camera)
+    assume(depth.min() > 0.1 and (rays @ direction).abs().min() > 0.2)  # in front of the camera, not seen edge-on
+    expected = direction if position @ direction > 0 else -direction
     found = normals_from_depth(depth, camera)
     assert (found - expected).norm(dim=-1).max() < 1e-9
 
@@ -225,7 +226,7 @@ def test_a_path_shares_one_depth_range() -> None:
 
 
 @pytest.mark.parametrize("mode", ["rgb", "depth", "normals", "alpha"])
-def test_frames_come_one_at_a_time(mode) -> None:
+def test_frames_come_one_at_a_time(mode: Mode) -> None:
     model, cameras = BallOnFloor(), ring(5)
     path = frames(model, cameras, mode=mode, depth_range=(2.0, 9.0))
     assert torch.is_grad_enabled()
@@ -285,9 +286,10 @@ def test_gaussians_in_every_mode() -> None:
     model = wall_of_gaussians()
     camera = camera_from((3.0, 0.0, 0.0), width=33, height=26, focal=60)
     inner = np.s_[8:18, 10:24]
+    modes: tuple[Mode, ...] = ("rgb", "depth", "normals", "alpha")
     pictures = {
         mode: next(frames(model, camera, mode=mode, background=(1.0, 0.0, 0.0), depth_range=(1.0, 4.0)))[inner]
-        for mode in ("rgb", "depth", "normals", "alpha")
+        for mode in modes
     }
     assert np.abs(pictures["rgb"].astype(int) - 128).max() <= 6
     assert pictures["alpha"].min() > 245
