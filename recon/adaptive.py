@@ -26,7 +26,7 @@ CLONE_OFFSET = 0.5  # standard deviations between a Gaussian and its clone: iden
 
 
 class Adaptive:
-    """Its state: each Gaussian's sum of screen-space gradients, and how often it was seen, since the last refinement."""
+    """Its state: for each Gaussian, the sum of its gradients and how often it was seen since the last refinement."""
 
     def __init__(self, config: AdaptiveConfig, *, extent: float, steps: int, seed: int) -> None:
         self.config = config

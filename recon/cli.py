@@ -1,0 +1,258 @@
+"""The command line: one typed function for each subcommand. The only file that sees every layer."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from recon.config import Background, Preset
+from recon.datasets.errors import InputError
+
+if TYPE_CHECKING:
+    from recon.datasets.cameras import Cameras
+    from recon.datasets.scene import Scene
+
+Device = Literal["auto", "cpu", "cuda"]
+LARGEST_SIDE = 16384  # px, of rendered pictures
+
+
+def train(
+    scene: Annotated[Path | None, tyro.conf.Positional] = None,
+    preset: Preset = "default",
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+    downscale: int | None = None,
+    test_every: int = 8,
+    steps: int | None = None,
+    max_gaussians: int | None = None,
+    strategy: Literal["adaptive", "mcmc"] = "adaptive",
+    background: Background = "auto",
+    seed: int = 0,
+    device: Device = "auto",
+    threads: int | None = None,
+    save_every: float = 30.0,
+    tensorboard: bool = False,
+) -> None:
+    """Train a scene from posed photos, then evaluate it on the photos held out.
+
+    Args:
+        scene: Folder with photos and poses: COLMAP, nerfstudio/instant-ngp, Blender, LLFF or Bundler.
+        preset: How long to train, and with how many Gaussians.
+        resume: Go on with this run instead of starting a new one; give no scene and no other choices then.
+        output: Where runs are kept.
+        downscale: Train on photos this many times smaller. By default as small as the device needs.
+        test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        steps: Training steps, instead of the preset's.
+        max_gaussians: Most Gaussians, instead of the preset's.
+        strategy: How Gaussians are added and removed.
+        background: Behind the scene. auto is the capture's own, or black.
+        seed: Same seed, same result.
+        device: auto is the GPU where it can be used, or else the CPU.
+        threads: CPU threads. By default all.
+        save_every: Seconds between checkpoints.
+        tensorboard: Also log for TensorBoard.
+    """
+    from recon import session
+
+    session.use_threads(threads)
+    watch = session.Watch(save_every=save_every, tensorboard=tensorboard)
+    if resume is not None:
+        if scene is not None:
+            raise InputError(f"--resume {resume}: goes on with the run's own scene; leave out {scene}")
+        session.resume(resume, session.pick_device(device), watch)
+        return
+    if scene is None:
+        raise InputError("recon train: give the folder of a capture, or --resume RUN")
+    options = session.Options(
+        scene=str(scene.resolve()),
+        downscale=downscale,
+        test_every=test_every,
+        preset=preset,
+        strategy=strategy,
+        steps=steps,
+        max_gaussians=max_gaussians,
+        background=background,
+        seed=seed,
+    )
+    run = session.begin(options, output, session.pick_device(device), watch)
+    session.say(f"Export it: recon export {run.path} scene.ply")
+
+
+def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: int | None = None) -> None:
+    """Score a run on its held-out photos: PSNR, SSIM, LPIPS, speed; side-by-side pictures.
+
+    Args:
+        run: Run folder.
+        device: auto is the GPU where it can be used, or else the CPU.
+        threads: CPU threads. By default all.
+    """
+    from recon import runs, session
+    from recon.loading import newest_state
+
+    session.use_threads(threads)
+    where = session.pick_device(device)
+    found = runs.find(run)
+    scene, _ = session.open_scene(session.run_options(found), where)
+    session.evaluate_run(found, newest_state(found, where), scene)
+
+
+def render(
+    run: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    path: Literal["orbit", "photos", "held-out"] = "orbit",
+    cameras: Path | None = None,
+    mode: Literal["rgb", "depth", "normals", "alpha"] = "rgb",
+    frames: int = 120,
+    fps: float = 30.0,
+    width: int | None = None,
+    height: int | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+) -> None:
+    """Render a run along a camera path, to a video or to images.
+
+    Args:
+        run: Run folder.
+        out: An .mp4 file, or a folder for PNGs.
+        path: orbit goes round the scene; photos is a smooth path through the photos' cameras; held-out renders the
+            cameras of the held-out photos, one frame each.
+        cameras: A file with cameras (transforms.json), rendered one frame each, instead of a path.
+        mode: What to show.
+        frames: Length of the path.
+        fps: Frames per second of a video.
+        width: Of the pictures, px. By default that of the photos.
+        height: Of the pictures, px. By default that of the photos, or what fits the width.
+        device: auto is the GPU where it can be used, or else the CPU.
+        threads: CPU threads. By default all.
+    """
+    from recon import runs, session
+    from recon.loading import newest_state
+
+    session.use_threads(threads)
+    where = session.pick_device(device)
+    if frames < 1:
+        raise InputError(f"--frames {frames}: must be at least 1")
+    found = runs.find(run)
+    state = newest_state(found, where)
+    if cameras is not None:
+        from recon.render import load_cameras
+
+        chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
+    else:
+        scene, _ = session.open_scene(session.run_options(found), where)
+        chosen = _camera_path(path, scene, frames)
+    session.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps)
+
+
+def _camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, frames: int) -> Cameras:
+    from recon.datasets.cameras import Cameras
+    from recon.viewer import paths
+
+    if path == "held-out":
+        if not scene.test:
+            raise InputError("--path held-out: no photo of this run was held out")
+        return Cameras.cat([view.camera for view in scene.test_views])
+    cameras = [view.camera for view in scene.train_views]
+    return paths.orbit(cameras, frames) if path == "orbit" else paths.interpolate(cameras, frames)
+
+
+def _resized(cameras: Cameras, width: int | None, height: int | None) -> Cameras:
+    """Cameras for pictures of the wanted size; of one side alone, the other follows."""
+    for name, value in (("--width", width), ("--height", height)):
+        if value is not None and not 1 <= value <= LARGEST_SIDE:
+            raise InputError(f"{name} {value}: not between 1 and {LARGEST_SIDE}")
+    if width is None:
+        width = cameras.width if height is None else max(1, round(cameras.width * height / cameras.height))
+    if height is None:
+        height = max(1, round(cameras.height * width / cameras.width))
+    return cameras.resized(width, height)
+
+
+def export(
+    source: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    frame: Literal["capture", "world"] = "capture",
+) -> None:
+    """Write a trained scene for other programs: out.ply is the standard 3DGS splat file.
+
+    Args:
+        source: Run folder, checkpoint or splat file.
+        out: File to write; its suffix is the format.
+        frame: Coordinates of the capture's own files, or of the normalised world that was trained in.
+    """
+    from recon import session
+
+    session.export_to(source, out, frame)
+
+
+def info() -> None:
+    """Show versions, what this machine offers, and what that means."""
+    from rich.console import Console
+
+    from recon.info import table
+
+    Console().print(table())
+
+
+def demo(output: Path = Path("demo"), preset: Preset = "fast", views: int = 60, threads: int | None = None) -> None:
+    """Make a scene, train it, score it, and write its splats and a turntable video.
+
+    Args:
+        output: Folder for everything.
+        preset: How long to train, and with how many Gaussians.
+        views: Photos to make.
+        threads: CPU threads. By default all.
+    """
+    from recon import session
+    from recon.datasets import synthetic
+
+    session.use_threads(threads)
+    capture = output / "capture"
+    session.say(f"Making {views} photos of a scene ...")
+    synthetic.write(synthetic.make(views=views), capture, "nerfstudio")
+    train(capture, preset=preset, output=output / "runs")
+    run = output / "runs"
+    export(run, output / "scene.ply")
+    render(run, output / "turntable.mp4")
+    session.say(
+        f"Done. Splats: {output / 'scene.ply'} (opens in any viewer of 3DGS files)   Video: {output / 'turntable.mp4'}"
+    )
+
+
+COMMANDS = {
+    "train": train,
+    "eval": evaluate,
+    "render": render,
+    "export": export,
+    "info": info,
+    "demo": demo,
+}
+
+
+def main() -> None:
+    """Run a command. Wrong input ends with one line on the error stream and exit code 2."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="recon",
+            description="Turn photos into a 3D scene: train it, look at it, take it away.",
+        )
+    except InputError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        _fail(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

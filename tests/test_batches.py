@@ -1,0 +1,98 @@
+import dataclasses
+
+import pytest
+import torch
+
+import tiny
+from recon.batches import Batches
+from recon.config import TrainConfig
+from recon.datasets.images import ArrayImage
+
+FINE = TrainConfig(steps=100, coarse_to_fine=False)
+BLACK = (0.0, 0.0, 0.0)
+CPU = torch.device("cpu")
+
+
+def same(a, b) -> bool:
+    return torch.equal(a.image, b.image) and torch.equal(a.cameras.viewmats, b.cameras.viewmats)
+
+
+def test_every_view_comes_once_in_an_epoch_and_in_another_order_in_the_next():
+    views = tiny.scene().train_views
+    batches = Batches(views, FINE, BLACK, CPU)
+    epochs = [[batches._view_index(e * len(views) + i) for i in range(len(views))] for e in range(4)]
+    assert all(sorted(epoch) == list(range(len(views))) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_a_step_is_the_same_whatever_came_before():
+    views = tiny.scene().train_views
+    config = TrainConfig(steps=100, background="random")
+    in_order = Batches(views, config, BLACK, CPU)
+    expected = [in_order.at(step) for step in range(60)]
+    for step in (59, 3, 41):
+        batch = Batches(views, config, BLACK, CPU).at(step)
+        assert same(batch, expected[step])
+        assert torch.equal(batch.background, expected[step].background)
+    other_seed = Batches(views, dataclasses.replace(config, seed=1), BLACK, CPU)
+    assert any(not same(other_seed.at(step), expected[step]) for step in range(20))
+
+
+def test_the_image_is_planar_in_memory():
+    image = Batches(tiny.scene().train_views, FINE, BLACK, CPU).at(0).image
+    assert image.shape == (1, 32, 40, 3)
+    assert image.permute(0, 3, 1, 2).is_contiguous()
+
+
+def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
+    views = tiny.scene(4, 160, 128).train_views
+    batches = Batches(views, TrainConfig(steps=100), BLACK, CPU)
+    sizes = [(batches.at(s).cameras.width, batches.at(s).cameras.height) for s in (0, 14, 15, 39, 40, 99)]
+    assert sizes == [(40, 32), (40, 32), (80, 64), (80, 64), (160, 128), (160, 128)]
+    coarse = batches.at(0)
+    view = views[batches._view_index(0)]
+    blocks = view.load().reshape(32, 4, 40, 4, 3).mean(dim=(1, 3))
+    torch.testing.assert_close(coarse.image[0], blocks)
+    point = torch.tensor([[0.1, -0.2, 0.1]])
+    fine_pixel, coarse_pixel = view.camera.project(point)[0], coarse.cameras.project(point)[0]
+    torch.testing.assert_close(coarse_pixel.double() * 4, fine_pixel, atol=1e-4, rtol=0)
+
+
+def test_small_photos_are_not_made_smaller():
+    batches = Batches(tiny.scene().train_views, TrainConfig(steps=100), BLACK, CPU)
+    assert batches.at(0).cameras.height == 32
+
+
+@pytest.mark.parametrize(("name", "colour"), [("black", 0.0), ("white", 1.0), ("auto", 0.25)])
+def test_alpha_shows_the_background(name, colour):
+    view = tiny.scene().views[0]
+    photo = torch.cat([torch.full((32, 40, 3), 0.5), torch.zeros(32, 40, 1)], dim=-1)
+    photo[:, 20:, 3] = 1.0
+    config = dataclasses.replace(FINE, background=name)
+    batch = Batches([dataclasses.replace(view, image=ArrayImage(photo))], config, (0.25, 0.25, 0.25), CPU).at(0)
+    assert torch.all(batch.image[0, :, :20] == colour)
+    assert torch.all(batch.image[0, :, 20:] == 0.5)
+    assert torch.all(batch.background == colour)
+
+
+def test_a_coarse_pixel_counts_only_if_all_of_it_does():
+    view = tiny.scene(4, 160, 128).views[0]
+    mask = torch.ones(128, 160, 1)
+    mask[0, 0] = 0
+    batches = Batches([dataclasses.replace(view, mask=ArrayImage(mask))], TrainConfig(steps=100), BLACK, CPU)
+    coarse = batches.at(0).mask
+    assert coarse is not None
+    assert coarse.shape == (1, 32, 40, 1)
+    assert coarse[0, 0, 0] == 0
+    assert coarse.sum() == 32 * 40 - 1
+
+
+def test_photos_kept_ready_are_bounded():
+    views = tiny.scene().train_views
+    one = 32 * 40 * 3 * 4
+    bounded = Batches(views, FINE, BLACK, CPU, max_bytes=2 * one)
+    unbounded = Batches(views, FINE, BLACK, CPU)
+    for step in range(3 * len(views)):
+        assert same(bounded.at(step), unbounded.at(step))
+        assert len(bounded._photos) <= 2
+        assert bounded._bytes == one * len(bounded._photos)

@@ -1,0 +1,232 @@
+"""The commands as a user types them: what they leave behind, and what they say when the input is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import recon
+import tiny
+from recon import checkpoint, cli, runs
+from recon.datasets import nerfstudio
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("captures") / "cloud"
+    nerfstudio.save(tiny.scene(), folder)
+    return folder
+
+
+def run_cli(monkeypatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["recon", *map(str, words)])
+    cli.main()
+
+
+def start_cli(*words: object, **options: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "recon", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(capture, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("runs")
+    process = start_cli("train", capture, "--output", output, "--steps", 60, "--seed", 3)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert "photos to train on, 1 held out, 40x32" in stdout
+    return runs.find(output).path
+
+
+def test_a_trained_run_is_complete(trained):
+    run = runs.find(trained)
+    assert trained.parent.name == "splats"
+    assert trained.parent.parent.name == "cloud"
+    assert run.config()["train"]["steps"] == 60
+    assert [line["step"] for line in runs.read_lines(run.metrics_file)] == [10, 20, 30, 40, 50, 60]
+    summary = runs.read_json(run.summary_file)
+    assert summary["step"] == 60
+    assert summary["psnr"] > 15
+    assert checkpoint.load(run.checkpoints()[0]).step == 60
+    assert list(run.eval_folder.glob("*.png"))
+
+
+def test_eval_gives_the_figures_of_the_training(trained, monkeypatch, capsys):
+    run = runs.find(trained)
+    before = runs.read_json(run.summary_file)
+    run_cli(monkeypatch, "eval", trained)
+    after = runs.read_json(run.summary_file)
+    assert after["psnr"] == pytest.approx(before["psnr"], abs=1e-4)
+    assert "PSNR" in capsys.readouterr().out
+
+
+def test_export_and_load_give_the_scene_in_the_frame_of_the_capture(trained, capture, tmp_path, monkeypatch):
+    run_cli(monkeypatch, "export", trained, tmp_path / "scene.ply")
+    exported = recon.load(tmp_path / "scene.ply")
+    view = recon.load_scene(capture).views[0]
+    state = checkpoint.load(runs.find(trained).checkpoints()[0])
+    assert not torch.allclose(state.source_from_world, torch.eye(4, dtype=torch.float64))
+    normalised = view.camera.transformed(state.source_from_world.inverse())
+    with torch.no_grad():
+        expected, picture = state.model.render(normalised).rgb, exported.render(view.camera).rgb
+    assert float((expected - picture).abs().max()) < 2e-3
+
+
+@pytest.mark.parametrize("mode", ["rgb", "depth", "normals"])
+def test_render_writes_the_frames_asked_for(trained, tmp_path, monkeypatch, mode):
+    import imageio.v3 as iio
+
+    run_cli(monkeypatch, "render", trained, tmp_path / "out", "--frames", 3, "--mode", mode, "--width", 60)
+    frames = sorted((tmp_path / "out").glob("*.png"))
+    assert len(frames) == 3
+    assert iio.imread(frames[0]).shape == (48, 60, 3)
+
+
+def test_render_makes_a_video(trained, tmp_path, monkeypatch):
+    import imageio.v3 as iio
+
+    run_cli(monkeypatch, "render", trained, tmp_path / "orbit.mp4", "--frames", 5, "--path", "photos")
+    assert np.asarray(iio.imread(tmp_path / "orbit.mp4")).shape == (5, 32, 40, 3)
+
+
+def test_info_says_what_is_there(monkeypatch, capsys):
+    run_cli(monkeypatch, "info")
+    shown = capsys.readouterr().out
+    assert recon.__version__ in shown
+    assert "threads" in shown
+    assert "GPU" in shown
+
+
+def wait_for(run_root: Path, process: subprocess.Popen) -> runs.Run:
+    """The run that `process` started, once it has a checkpoint."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list(run_root.glob("**/checkpoints/step_*.safetensors"))
+        if found:
+            return runs.find(found[0])
+        time.sleep(0.02)
+    raise AssertionError(f"no checkpoint came: {process.communicate()}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_is_saved_and_goes_on(capture, tmp_path, signum):
+    process = start_cli("train", capture, "--output", tmp_path, "--steps", 100_000, "--save-every", 0.2)
+    run = wait_for(tmp_path, process)
+    process.send_signal(signum)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, stderr
+    assert "Traceback" not in stderr
+    assert f"recon train --resume {run.path}" in stdout
+    saved = checkpoint.load(run.checkpoints()[0])
+    last_logged = runs.read_lines(run.metrics_file)[-1]["step"]
+    assert saved.step >= last_logged
+
+    process = start_cli("train", "--resume", run.path, "--save-every", 0.2)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and runs.read_lines(run.metrics_file)[-1]["step"] <= saved.step + 20:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert checkpoint.load(run.checkpoints()[0]).step > saved.step + 10
+    steps = [line["step"] for line in runs.read_lines(run.metrics_file)]
+    assert steps == list(range(10, steps[-1] + 1, 10))
+
+
+def test_a_killed_training_leaves_a_run_that_loads(capture, tmp_path):
+    process = start_cli("train", capture, "--output", tmp_path, "--steps", 100_000, "--save-every", 0.05)
+    run = wait_for(tmp_path, process)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(recon.load(run.path)) > 0
+    runs.read_lines(run.metrics_file)
+
+
+def corrupt_run(trained: Path, folder: Path) -> Path:
+    (folder / "corrupt" / "checkpoints").mkdir(parents=True)
+    (folder / "corrupt" / "config.json").write_text(json.dumps(runs.find(trained).config()))
+    (folder / "corrupt" / "checkpoints" / "step_00000060.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
+    return folder / "corrupt"
+
+
+# The words of a command, of the capture, the trained run and an empty folder; what its one line must contain.
+BAD_INPUT = {
+    "no scene": (lambda c, t, e: ["train"], "give the folder of a capture"),
+    "missing folder": (lambda c, t, e: ["train", e / "gone"], "gone"),
+    "empty folder": (lambda c, t, e: ["train", e], "a_bad_input"),
+    "downscale": (lambda c, t, e: ["train", c, "--downscale", 0], "downscale"),
+    "huge downscale": (lambda c, t, e: ["train", c, "--downscale", 1000], "1000"),
+    "test_every": (lambda c, t, e: ["train", c, "--test-every", 1], "test_every 1"),
+    "steps": (lambda c, t, e: ["train", c, "--steps", 0], "--steps 0"),
+    "count": (lambda c, t, e: ["train", c, "--max-gaussians", -1], "--max-gaussians -1"),
+    "threads": (lambda c, t, e: ["train", c, "--threads", 0], "--threads 0"),
+    "cuda": (lambda c, t, e: ["train", c, "--device", "cuda"], "--device cuda"),
+    "resume and scene": (lambda c, t, e: ["train", c, "--resume", t], "--resume"),
+    "no run": (lambda c, t, e: ["eval", e / "gone"], "gone: no such run"),
+    "not a run": (lambda c, t, e: ["eval", c], "not a run"),
+    "corrupt checkpoint": (lambda c, t, e: ["eval", corrupt_run(t, e)], "step_00000060.safetensors"),
+    "suffix": (lambda c, t, e: ["export", t, e / "scene.xyz"], "scene.xyz"),
+    "not a splat": (lambda c, t, e: ["export", __file__, e / "scene.ply"], "test_cli.py"),
+    "frames": (lambda c, t, e: ["render", t, e / "a.mp4", "--frames", 0], "--frames 0"),
+    "width": (lambda c, t, e: ["render", t, e / "a.mp4", "--width", 10**6], "--width 1000000"),
+    "video suffix": (lambda c, t, e: ["render", t, e / "a.mov2"], "a.mov2"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_wrong_input_gets_one_line_and_exit_code_2(name, capture, trained, tmp_path, monkeypatch, capsys):
+    if name == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    words, expected = BAD_INPUT[name]
+    empty = tmp_path / "a_bad_input"
+    empty.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run_cli(monkeypatch, *words(capture, trained, empty))
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert expected in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_says_where_the_last_checkpoint_is(capture, tmp_path, monkeypatch, capsys):
+    real, saves = checkpoint.save, []
+
+    def fill_up(state, path):
+        saves.append(path)
+        if len(saves) > 2:
+            with open("/dev/full", "wb", buffering=0) as full:
+                full.write(b"x")
+        real(state, path)
+
+    monkeypatch.setattr(checkpoint, "save", fill_up)
+    with pytest.raises(SystemExit) as stop:
+        run_cli(monkeypatch, "train", capture, "--output", tmp_path, "--steps", 100_000, "--save-every", 0.05)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "No space left on device" in message
+    newest = runs.find(tmp_path).checkpoints()[0]
+    assert str(newest) in message
+    assert checkpoint.load(newest).step > 0
+
+
+def test_help_loads_nothing_heavy():
+    for words in (["--help"], ["train", "--help"]):
+        code = (
+            "import sys; sys.argv = ['recon', *sys.argv[1:]]; from recon.cli import main\n"
+            "try: main()\nexcept SystemExit: pass\n"
+            "print('heavy:', sorted({'torch', 'numba', 'pycolmap', 'imageio', 'scipy'} & set(sys.modules)))"
+        )
+        shown = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert "heavy: []" in shown.stdout
+        assert "usage: recon" in shown.stdout

@@ -1,0 +1,207 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tiny
+from recon.adaptive import Adaptive, _children
+from recon.config import AdaptiveConfig, MCMCConfig
+from recon.mcmc import MCMC, relocation
+from recon.model import RenderOutput
+from recon.optim import make_optimizer
+from recon.raster.reference import covariances
+
+
+def optimizer_of(model):
+    return make_optimizer(model.param_groups(1.0), model.device)
+
+
+def seen(model, gradients) -> RenderOutput:
+    """What a rasteriser tells a strategy: all visible, pulled with `gradients` [N] to the right."""
+    means2d = torch.zeros(1, len(model), 2)
+    means2d.grad = torch.stack([gradients, torch.zeros_like(gradients)], dim=-1)[None]
+    radii = torch.ones(1, len(model), 2, dtype=torch.int32)
+    picture = torch.zeros(1, 10, 20, 3)
+    return RenderOutput(picture, picture[..., :1], None, means2d, radii, absgrad=2 * means2d.grad)
+
+
+def step_through(strategy, model, optimizer, gradients, last):
+    for step in range(last):
+        strategy.after_step(model, optimizer, seen(model, gradients), step)
+
+
+ADAPTIVE = AdaptiveConfig(max_gaussians=1000, refine_from=0.0, refine_until=1.0, refine_every=10, grad_threshold=0.5)
+
+
+def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
+    model = tiny.gaussians(50)
+    before = model.state_dict()["means"].clone()
+    gradients = torch.zeros(50)
+    gradients[:5] = 0.1  # times half the width, 10 px: 1.0 > 0.5
+    strategy = Adaptive(ADAPTIVE, extent=1.0, steps=10, seed=0)
+    step_through(strategy, model, optimizer_of(model), gradients, 10)
+    assert len(model) == 55
+    torch.testing.assert_close(model.means.detach()[:45], before[5:])
+
+
+def test_adaptive_gradients_count_in_half_images():
+    for gradient, count in ((0.049, 20), (0.051, 40)):
+        model = tiny.gaussians(20)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, steps=10, seed=0)
+        step_through(strategy, model, optimizer_of(model), torch.full((20,), gradient), 10)
+        assert len(model) == count
+
+
+def test_adaptive_absgrad_reads_the_absolute_gradients():
+    model = tiny.gaussians(20)
+    config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True})
+    strategy = Adaptive(config, extent=1.0, steps=10, seed=0)
+    assert strategy.absgrad
+    step_through(strategy, model, optimizer_of(model), torch.full((20,), 0.03), 10)
+    assert len(model) == 40
+
+
+def test_adaptive_ramp_admits_the_most_pulled_first():
+    model = tiny.gaussians(100)
+    config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "max_gaussians": 200})
+    gradients = torch.arange(1.0, 101.0)
+    kept = model.state_dict()["means"][:90].clone()
+    strategy = Adaptive(config, extent=1.0, steps=100, seed=0)
+    step_through(strategy, model, optimizer_of(model), gradients, 10)
+    assert len(model) == 110
+    torch.testing.assert_close(model.means.detach()[:90], kept)
+
+
+def test_adaptive_never_exceeds_the_cap_and_stops_in_time():
+    model = tiny.gaussians(100)
+    config = AdaptiveConfig(max_gaussians=150, refine_from=0.0, refine_until=0.5, refine_every=5)
+    strategy, optimizer = Adaptive(config, extent=1.0, steps=100, seed=0), optimizer_of(model)
+    counts = []
+    for step in range(100):
+        strategy.after_step(model, optimizer, seen(model, torch.ones(len(model))), step)
+        counts.append(len(model))
+    assert max(counts) == 150
+    assert counts[49:] == [150] * 51
+
+
+def test_adaptive_prunes_the_transparent_and_after_a_reset_the_huge():
+    model = tiny.gaussians(30)
+    with torch.no_grad():
+        model.logit_opacities[:] = 2.0
+        model.logit_opacities[3] = math.log(0.004 / 0.996)
+        model.log_scales[7] = 1.0
+    config = AdaptiveConfig(
+        max_gaussians=30, refine_from=0.0, refine_until=1.0, refine_every=10, reset_every=15, grad_threshold=9.0
+    )
+    strategy, optimizer = Adaptive(config, extent=1.0, steps=30, seed=0), optimizer_of(model)
+    counts = {}
+    for step in range(30):
+        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step)
+        counts[step + 1] = len(model)
+        if step + 1 == 15:
+            assert float(model.opacities.detach().max()) == pytest.approx(2 * config.prune_opacity)
+    assert (counts[10], counts[19], counts[20]) == (29, 29, 28)
+
+
+def test_adaptive_state_resumes_in_the_middle_of_an_interval():
+    results = []
+    for interrupted in (False, True):
+        model = tiny.gaussians(40)
+        optimizer = optimizer_of(model)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, steps=20, seed=3)
+        for step in range(20):
+            if interrupted and step == 15:
+                saved = {name: value.clone() for name, value in strategy.state_dict().items()}
+                strategy = Adaptive(ADAPTIVE, extent=1.0, steps=20, seed=3)
+                strategy.load_state_dict(saved)
+            strategy.after_step(model, optimizer, seen(model, torch.linspace(0, 0.1, len(model))), step)
+        results.append(model.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    assert len(results[0]["means"]) > 40
+
+
+def test_clones_hide_as_much_as_their_parent():
+    model = tiny.gaussians(500)
+    parents = model.rows(torch.arange(500))
+    children = _children(parents, torch.zeros(500, dtype=torch.bool), torch.randn(2, 500, 3))
+    first, second = children["logit_opacities"].sigmoid().chunk(2)
+    together = 1 - (1 - first) * (1 - second)
+    torch.testing.assert_close(together, parents["logit_opacities"].sigmoid(), atol=1e-4, rtol=0)
+    assert torch.equal(children["means"][:500], parents["means"])
+
+
+def test_halves_spread_as_their_parent_did():
+    model = tiny.gaussians(1)
+    parents = {
+        name: value.repeat(20000, *[1] * (value.ndim - 1)) for name, value in model.rows(torch.tensor([0])).items()
+    }
+    noise = torch.randn(2, 20000, 3, generator=torch.Generator().manual_seed(0))
+    children = _children(parents, torch.ones(20000, dtype=torch.bool), noise)
+    offsets = children["means"] - model.means.detach()
+    expected = covariances(model.quats.detach(), model.log_scales.detach())[0]
+    torch.testing.assert_close(offsets.T @ offsets / len(offsets), expected, atol=0.02 * float(expected.max()), rtol=0)
+    torch.testing.assert_close(children["log_scales"], parents["log_scales"].repeat(2, 1) - math.log(1.6))
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 0.99), st.integers(1, 20))
+def test_relocation_keeps_the_opacity_at_the_centre(opacity, copies):
+    shared, factor = relocation(torch.tensor([opacity], dtype=torch.float64), torch.tensor([copies]))
+    expected = 1 - (1 - opacity) ** (1 / copies)
+    assert float(shared) == pytest.approx(max(expected, 0.005))
+    assert 0 < float(factor) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("copies", [1, 2, 5, 20])
+def test_relocation_keeps_the_integral_of_the_opacity(copies):
+    """Along a line through the centre, N copies hide in total as much as the one did (the derivation of eq. 8)."""
+    opacity = 0.7
+    shared, factor = relocation(torch.tensor([opacity], dtype=torch.float64), torch.tensor([copies]))
+    x = torch.linspace(-12, 12, 200001, dtype=torch.float64)
+    before = opacity * torch.exp(-0.5 * x**2)
+    after = 1 - (1 - shared * torch.exp(-0.5 * (x / factor) ** 2)) ** copies
+    assert float(after.sum()) == pytest.approx(float(before.sum()), rel=1e-6)
+
+
+def test_mcmc_relocates_the_dead_and_grows_to_the_cap():
+    model = tiny.gaussians(100)
+    with torch.no_grad():
+        model.logit_opacities[:10] = -8.0
+    dead = model.state_dict()["means"][:10].clone()
+    config = MCMCConfig(max_gaussians=108, refine_from=0.0, refine_until=1.0, refine_every=10, noise=0.0)
+    strategy, optimizer = MCMC(config, steps=100, seed=0), optimizer_of(model)
+    for step in range(100):
+        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step)
+        if step + 1 == 10:
+            assert len(model) == 105
+            assert float(model.opacities.detach().min()) > config.dead_opacity * 0.99
+            assert not any((model.means.detach() == row).all(dim=-1).any() for row in dead)
+    assert len(model) == 108
+
+
+def test_mcmc_noise_spares_the_opaque_and_repeats_with_the_seed():
+    moved = []
+    for seed in (0, 0, 1):
+        model = tiny.gaussians(100)
+        with torch.no_grad():
+            model.logit_opacities[:50] = 6.0
+            model.logit_opacities[50:] = -6.0
+        before = model.state_dict()["means"].clone()
+        strategy = MCMC(MCMCConfig(refine_from=1.0), steps=1000, seed=seed)
+        strategy.after_step(model, optimizer_of(model), seen(model, torch.zeros(100)), 0)
+        moved.append((model.means.detach() - before).norm(dim=-1))
+    assert float(moved[0][:50].max()) < 1e-6
+    assert float(moved[0][50:].min()) > 1e-6
+    assert torch.equal(moved[0], moved[1])
+    assert not torch.equal(moved[0], moved[2])
+
+
+def test_mcmc_with_everything_dead_does_not_fail():
+    model = tiny.gaussians(10)
+    with torch.no_grad():
+        model.logit_opacities[:] = -9.0
+    config = MCMCConfig(max_gaussians=10, refine_from=0.0, refine_every=1)
+    MCMC(config, steps=10, seed=0).after_step(model, optimizer_of(model), seen(model, torch.zeros(10)), 0)
+    assert len(model) == 10
