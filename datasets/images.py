@@ -137,6 +137,7 @@ def make_view(
     depth_path: Path | None = None,
     depth_scale: float = 1.0,
     stored_pixels: bool = False,
+    where: str | None = None,
 ) -> View:
     """A view of a photo: undistorted, `downscale` times smaller than `camera` declares, decoded when loaded.
 
@@ -152,16 +153,17 @@ def make_view(
         stored_pixels: what `camera` means by the image when EXIF wants it turned and the sizes do not tell: the pixels
             as stored (COLMAP and Bundler do not look at EXIF) or as shown (else). The view is upright in either case;
             if need be its camera turns along.
+        where: what messages about the camera and its pose start with; the photo's path if not given.
     Raises:
         InputError: no such file, sizes that no rescaling explains, unusable camera or pose, downscale out of range.
     """
-    where = f"{image_path}"
+    where = where or f"{image_path}"
     lens.check_camera(camera, where)
     viewmat = _checked_pose(viewmat, where)
     if not (math.isfinite(downscale) and downscale >= 1):
-        raise InputError(f"{where}: downscale {downscale:g} is not 1 or more")
+        raise InputError(f"{image_path}: downscale {downscale:g} is not 1 or more")
     header = read_header(image_path)
-    width, height, camera_upright = _reconcile(header, camera, stored_pixels, where)
+    width, height, camera_upright = _reconcile(header, camera, stored_pixels, f"{image_path}")
 
     pinhole = lens.undistorted(camera)
     bent = None if lens.is_pinhole(camera) else camera
@@ -174,7 +176,9 @@ def make_view(
         _reduced(unbent[1], downscale * height / camera.height),
     )
     if downscale > 1 and min(size) < min(SMALLEST_SIDE, *unbent):
-        raise InputError(f"{where}: downscale {downscale:g} leaves {size[0]}x{size[1]} px, fewer than {SMALLEST_SIDE}")
+        raise InputError(
+            f"{image_path}: downscale {downscale:g} leaves {size[0]}x{size[1]} px, fewer than {SMALLEST_SIDE}"
+        )
     # EXIF turns that the camera knows nothing of are made at the end, together with the camera.
     turns = 0 if camera_upright else {3: 2, 6: 3, 8: 1}.get(header.orientation, 0)
     warp = Warp(bent, unbent, size, turns)
