@@ -267,7 +267,8 @@ def _rounded_box(half: float, radius: float, steps: int) -> Mesh:
     )
     line = np.concatenate([line, np.linspace(half - radius, half, 5)[1:]])
     a, b = (values.ravel() for values in np.meshgrid(line, line, indexing="ij"))
-    vertices, faces = [], []
+    vertices: list[Array] = []
+    faces: list[Array] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             face = np.empty((len(a), 3))
