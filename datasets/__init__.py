@@ -1,7 +1,74 @@
 """The camera and dataset layer: captures in every format become a `Scene`. It knows nothing of training."""
 
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Points, Scene, View
 
-__all__ = ["Cameras", "InputError", "Points", "Scene", "View"]
+__all__ = ["Cameras", "InputError", "Points", "Scene", "View", "load_scene"]
+
+
+def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
+    """Load a posed capture, in whichever format it is.
+
+    Args:
+        path: the capture's folder, or its transforms.json, poses_bounds.npy or bundle.out.
+        downscale: how many times smaller than the originals the photos are to be, at least 1.
+        test_every: every how many photos (by name) one is held out; 0 holds out none. Formats with a split of their
+            own keep that one.
+    Raises:
+        InputError: one line that names the file and the value, for anything in the capture that cannot be used.
+    """
+    path = Path(path)
+    if not (math.isfinite(downscale) and downscale >= 1):
+        raise InputError(f"{path}: downscale {downscale:g} is not 1 or more")
+    if test_every < 0 or test_every == 1:
+        raise InputError(f"{path}: test_every {test_every} is not 0 (hold out nothing) or at least 2")
+    try:
+        module = importlib.import_module(f"recon.datasets.{_format_of(path)}")
+        return module.load(path, downscale=downscale, test_every=test_every)
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+
+
+def _format_of(path: Path) -> str:
+    """The name of the module that reads a capture.
+
+    A folder may hold several. A transforms.json comes before the COLMAP model that it was usually made from (it may add
+    masks and a split); a whole model comes before LLFF's and Bundler's files, which know less of the lens.
+    """
+    if path.is_file():
+        return _format_of_file(path)
+    files = {file.name for file in path.iterdir()}
+    if "transforms_train.json" in files:
+        return "blender"
+    if "transforms.json" in files:
+        return "nerfstudio"
+    from recon.datasets import colmap
+
+    if colmap.find_model(path) is not None:
+        return "colmap"
+    if "poses_bounds.npy" in files:
+        return "llff"
+    if "bundle.out" in files or (path / "bundle" / "bundle.out").is_file():
+        return "bundler"
+    if colmap.has_parts(path):
+        return "colmap"  # which says what is missing
+    raise InputError(
+        f"{path}: no capture is recognised here; looked for sparse/0 with cameras.bin or .txt (COLMAP), "
+        "transforms.json (nerfstudio), transforms_train.json (Blender), poses_bounds.npy (LLFF), bundle.out (Bundler)"
+    )
+
+
+def _format_of_file(path: Path) -> str:
+    if path.name == "transforms_train.json":
+        return "blender"
+    formats = {".json": "nerfstudio", ".npy": "llff", ".out": "bundler"}
+    if path.suffix not in formats:
+        raise InputError(f"{path}: is neither a capture's folder nor a transforms.json, poses_bounds.npy or bundle.out")
+    return formats[path.suffix]

@@ -47,6 +47,12 @@ def find_model(path: Path) -> Path | None:
     return next((folder for folder in (path / "sparse", path) if is_model(folder)), None)
 
 
+def has_parts(path: Path) -> bool:
+    """Whether there is a file of a model, complete or not, in one of the places where models are."""
+    folders = (path / "sparse" / "0", path / "colmap" / "sparse" / "0", path / "sparse", path)
+    return any(find_file(folder, stem) for folder in folders for stem in ("cameras", "images", "points3D"))
+
+
 def is_model(folder: Path) -> bool:
     """Whether a folder has cameras and images of a COLMAP model."""
     return find_file(folder, "cameras") is not None and find_file(folder, "images") is not None
@@ -65,7 +71,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     path = Path(path)
     model = find_model(path)
     if model is None:
-        raise InputError(f"{path}: no COLMAP model (cameras.bin and images.bin, or .txt) in it or in sparse/0")
+        raise InputError(f"{path}: no whole COLMAP model in it or in sparse/0: needs cameras and images, .bin or .txt")
     cameras_file, images_file = find_file(model, "cameras"), find_file(model, "images")
     assert cameras_file is not None
     assert images_file is not None

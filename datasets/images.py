@@ -179,6 +179,9 @@ def make_view(
         raise InputError(
             f"{image_path}: downscale {downscale:g} leaves {size[0]}x{size[1]} px, fewer than {SMALLEST_SIDE}"
         )
+    if bent is not None:
+        # Sampled a whole number of times as fine as the view, the reduction is a plain (fast) mean.
+        unbent = (size[0] * max(1, round(unbent[0] / size[0])), size[1] * max(1, round(unbent[1] / size[1])))
     # EXIF turns that the camera knows nothing of are made at the end, together with the camera.
     turns = 0 if camera_upright else {3: 2, 6: 3, 8: 1}.get(header.orientation, 0)
     warp = Warp(bent, unbent, size, turns)
@@ -209,8 +212,10 @@ def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], 
 
 
 def write_photo(view: View, target: Path) -> Path:
-    """Write a view's photo to `target` plus a suffix, and return that path: a copy of its file if that is what the view
-    shows, a .png with 8 bits otherwise."""
+    """Write a view's photo to `target` plus a suffix, and return that path.
+
+    A copy of the photo's file if that is what the view shows, a .png with 8 bits otherwise.
+    """
     source = view.image
     if isinstance(source, _ColourFile) and source.warp.is_identity and read_header(source.path).orientation == 1:
         path = target.with_name(target.name + source.path.suffix.lower())
