@@ -1,0 +1,149 @@
+"""Who may import whom, and how long a file may be: the layers as ARCHITECTURE.md draws them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = 400
+
+pytestmark = pytest.mark.skipif(not (ROOT / "datasets").is_dir(), reason="the sources are not beside the tests")
+
+
+def modules(folder: str, package: str) -> dict[str, Path]:
+    """Module name -> file, for the files of a folder and of the folders in it. Links to other folders do not count."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        inner = path.relative_to(ROOT / folder)
+        if not any((ROOT / folder / parent).is_symlink() for parent in inner.parents):
+            parts = [*package.split("."), *inner.with_suffix("").parts]
+            found[".".join(part for part in parts if part not in ("", "__init__"))] = path
+    return found
+
+
+DATASETS = modules("datasets", "recon.datasets")
+VIEWER = modules("viewer", "recon.viewer")
+RECON = modules("recon", "recon")
+SCRIPTS = modules("scripts", "scripts")
+TESTS = modules("tests", "")
+PACKAGE = DATASETS | VIEWER | RECON
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[str]:
+    """Full names of everything imported anywhere in a module, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[: None if is_package and node.level == 1 else -node.level + is_package]
+                base = ".".join([*parents, *filter(None, [base])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def offences(files: dict[str, Path], forbidden: object) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for module, path in files.items()
+        for name in imports(path.read_text("utf-8"), module, path.name == "__init__.py")
+        if forbidden(name)  # type: ignore[operator]
+    ]
+
+
+def test_imports_are_found_wherever_and_however_they_are_written() -> None:
+    source = """
+import a.b as c
+from . import sibling
+from .other import thing
+from .. import up
+def f():
+    if True:
+        from x.y import z
+"""
+    assert set(imports(source, "p.q.m")) == {"a.b", "p.q.sibling", "p.q.other.thing", "p.up", "x.y.z"}
+    assert set(imports("from . import m", "p.q", is_package=True)) == {"p.q.m"}
+    assert set(imports("from .. import m", "p.q", is_package=True)) == {"p.m"}
+    assert len(DATASETS) > 5
+    assert len(RECON) > 15
+    assert "recon.datasets.cameras" in DATASETS
+    assert "recon.raster.reference" in RECON
+    assert not set(DATASETS) & set(RECON)
+
+
+def test_datasets_know_nothing_of_the_rest() -> None:
+    assert offences(DATASETS, lambda name: within(name, "recon") and not within(name, "recon.datasets")) == []
+
+
+def test_the_viewer_knows_the_datasets_alone() -> None:
+    assert (
+        offences(VIEWER, lambda name: within(name, "recon") and not within(name, "recon.datasets", "recon.viewer"))
+        == []
+    )
+
+
+def test_kernels_are_numpy_in_and_numpy_out() -> None:
+    kernels = {name: path for name, path in RECON.items() if within(name, "recon.kernels")}
+    assert len(kernels) > 2
+    assert (
+        offences(
+            kernels, lambda name: within(name, "torch") or (within(name, "recon") and not within(name, "recon.kernels"))
+        )
+        == []
+    )
+
+
+def test_only_the_command_line_sees_every_layer() -> None:
+    others = {name: path for name, path in RECON.items() if name not in ("recon.cli", "recon.__main__")}
+    assert offences(others, lambda name: within(name, "recon.cli", "recon.viewer")) == []
+
+
+def test_the_folders_are_imported_by_their_installed_names() -> None:
+    """`datasets` is also another distribution's package."""
+    assert offences(PACKAGE | SCRIPTS | TESTS, lambda name: within(name, "datasets", "viewer")) == []
+
+
+def test_files_are_short_enough_to_read() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for path in [*PACKAGE.values(), *SCRIPTS.values(), *TESTS.values()]
+    }
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+HEAVY = {"torch", "numba", "scipy", "pycolmap", "trimesh", "embreex", "imageio", "av", "torchmetrics", "PIL", "gsplat"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import recon",
+        "import runpy, sys; sys.argv = ['recon', '--help']; runpy.run_module('recon', run_name='__main__')",
+        "import runpy, sys; sys.argv = ['recon', 'train', '--help']; runpy.run_module('recon', run_name='__main__')",
+    ],
+    ids=["import recon", "recon --help", "recon train --help"],
+)
+def test_help_and_import_load_nothing_heavy(code: str) -> None:
+    report = "import atexit, sys; atexit.register(lambda: print('MODULES', *sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{report}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    loaded = result.stdout.rpartition("MODULES ")[2].split()
+    assert "recon" in loaded
+    assert HEAVY & set(loaded) == set()

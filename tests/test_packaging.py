@@ -1,0 +1,91 @@
+"""What a wheel of the project holds, and what it must not: `datasets` at top level belongs to another distribution."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(not (ROOT / "datasets").is_dir(), reason="the sources are not beside the tests")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel built from a copy of the sources, where no older build can leak in."""
+    pytest.importorskip("build", reason="the package `build` is not installed")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in ("recon", "datasets", "viewer"):
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (path,) = out.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def read(wheel: zipfile.ZipFile, name: str) -> str:
+    (path,) = (path for path in wheel.namelist() if path.endswith(f".dist-info/{name}"))
+    return wheel.read(path).decode()
+
+
+def test_only_recon_is_at_top_level(wheel: zipfile.ZipFile) -> None:
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    (info,) = (name for name in top if name.endswith(".dist-info"))
+    assert top == {"recon", info}
+    assert read(wheel, "top_level.txt").split() == ["recon"]
+
+
+def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    expected = {"recon/py.typed"}
+    for folder, target in (("recon", "recon"), ("datasets", "recon/datasets"), ("viewer", "recon/viewer")):
+        for path in (ROOT / folder).rglob("*.py"):
+            inner = path.relative_to(ROOT / folder)
+            if folder != "recon" or inner.parts[0] not in ("datasets", "viewer"):
+                expected.add(f"{target}/{inner.as_posix()}")
+    assert {"recon/datasets/cameras.py", "recon/raster/reference.py", "recon/viewer/__init__.py"} <= expected
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
+
+
+def test_the_command_the_licence_and_the_extras_are_declared(wheel: zipfile.ZipFile) -> None:
+    assert "recon = recon.cli:main" in read(wheel, "entry_points.txt")
+    assert "Apache License" in read(wheel, "licenses/LICENSE")
+    metadata = read(wheel, "METADATA")
+    assert "License-Expression: Apache-2.0" in metadata
+    for extra in ("cuda", "dev", "lpips", "track"):
+        assert f"Provides-Extra: {extra}" in metadata
+
+
+def test_the_packages_of_the_source_tree_are_all_listed() -> None:
+    """setuptools would leave a folder out in silence."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"recon", "recon.datasets", "recon.viewer"}
+    for path in (ROOT / "recon").glob("*/__init__.py"):
+        found.add(f"recon.{path.parent.name}")
+    assert listed == found
+
+
+def test_the_tested_set_is_pinned_exactly_and_covers_what_is_declared() -> None:
+    def normalised(name: str) -> str:
+        return name.lower().replace("_", "-").replace(".", "-")
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = {}
+    for line in lines:
+        name, separator, version = line.partition("==")
+        assert separator, f"not a pin: {line}"
+        assert "+" not in version, f"a build of one index alone: {line}"
+        pins[normalised(name)] = version
+    assert len(pins) == len(lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        name = requirement.partition(">=")[0].partition("[")[0]
+        assert normalised(name) in pins, requirement
