@@ -1,16 +1,30 @@
-"""The camera and dataset layer: captures in every format become a `Scene`. It knows nothing of training."""
+"""The camera and dataset layer: captures in every format become a `Scene`. It knows nothing of training.
+
+The types are loaded when first used, so that importing a light module (`errors`, `files`) does not load torch.
+"""
 
 from __future__ import annotations
 
 import importlib
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
-from recon.datasets.scene import Points, Scene, View
+
+if TYPE_CHECKING:
+    from recon.datasets.cameras import Cameras
+    from recon.datasets.scene import Points, Scene, View
 
 __all__ = ["Cameras", "InputError", "Points", "Scene", "View", "load_scene"]
+
+_HOMES = {"Cameras": "cameras", "Points": "scene", "Scene": "scene", "View": "scene"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"recon.datasets.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'recon.datasets' has no attribute {name!r}")
 
 
 def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
