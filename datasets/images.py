@@ -159,7 +159,7 @@ def make_view(
     """
     where = where or f"{image_path}"
     lens.check_camera(camera, where)
-    viewmat = _checked_pose(viewmat, where)
+    viewmat = checked_pose(viewmat, where)
     if not (math.isfinite(downscale) and downscale >= 1):
         raise InputError(f"{image_path}: downscale {downscale:g} is not 1 or more")
     header = read_header(image_path)
@@ -233,7 +233,7 @@ def _as_float(pixels: NDArray) -> NDArray[np.float32]:
     return pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 65535)
 
 
-def _checked_pose(viewmat: Tensor, where: str) -> Tensor:
+def checked_pose(viewmat: Tensor, where: str) -> Tensor:
     """A rigid world-to-camera matrix [4,4] float64; rounding in the file (up to 1%) is taken out of its rotation."""
     viewmat = torch.as_tensor(viewmat, dtype=torch.float64)
     if viewmat.shape != (4, 4):

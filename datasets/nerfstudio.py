@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon.datasets import colmap, images
-from recon.datasets.cameras import OPENCV_FROM_OPENGL, similarity_scale
+from recon.datasets import colmap, images, lens
+from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras, intrinsics, similarity_scale
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.images import SourceCamera
@@ -108,6 +108,37 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         source_from_world=source_from_world,
         up=None if up is None else _unit(up, f"{file}: up"),
     )
+
+
+def load_cameras(path: Path | str) -> Cameras:
+    """The cameras of a transforms.json, in its order, whether or not there are photos: a path to render along.
+
+    They are in the frame that `source_from_world` of `load`'s scene leads to. Each frame needs its size (w, h), all the
+    same; a lens with distortion is replaced by the pinhole that `load` replaces it by. float64.
+
+    Raises:
+        InputError: no or an unusable file, a frame without a proper camera or size, different sizes.
+    """
+    path = Path(path)
+    file = path / "transforms.json" if path.is_dir() else path
+    meta = _read(file)
+    cameras: list[Cameras] = []
+    for number, own in enumerate(meta["frames"]):
+        where = f"{file}: frame {number}"
+        fields = ChainMap(own, meta)
+        if _number(fields, "w", where) is None or _number(fields, "h", where) is None:
+            raise InputError(f"{where}: has no image size (w and h)")
+        source = _camera(_Frame(fields, "", file, file), meta, where)
+        lens.check_camera(source, where)
+        pinhole = lens.undistorted(source)
+        viewmat = images.checked_pose(viewmat_from_opengl(fields.get("transform_matrix"), where), where)
+        camera = Cameras(viewmat[None], intrinsics(*pinhole.params), pinhole.width, pinhole.height)
+        if cameras and (camera.width, camera.height) != (cameras[0].width, cameras[0].height):
+            raise InputError(
+                f"{where}: is {camera.width}x{camera.height}, those before it {cameras[0].width}x{cameras[0].height}"
+            )
+        cameras.append(camera)
+    return Cameras.cat(cameras).transformed(torch.linalg.inv(_world_from_source(meta, f"{file}")))
 
 
 def save(scene: Scene, path: Path | str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recon.colormap import VIRIDIS, colourise
 from recon.datasets.cameras import Cameras
+from recon.datasets.nerfstudio import load_cameras as load_cameras
 from recon.model import Model, RenderOutput
 
 Mode = Literal["rgb", "depth", "normals", "alpha"]
