@@ -1,0 +1,112 @@
+"""The photometric loss of Gaussian splatting: L1 and the structural dissimilarity of rendered and real pictures.
+
+`ssim_map`, `ssim` and `photometric_reference` are the definition, in plain PyTorch, for any float type and device.
+On a CPU in float32 `photometric` gets value and gradient together from one fused kernel.
+
+Shape letters: C cameras, H and W image size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recon.kernels.ssim import C1, C2, WINDOW, photometric_value_and_gradient
+
+
+def photometric(rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: Tensor | None = None) -> Tensor:
+    """(1 - w) L1 + w (1 - SSIM), a scalar (Kerbl et al. 2023, eq. 7); differentiable in `rgb`.
+
+    Where the mask is 0 both pictures are taken to be black, as they are beyond the borders of the image, and both
+    terms are means over the remaining pixels alone, of all cameras together: pixels that are masked out receive no
+    gradient, and the gradient of the others does not shrink with their number. With nothing left the loss is 0.
+
+    Planar memory ([C,3,H,W] seen as [C,H,W,3]), which is what the rasterisers return, is used in place; anything
+    else is copied. The gradient comes back planar.
+
+    Args:
+        rgb: [C,H,W,3] rendered, 0..1.
+        target: [C,H,W,3] the photos, 0..1, with the type and device of `rgb`.
+        ssim_weight: w, the share of the structural term, 0..1.
+        mask: [C,H,W,1] of any type, 0 where a pixel is not to be used.
+    """
+    if rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.shape != target.shape or rgb.numel() == 0:
+        raise ValueError(f"rgb {tuple(rgb.shape)} and target {tuple(target.shape)} are not [C,H,W,3] each")
+    if mask is not None and mask.shape != (*rgb.shape[:3], 1):
+        raise ValueError(f"mask {tuple(mask.shape)} does not fit rgb {tuple(rgb.shape)}: not [C,H,W,1]")
+    if rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32 and not target.requires_grad:
+        return _FusedPhotometric.apply(rgb, target, ssim_weight, mask)
+    return photometric_reference(rgb, target, ssim_weight=ssim_weight, mask=mask)
+
+
+def photometric_reference(
+    rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: Tensor | None = None
+) -> Tensor:
+    """The definition of `photometric`."""
+    if mask is None:
+        similarity = ssim_map(rgb, target).mean()
+        difference = (rgb - target).abs().mean()
+    else:
+        kept = mask != 0
+        black = rgb.new_zeros(())
+        rgb, target = torch.where(kept, rgb, black), torch.where(kept, target, black)
+        share = kept.to(rgb.dtype) / (3 * kept.sum().clamp_min(1))
+        similarity = (ssim_map(rgb, target) * share).sum() + (~kept.any())
+        difference = ((rgb - target).abs() * share).sum()
+    return (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
+
+
+def ssim(rgb: Tensor, target: Tensor) -> Tensor:
+    """Mean structural similarity (a scalar) of pictures [C,H,W,3]; see `ssim_map`."""
+    return ssim_map(rgb, target).mean()
+
+
+def ssim_map(rgb: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity [C,H,W,3] around every pixel of every channel (Wang et al. 2004, eq. 13).
+
+    The window is a Gaussian of 11x11 pixels and deviation 1.5; beyond the borders of the image both pictures are
+    black (zero padding), as in 3DGS. Values are expected in 0..1.
+    """
+    x, y = rgb.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
+    mean_x, mean_y = _blurred(x), _blurred(y)
+    variances = _blurred(x * x + y * y) - mean_x * mean_x - mean_y * mean_y
+    covariance = _blurred(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x * mean_x + mean_y * mean_y + C1)
+    structure = (2 * covariance + C2) / (variances + C2)
+    return (luminance * structure).permute(0, 2, 3, 1)
+
+
+def _blurred(planes: Tensor) -> Tensor:
+    """[C,3,H,W] convolved with the window, rows and columns in turn."""
+    window = torch.as_tensor(WINDOW).to(planes)
+    radius = len(WINDOW) // 2
+    rows = planes.reshape(-1, 1, *planes.shape[2:])
+    rows = torch.nn.functional.conv2d(rows, window.reshape(1, 1, 1, -1), padding=(0, radius))
+    columns = torch.nn.functional.conv2d(rows, window.reshape(1, 1, -1, 1), padding=(radius, 0))
+    return columns.reshape(planes.shape)
+
+
+class _FusedPhotometric(torch.autograd.Function):
+    """Forward computes value and gradient in one go, backward only scales the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rgb: Tensor, target: Tensor, ssim_weight: float, mask: Tensor | None) -> Tensor:
+        value, gradient = photometric_value_and_gradient(
+            rgb.detach().permute(0, 3, 1, 2).contiguous().numpy(),
+            target.permute(0, 3, 1, 2).contiguous().numpy(),
+            ssim_weight,
+            None if mask is None else mask[..., 0].float().contiguous().numpy(),
+        )
+        ctx.save_for_backward(torch.from_numpy(gradient))
+        return rgb.new_tensor(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        if scale.item() != 1:  # the loss itself is differentiated most of the time: no pass over memory then
+            gradient = gradient * scale
+        return gradient.permute(0, 2, 3, 1), None, None, None
