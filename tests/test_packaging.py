@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from sources import PACKAGE, ROOT, imports, needs_sources
 
-pytestmark = pytest.mark.skipif(not (ROOT / "datasets").is_dir(), reason="the sources are not beside the tests")
+pytestmark = needs_sources
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +75,40 @@ def test_the_packages_of_the_source_tree_are_all_listed() -> None:
     assert listed == found
 
 
-def test_the_tested_set_is_pinned_exactly_and_covers_what_is_declared() -> None:
-    def normalised(name: str) -> str:
-        return name.lower().replace("_", "-").replace(".", "-")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
+
+def distribution(requirement: str) -> str:
+    """The normalised name in a requirement such as "imageio[pyav]>=2.36; marker"."""
+    return re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def test_every_import_is_declared() -> None:
+    """Installed by the base or an extra, not by luck as a dependency of something else."""
+    extras = project()["optional-dependencies"]
+    used = [*project()["dependencies"], *extras["cuda"], *extras["track"], *extras["lpips"]]
+    declared = {distribution(requirement) for requirement in used}
+    owners = importlib.metadata.packages_distributions()
+    missing = {}
+    for module, path in PACKAGE.items():
+        for name in imports(path.read_text("utf-8"), module, path.name == "__init__.py"):
+            root = name.partition(".")[0]
+            if root not in sys.stdlib_module_names and root != "recon":
+                candidates = {distribution(owner) for owner in owners.get(root, [root])}
+                if not candidates & declared:
+                    missing[root] = str(path.relative_to(ROOT))
+    assert missing == {}
+
+
+def test_the_tested_set_is_pinned_exactly_and_covers_what_is_declared() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     pins = {}
     for line in lines:
         name, separator, version = line.partition("==")
         assert separator, f"not a pin: {line}"
         assert "+" not in version, f"a build of one index alone: {line}"
-        pins[normalised(name)] = version
+        pins[distribution(name)] = version
     assert len(pins) == len(lines)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        name = requirement.partition(">=")[0].partition("[")[0]
-        assert normalised(name) in pins, requirement
+    for requirement in [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]:
+        assert distribution(requirement) in pins, requirement
