@@ -1,0 +1,103 @@
+"""Small captures on disk for tests: photos of noise, cameras around the origin, points among them."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.datasets.cameras import look_at
+from recon.datasets.images import SourceCamera, make_view, split_every
+from recon.datasets.scene import Points, Scene
+
+PINHOLE = SourceCamera("PINHOLE", (50.0, 52.0, 19.0, 17.5), 40, 36)
+
+
+def noise(height: int, width: int, channels: int, *, bits: int = 8, seed: int = 0) -> NDArray:
+    kind = np.uint8 if bits == 8 else np.uint16
+    return np.random.default_rng(seed).integers(0, 2**bits, (height, width, channels), dtype=kind)
+
+
+def smooth(height: int, width: int, seed: int = 0) -> NDArray[np.float64]:
+    """[H,W,3] 0..1, slowly varying."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rng.uniform(0, 6) + x * rng.uniform(0.02, 0.2) + y * rng.uniform(0.02, 0.2)) for _ in range(3)]
+    return 0.5 + 0.45 * np.stack(waves, axis=-1)
+
+
+def viewmat(eye: tuple[float, float, float] = (1.0, -3.0, 0.7)) -> Tensor:
+    """[4,4] of a camera at `eye` that looks at the origin, z up."""
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    c2w = look_at(torch.tensor([eye], dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64), up)
+    return torch.linalg.inv(c2w[0])
+
+
+def scene(folder: Path, count: int = 5, *, camera: SourceCamera = PINHOLE, suffix: str = ".png") -> Scene:
+    """`count` photos in `folder`, and the scene that they and some coloured points with tracks make."""
+    folder.mkdir(parents=True, exist_ok=True)
+    views = []
+    for i in range(count):
+        angle = 2 * math.pi * i / count
+        file = folder / f"photo_{i:02d}{suffix}"
+        iio.imwrite(file, noise(camera.height, camera.width, 3, seed=i))
+        pose = viewmat((3 * math.cos(angle), 3 * math.sin(angle), 0.5 + 0.1 * i))
+        views.append(make_view(file.stem, file, camera, pose))
+    rng = np.random.default_rng(7)
+    points = Points(
+        torch.from_numpy(rng.normal(size=(30, 3))),
+        torch.from_numpy(rng.integers(0, 256, (30, 3)).astype(np.float32) / np.float32(255)),
+        torch.from_numpy(rng.uniform(0, 2, 30)),
+        torch.tensor([(p, v) for v in range(count) for p in range(v, 30, 3)]),
+    )
+    train, test = split_every([view.name for view in views])
+    return Scene("tiny", tuple(views), train, test, points)
+
+
+def write_png(path: Path, pixels: NDArray, *, palette: bytes = b"", transparency: bytes = b"") -> None:
+    """A PNG of exactly this many channels and bits (16-bit colour is beyond Pillow), or one with a palette."""
+    height, width, channels = pixels.shape
+    colour_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    bits = 8 * pixels.dtype.itemsize
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes() for row in pixels)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+        + (chunk(b"PLTE", palette) if palette else b"")
+        + (chunk(b"tRNS", transparency) if transparency else b"")
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def write_tiff(path: Path, pixels: NDArray) -> None:
+    """An uncompressed TIFF, little endian, in one strip."""
+    height, width, channels = pixels.shape
+    data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    bits = 8 * pixels.dtype.itemsize
+    entries = [  # (tag, type, count, value); type 3 is short, 4 is long
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, bits) if channels == 1 else (258, 3, channels, 8 + len(data)),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1 if channels == 1 else 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+    ]
+    depths = struct.pack(f"<{channels}H", *[bits] * channels)
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    header = struct.pack("<2sHI", b"II", 42, 8 + len(data) + len(depths))
+    path.write_bytes(header + data + depths + directory + struct.pack("<I", 0))
