@@ -67,7 +67,7 @@ class Gaussians:
         """
         Args:
             means, ...: see `PARAMETERS`; copied to contiguous leaves that require gradients.
-            rasterizer: default: the fast one of the parameters' device.
+            rasterizer: None for the fast one of the parameters' device.
             opacity_reg, scale_reg: weights of the mean opacity and of the mean scale in the loss (3DGS-MCMC, eq. 10).
         """
         count = means.shape[0]
@@ -79,7 +79,7 @@ class Gaussians:
                 raise ValueError(f"{name} is {tuple(value.shape)}, not {shape}")
             setattr(self, name, _leaf(value))
         self.sh_degree = sh.degree_of(coefficients)
-        self.rasterizer = rasterizer or rasterizer_for(means.device)
+        self.rasterizer = rasterizer
         self.opacity_reg = opacity_reg
         self.scale_reg = scale_reg
 
@@ -147,7 +147,8 @@ class Gaussians:
         """See `recon.model.Model.render`."""
         if pixels is not None:
             raise ValueError("Gaussians render whole images, not single pixels")
-        return self.rasterizer(
+        rasterize = self.rasterizer or rasterizer_for(self.device)
+        return rasterize(
             **self.parameters(),
             cameras=cameras.to(self.device, torch.float32),
             sh_degree=min(self.sh_degree, int(train_frac / SH_WARMUP)),

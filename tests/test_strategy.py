@@ -95,7 +95,7 @@ def test_adaptive_prunes_the_transparent_and_after_a_reset_the_huge():
     config = AdaptiveConfig(
         max_gaussians=30, refine_from=0.0, refine_until=1.0, refine_every=10, reset_every=15, grad_threshold=9.0
     )
-    strategy, optimizer = Adaptive(config, extent=1.0, steps=30, seed=0), optimizer_of(model)
+    strategy, optimizer = Adaptive(config, extent=10.0, steps=30, seed=0), optimizer_of(model)
     counts = {}
     for step in range(30):
         strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step)
