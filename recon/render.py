@@ -148,8 +148,10 @@ def normals_from_depth(depth: Tensor, camera: Cameras) -> Tensor:
     height, width = depth.shape
     if height < 2 or width < 2:
         return depth.new_zeros(height, width, 3, dtype=torch.float64)
-    points = _back_projected(depth.double(), camera)
-    across, down = (torch.nn.functional.normalize(_slope(points, dim), dim=-1) for dim in (1, 0))
+    depth = depth.double()
+    points = _back_projected(depth, camera)
+    spacing = depth / camera.Ks[0, [0, 1], [0, 1]].mean().to(depth)  # of the pixels on a surface seen straight on
+    across, down = (torch.nn.functional.normalize(_slope(points, spacing, dim), dim=-1) for dim in (1, 0))
     # +x crossed with +y is +z, which points away from the camera.
     normals = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
     return normals @ camera.viewmats[0, :3, :3].to(normals)
@@ -165,16 +167,15 @@ def _back_projected(depth: Tensor, camera: Cameras) -> Tensor:
     return image @ torch.linalg.inv(camera.Ks[0].to(depth)).T * depth[..., None]
 
 
-BREAK = 4.0  # a step in depth this many times that of the other side is an edge, not a slope
+BREAK = 4.0  # a step in depth this many times that of the other side, and of the spacing, is an edge, not a slope
 
 
-def _slope(points: Tensor, dim: int) -> Tensor:
+def _slope(points: Tensor, spacing: Tensor, dim: int) -> Tensor:
     """Differences [H,W,3] between neighbours along `dim`, per pixel: see `normals_from_depth`."""
     step = points.diff(dim=dim)
     first, last = step.narrow(dim, 0, 1), step.narrow(dim, step.shape[dim] - 1, 1)
     before, after = torch.cat([first, step], dim=dim), torch.cat([step, last], dim=dim)
     jump_before, jump_after = before[..., 2:].abs(), after[..., 2:].abs()
+    least = BREAK * torch.maximum(spacing[..., None], torch.minimum(jump_before, jump_after))
     central = (before + after) / 2
-    return torch.where(
-        jump_before > BREAK * jump_after, after, torch.where(jump_after > BREAK * jump_before, before, central)
-    )
+    return torch.where(jump_before > least, after, torch.where(jump_after > least, before, central))
