@@ -186,7 +186,8 @@ class _Lines:
         counts = re.findall(r"^# Number of \w+: (\d+)", "\n".join(comments), re.MULTILINE)
         self.announced = int(counts[0]) if counts else None
         by_colmap = any(" list with " in comment for comment in comments)
-        if by_colmap and (self.announced is None or not text.endswith("\n")):
+        in_comment = numbered[-1][1].startswith("#")
+        if in_comment or (by_colmap and (self.announced is None or not text.endswith("\n"))):
             raise InputError(f"{path}: truncated: it ends in the middle of line {numbered[-1][0]}")
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
