@@ -1,0 +1,77 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from recon.datasets.files import atomic_write
+
+
+def test_new_content_replaces_old(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "folder" / "a.bin"
+    for content in (b"first", b"second, longer", b""):
+        with atomic_write(file) as target:
+            target.write(content)
+        assert file.read_bytes() == content
+    assert os.listdir(file.parent) == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_the_old_content_survives_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+
+    def interrupted() -> None:
+        with atomic_write(file) as target:
+            target.write(b"half of the n")
+            target.flush()
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_nothing_is_visible_before_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "a.bin"
+    with atomic_write(file) as target:
+        target.write(b"new")
+        target.flush()
+        assert not file.exists()
+    assert file.read_bytes() == b"new"
+
+
+def test_a_failure_leaves_no_new_file(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a.bin") as target:
+        target.write(bytes([1 // 0]))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), atomic_write(file) as target:
+        target.write(b"new")
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a.bin") as target:
+            target.write(b"x")
+        assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
+    finally:
+        os.umask(old)
