@@ -50,7 +50,7 @@ make_environment() {
         "$python" -m venv --clear "$VENV"
     fi
     rm -f "$VENV"/.made-for*
-    echo "Installing the pinned packages (about 2 GB; several minutes on a slow line)"
+    echo "Installing the pinned packages (2 GB, more with a CUDA build of PyTorch; minutes on a slow line)"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$VENV/bin/python" -m pip install --quiet --constraint "$ROOT/constraints.txt" setuptools
     "$VENV/bin/python" -m pip install --quiet --constraint "$ROOT/constraints.txt" --no-build-isolation \

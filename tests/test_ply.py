@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +94,8 @@ def test_gsplat_writes_the_same_rows(tmp_path: Path, degree: int) -> None:
     assert packed.tobytes() == theirs.tobytes()
 
 
-def test_a_real_file_loads() -> None:
-    root = os.environ.get("RECON_DATA")
-    path = Path(root or "") / "splats/tiny/test-splat.3-points-from-train.ply"
-    if not root or not path.is_file():
-        pytest.skip("RECON_DATA has no splats/tiny")
+def test_a_real_file_loads(real_data: Callable[[str], Path]) -> None:
+    path = real_data("splats/tiny/test-splat.3-points-from-train.ply")
     scene = load(path)
     rows = np.frombuffer(path.read_bytes().split(b"end_header\n", 1)[1], dtype=[(n, "<f4") for n in STANDARD_FIELDS])
     assert len(scene) == len(rows) == 3
@@ -106,11 +103,8 @@ def test_a_real_file_loads() -> None:
         np.testing.assert_array_equal(rows[name], values, err_msg=name)
 
 
-def test_a_point_cloud_of_a_real_tool_is_refused_by_name() -> None:
-    root = os.environ.get("RECON_DATA")
-    path = Path(root or "") / "splats/guitar.compressed.ply"
-    if not root or not path.is_file():
-        pytest.skip("RECON_DATA has no splats")
+def test_another_kind_of_ply_is_refused_by_name(real_data: Callable[[str], Path]) -> None:
+    path = real_data("splats/guitar.compressed.ply")
     with pytest.raises(InputError, match=r"guitar\.compressed\.ply: not a file of Gaussian splats"):
         load(path)
 
