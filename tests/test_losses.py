@@ -172,7 +172,7 @@ def test_planar_memory_is_used_in_place(monkeypatch: pytest.MonkeyPatch) -> None
     planes, target = torch.rand(1, 3, 20, 30), torch.rand(1, 3, 20, 30)
     planes.requires_grad_()
     rgb = planes.permute(0, 2, 3, 1)
-    gradients = []
+    gradients: list[Tensor] = []
     rgb.register_hook(gradients.append)
     losses.photometric(rgb, target.permute(0, 2, 3, 1)).backward()
     addresses = {array.ctypes.data for array in seen if isinstance(array, np.ndarray)}
