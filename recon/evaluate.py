@@ -28,6 +28,7 @@ from recon.colormap import INFERNO, colourise
 from recon.datasets.scene import View
 from recon.model import Model, RenderOutput
 from recon.render import Colour, background_tensor, render_one, to_uint8
+from recon.torch_threads import one_torch_thread
 from recon.video import write_png
 
 if TYPE_CHECKING:
@@ -153,15 +154,16 @@ def _compare_one(model: Model, view: View, number: int, background: Colour, lpip
     photo = over_background(view.load().to(render), background_tensor(model, background))
     mask = None if view.mask is None else view.mask.load().to(render)
     enough = min(render.shape[:2]) >= MIN_SSIM_SIDE
-    scores = ViewScores(
-        name=view.name,
-        width=view.camera.width,
-        height=view.camera.height,
-        psnr=metrics.psnr(render, photo, mask=mask),
-        ssim=metrics.ssim(render, photo, mask=mask) if enough else math.nan,
-        lpips=metrics.lpips(render, photo, mask=mask) if lpips else None,
-        seconds=seconds,
-    )
+    with one_torch_thread(render.device):  # threads that spin on would count as time of the next view's rendering
+        scores = ViewScores(
+            name=view.name,
+            width=view.camera.width,
+            height=view.camera.height,
+            psnr=metrics.psnr(render, photo, mask=mask),
+            ssim=metrics.ssim(render, photo, mask=mask) if enough else math.nan,
+            lpips=metrics.lpips(render, photo, mask=mask) if lpips else None,
+            seconds=seconds,
+        )
     return Comparison(number, render, photo, mask, scores)
 
 

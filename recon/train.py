@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from recon.datasets.scene import Scene, View
 from recon.gaussians import Gaussians
 from recon.optim import make_optimizer, set_learning_rates
 from recon.strategy import Strategy, make_strategy
+from recon.torch_threads import one_torch_thread
 
 
 @dataclass
@@ -82,7 +82,7 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
     """
     config, model = state.config, state.model
     batches = Batches(views, config, state.background, model.device)
-    with _one_torch_thread(model.device):
+    with one_torch_thread(model.device):
         while state.step < config.steps:
             began = time.perf_counter()
             progress = state.step / config.steps
@@ -111,15 +111,3 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
             metrics = StepMetrics(state.step, loss.detach(), len(model))
             for callback in callbacks:
                 callback(state, metrics)
-
-
-@contextlib.contextmanager
-def _one_torch_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU our kernels use the cores; torch's own threads would spin after each operation and take one away."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
