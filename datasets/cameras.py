@@ -157,6 +157,13 @@ def intrinsics(fx: float, fy: float, cx: float, cy: float) -> Tensor:
     return torch.tensor([[[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]], dtype=torch.float64)
 
 
+def simple_focal(camera: Cameras) -> float | None:
+    """The focal length (px) of a batch of one with square pixels and its principal point in the centre, else None."""
+    focal = camera.Ks[0, 0, 0]
+    simple = intrinsics(float(focal), float(focal), camera.width / 2, camera.height / 2)
+    return float(focal) if torch.allclose(camera.Ks.double().cpu(), simple, rtol=1e-6, atol=1e-6) else None
+
+
 def look_at(eyes: Tensor, targets: Tensor, up: Tensor) -> Tensor:
     """Camera-to-world matrices [C,4,4] (OpenCV axes) at `eyes` [C,3], looking at `targets` [C,3], with `up` [3]."""
     forward = targets - eyes
