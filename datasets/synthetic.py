@@ -105,7 +105,7 @@ def make(
         width, height: of the pictures, in pixels.
         seed: of the cameras' irregularities and of the choice of points; what they see is always the same.
         supersample: rays across each pixel, so `supersample`^2 for each.
-        points: how many surface points, drawn from the pixels of training views.
+        points: how many surface points, drawn from the pixels of training views (there cannot be more than pixels).
         progress: called with the number of views done.
     Raises:
         InputError: counts out of range, or embreex is not there.
@@ -224,7 +224,8 @@ def _surface_points(
     xyz, rgb = [np.empty((0, 3))], [np.empty((0, 3), np.float32)]
     for share, seer in zip(np.array_split(np.arange(count), len(seers)), seers, strict=True):
         camera = views[seer].camera
-        picked = rng.integers(0, camera.width * camera.height, len(share))
+        total = camera.width * camera.height
+        picked = rng.choice(total, min(len(share), total), replace=False)
         x, y = picked % camera.width, picked // camera.width
         centre, directions = _rays(camera, np.stack([x, y], axis=-1) + 0.5)
         depth, _ = _pierce(stage, centre, directions)
