@@ -249,7 +249,8 @@ def _points_by_view(points: Points | None, count: int) -> list[Tensor]:
     """For each view the indices of the points that it sees."""
     if points is None or points.tracks is None:
         return [torch.zeros(0, dtype=torch.int64)] * count
-    return [points.tracks[points.tracks[:, 1] == view, 0] for view in range(count)]
+    by_view = points.tracks[points.tracks[:, 1].argsort(stable=True)]
+    return list(by_view[:, 0].split(by_view[:, 1].bincount(minlength=count).tolist()))
 
 
 def _add_points(model: pycolmap.Reconstruction, points: Points, seen: Sequence[Tensor]) -> None:

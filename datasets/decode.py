@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def read_header(path: Path) -> ImageHeader:
 
             with Image.open(path) as image:
                 width, height = image.size
+                if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+                    image.info["exif"] = _png_exif(path)  # Pillow would decode the whole image to look for it
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image") from None
@@ -143,6 +146,18 @@ def _read(path: Path) -> NDArray:
         return iio.imread(path, plugin="pyav", format=pixel_format, index=0)
     wanted = "RGBA" if mode == "P" and transparent else _COLOUR_MODES.get(mode)
     return iio.imread(path, plugin="pillow", index=0, mode=wanted)
+
+
+def _png_exif(path: Path) -> bytes:
+    """The EXIF block of a PNG, wherever it is (often behind the pixels); empty when there is none."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, 1)
+    return b""
 
 
 def _one_line(error: Exception) -> str:

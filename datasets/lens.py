@@ -19,6 +19,8 @@ from recon.datasets.errors import InputError
 if TYPE_CHECKING:
     import pycolmap
 
+LARGEST_SIDE = 1_000_000  # px
+
 # Models that are a pinhole once their distortion coefficients are zero. A fisheye with zero coefficients is not one.
 _PERSPECTIVE = frozenset(
     {
@@ -71,6 +73,8 @@ def check_camera(camera: SourceCamera, where: str) -> None:
     """Refuse a camera that cannot be used, with an `InputError` that starts with `where`."""
     if camera.width < 1 or camera.height < 1:
         raise InputError(f"{where}: camera size {camera.width}x{camera.height} is not positive")
+    if max(camera.width, camera.height) > LARGEST_SIDE:
+        raise InputError(f"{where}: camera size {camera.width:.3g}x{camera.height:.3g} is larger than any image")
     for value in camera.params:
         if not math.isfinite(value):
             raise InputError(f"{where}: {camera.model} camera parameters {_listed(camera.params)} are not finite")
