@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from recon import losses
@@ -14,7 +13,7 @@ from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
 from recon.gaussians import Gaussians
-from recon.optim import make_optimizer, set_learning_rates
+from recon.optim import DenseAdam, SelectiveAdam, make_optimizer, set_learning_rates
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
 
@@ -32,7 +31,7 @@ class TrainState:
     """
 
     model: Gaussians
-    optimizer: torch.optim.Optimizer
+    optimizer: SelectiveAdam | DenseAdam
     strategy: Strategy
     config: TrainConfig
     extent: float
@@ -67,7 +66,7 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
     )
 
 
-def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> torch.optim.Optimizer:
+def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> SelectiveAdam | DenseAdam:
     groups = model.param_groups(extent)
     for group in groups:
         group["lr"] *= config.lr_scale
@@ -103,7 +102,7 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
             assert out.radii is not None
             # A regulariser reaches every row; without one, rows that were not seen have no gradient.
             seen = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
-            state.optimizer.step(visible=seen)  # type: ignore[call-arg]
+            state.optimizer.step(visible=seen)
             state.optimizer.zero_grad(set_to_none=True)
             state.strategy.after_step(model, state.optimizer, out, state.step)
             state.step += 1
