@@ -280,7 +280,7 @@ def test_rows_are_copies() -> None:
 # --- a moved world
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(transform=similarities, seed=st.integers(0, 1000))
 def test_a_moved_scene_looks_the_same_to_moved_cameras(transform: Tensor, seed: int) -> None:
     scene = cloud(12, seed=seed, dtype=torch.float64)
