@@ -72,7 +72,7 @@ def read_vertices(path: Path | str) -> np.ndarray:
             read = _read_text if encoding == "ascii" else _read_binary
             return read(path, file, vertex)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[_Element]]:

@@ -33,7 +33,7 @@ def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | No
     try:
         save(model, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load(path: Path | str) -> Gaussians:
