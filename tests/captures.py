@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -13,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.datasets.cameras import look_at
+from recon.datasets.cameras import OPENCV_FROM_OPENGL, look_at
 from recon.datasets.images import SourceCamera, make_view, split_every
 from recon.datasets.scene import Points, Scene
 
 PINHOLE = SourceCamera("PINHOLE", (50.0, 52.0, 19.0, 17.5), 40, 36)
+EYES = [(1.0, -3.0, 0.7), (2.0, -2.0, 1.0), (3.0, 0.5, 0.4), (-1.0, 2.0, 0.9)]
 
 
 def noise(height: int, width: int, channels: int, *, bits: int = 8, seed: int = 0) -> NDArray:
@@ -59,6 +63,32 @@ def scene(folder: Path, count: int = 5, *, camera: SourceCamera = PINHOLE, suffi
     )
     train, test = split_every([view.name for view in views])
     return Scene("tiny", tuple(views), train, test, points)
+
+
+def opengl(eye: tuple[float, float, float]) -> list[list[float]]:
+    return (torch.linalg.inv(viewmat(eye)) @ OPENCV_FROM_OPENGL).tolist()
+
+
+def write_transforms(
+    folder: Path, shared: dict[str, Any] | None = None, own: dict[str, Any] | None = None, **more: Any
+) -> Path:
+    """Write a capture of four photos, 40x36; `shared` fields stand beside the frames, `own` ones in each."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    frames = []
+    for i, eye in enumerate(EYES):
+        iio.imwrite(folder / "images" / f"{i}.png", noise(36, 40, 3, seed=i))
+        frames.append({"file_path": f"images/{i}.png", "transform_matrix": opengl(eye), **(own or {})})
+    if shared is None and own is None:
+        shared = {"fl_x": 50.0, "fl_y": 52.0, "cx": 19.0, "cy": 17.5, "w": 40, "h": 36}
+    (folder / "transforms.json").write_text(json.dumps({**(shared or {}), **more, "frames": frames}))
+    return folder
+
+
+def edit_transforms(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = folder / "transforms.json"
+    meta = json.loads(file.read_text())
+    change(meta)
+    file.write_text(json.dumps(meta))
 
 
 def write_png(path: Path, pixels: NDArray, *, palette: bytes = b"", transparency: bytes = b"") -> None:

@@ -1,17 +1,13 @@
-"""Photos to views: decoding, EXIF, sizes, lens distortion, masks, depth, and what is refused."""
+"""Photos to views: EXIF, sizes, poses, masks, depth and the split."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import pycolmap
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,35 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import captures
-from recon.datasets import cache, lens
-from recon.datasets.cache import ByteCache
 from recon.datasets.decode import decode
 from recon.datasets.errors import InputError
 from recon.datasets.images import (
     SourceCamera,
     area_resize,
-    choose_image_folder,
     image_size,
     make_view,
-    save_image,
     split_every,
-    view_names,
     write_photo,
 )
-
-LENSES = {
-    "SIMPLE_RADIAL": (90.0, 60.0, 50.0, -0.12),
-    "RADIAL": (90.0, 61.0, 48.0, 0.1, -0.05),
-    "OPENCV": (90.0, 92.0, 61.0, 48.0, 0.08, -0.05, 0.004, -0.003),
-    "FULL_OPENCV": (90.0, 92.0, 61.0, 48.0, 0.08, -0.05, 0.004, -0.003, 0.01, 0.02, -0.01, 0.003),
-    "OPENCV_FISHEYE": (80.0, 81.0, 61.0, 48.0, 0.02, -0.01, 0.003, 0.001),
-    "SIMPLE_FISHEYE": (80.0, 60.0, 50.0),
-    "SIMPLE_RADIAL_FISHEYE": (80.0, 60.0, 50.0, 0.03),
-    "THIN_PRISM_FISHEYE": (80.0, 81.0, 61.0, 48.0, 0.02, -0.01, 0.002, 0.001, 0.003, 0.001, 0.002, -0.001),
-    "FOV": (90.0, 91.0, 60.0, 50.0, 0.6),
-    "DIVISION": (90.0, 91.0, 60.0, 50.0, -0.1),
-    "EUCM": (90.0, 91.0, 60.0, 50.0, 0.5, 1.1),
-}
 
 
 def pinhole(width: int, height: int) -> SourceCamera:
@@ -58,119 +35,6 @@ def message(error: pytest.ExceptionInfo[InputError]) -> str:
     text = str(error.value)
     assert "\n" not in text
     return text
-
-
-# ---- decoding
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_every_kind_of_png_comes_with_all_its_bits(tmp_path: Path, channels: int, bits: int) -> None:
-    pixels = captures.noise(20, 24, channels, bits=bits)
-    captures.write_png(tmp_path / "a.png", pixels)
-    view = make_view("a", tmp_path / "a.png", pinhole(24, 20), captures.viewmat())
-    expected = pixels / (2**bits - 1)
-    if channels <= 2:
-        expected = np.concatenate([expected[..., :1]] * 3 + [expected[..., 1:]], axis=-1)
-    assert view.load().dtype == torch.float32
-    np.testing.assert_allclose(view.load().numpy(), expected, atol=1e-7)
-
-
-@pytest.mark.parametrize("transparency", [b"", bytes([0, 100, 255])])
-def test_palettes_are_looked_up(tmp_path: Path, transparency: bytes) -> None:
-    colours = np.array([[10, 20, 30], [200, 100, 0], [255, 255, 255], [1, 2, 3]], np.uint8)
-    indices = np.random.default_rng(0).integers(0, 4, (20, 24, 1), dtype=np.uint8)
-    captures.write_png(tmp_path / "a.png", indices, palette=colours.tobytes(), transparency=transparency)
-    pixels = decode(tmp_path / "a.png")
-    np.testing.assert_array_equal(pixels[..., :3], colours[indices[..., 0]])
-    if transparency:
-        np.testing.assert_array_equal(pixels[..., 3], np.array([*transparency, 255])[indices[..., 0]])
-    assert pixels.shape[2] == (4 if transparency else 3)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_tiff_of_8_and_16_bits(tmp_path: Path, channels: int, bits: int) -> None:
-    pixels = captures.noise(20, 24, channels, bits=bits)
-    captures.write_tiff(tmp_path / "a.tif", pixels)
-    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), pixels)
-
-
-@pytest.mark.parametrize(("suffix", "options"), [(".jpg", {"quality": 95}), (".webp", {"quality": 95})])
-def test_lossy_formats_decode_close_to_the_original(tmp_path: Path, suffix: str, options: dict) -> None:
-    pixels = np.rint(captures.smooth(48, 40) * 255).astype(np.uint8)
-    file = tmp_path / f"a{suffix}"
-    iio.imwrite(file, pixels, plugin="pillow", **options)
-    view = make_view("a", file, pinhole(40, 48), captures.viewmat())
-    assert np.abs(view.load().numpy() - pixels / 255).mean() < 0.02
-
-
-@pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr"])
-def test_rarer_colour_modes(tmp_path: Path, mode: str) -> None:
-    pixels = np.rint(captures.smooth(48, 40) * 255).astype(np.uint8)
-    image = Image.fromarray(pixels).convert(mode)
-    image.save(tmp_path / "a.tif")
-    expected = np.asarray(image.convert("L" if mode == "1" else "RGB")).reshape(48, 40, -1)
-    np.testing.assert_allclose(decode(tmp_path / "a.tif").astype(int), expected.astype(int), atol=1)
-
-
-def _encoded(kind: str, path: Path) -> bytes:
-    if kind == "png16":
-        captures.write_png(path, captures.noise(40, 40, 3, bits=16))
-    elif kind == "tiff":
-        captures.write_tiff(path, captures.noise(40, 40, 3))
-    else:
-        iio.imwrite(path, captures.noise(40, 40, 3), plugin="pillow")
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("kind", "suffix"), [("png", "png"), ("png16", "png"), ("jpeg", "jpg"), ("webp", "webp"), ("tiff", "tif")]
-)
-def test_a_file_cut_anywhere_is_refused_by_name(tmp_path: Path, kind: str, suffix: str) -> None:
-    file = tmp_path / f"photo.{suffix}"
-    whole = _encoded(kind, file)
-    for share in (0.0, 0.005, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
-        file.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(InputError, match=re.escape(str(file))) as error:
-            make_view("a", file, pinhole(40, 40), captures.viewmat()).load()
-        message(error)
-
-
-@given(st.binary(max_size=300), st.sampled_from(["png", "jpg", "webp", "tif", "npy"]))
-@settings(deadline=None, max_examples=60)
-def test_garbage_is_refused_and_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str
-) -> None:
-    file = tmp_path_factory.mktemp("garbage") / f"a.{suffix}"
-    file.write_bytes(data)
-    with pytest.raises(InputError, match=re.escape(str(file))) as error:
-        decode(file)
-    message(error)
-
-
-def test_images_without_pixels_or_files_are_refused(tmp_path: Path) -> None:
-    missing, empty, folder = tmp_path / "missing.png", tmp_path / "empty.png", tmp_path / "folder.png"
-    empty.touch()
-    folder.mkdir()
-    no_pixels = tmp_path / "zero.npy"
-    np.save(no_pixels, np.zeros((0, 5)))
-    for file, reason in [
-        (missing, "there is no such image"),
-        (empty, "cannot be read as an image"),
-        (folder, "cannot be read as an image"),
-        (no_pixels, "image size 5x0 is not positive"),
-    ]:
-        with pytest.raises(InputError, match=f"{re.escape(str(file))}: {reason}") as error:
-            image_size(file)
-        message(error)
-
-
-def test_png_of_width_zero_is_refused(tmp_path: Path) -> None:
-    captures.write_png(tmp_path / "a.png", np.zeros((5, 0, 3), np.uint8))
-    with pytest.raises(InputError, match=re.escape(str(tmp_path / "a.png"))) as error:
-        make_view("a", tmp_path / "a.png", pinhole(40, 40), captures.viewmat())
-    message(error)
 
 
 # ---- EXIF
@@ -307,99 +171,7 @@ def test_a_downscale_out_of_range_is_named(tmp_path: Path, downscale: float) -> 
     message(error)
 
 
-# ---- lenses
-
-
-@pytest.mark.parametrize("model", LENSES)
-@pytest.mark.parametrize("file_scale", [(1.0, 1.0), (0.5, 0.5)])
-def test_an_undistorted_photo_shows_each_ray_where_the_pinhole_has_it(
-    tmp_path: Path, model: str, file_scale: tuple[float, float]
-) -> None:
-    """The colours of the distorted photo are a smooth function of the ray; so they are after, with other rays."""
-    camera = SourceCamera(model, LENSES[model], 120, 100)
-    colmap = pycolmap.Camera(model=model, width=120, height=100, params=list(camera.params))
-    width, height = round(120 * file_scale[0]), round(100 * file_scale[1])
-    y, x = np.mgrid[0:height, 0:width] + 0.5
-    rays = colmap.cam_from_img(np.stack([x * 120 / width, y * 100 / height], axis=-1).reshape(-1, 2))
-    pixels = np.rint(_colour_of_rays(rays) * 65535).reshape(height, width, 3).astype(np.uint16)
-    captures.write_png(tmp_path / "a.png", pixels)
-
-    view = make_view("a", tmp_path / "a.png", camera, captures.viewmat())
-    assert min(view.camera.width, view.camera.height) > 0.5 * min(width, height)
-    K = view.camera.Ks[0].numpy()
-    rows, columns = np.mgrid[0 : view.camera.height, 0 : view.camera.width] + 0.5
-    expected = _colour_of_rays(np.stack([(columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1]], axis=-1))
-    error = np.abs(view.load().numpy() - expected)
-    if view.mask is not None:
-        assert view.mask.load().mean() > 0.95
-        error = error[view.mask.load()[..., 0].numpy() > 0]
-    # Bilinear interpolation of the waves below; beside the border the nearest pixel stands in for what is not there.
-    assert error.max() < 0.02
-    assert error.mean() < 0.002
-
-
-def _colour_of_rays(rays: np.ndarray) -> np.ndarray:
-    x, y = rays[..., 0], rays[..., 1]
-    return 0.5 + 0.4 * np.stack([np.sin(3 * x + y), np.sin(2 * y - x), np.cos(2 * x + 3 * y)], axis=-1)
-
-
-@pytest.mark.parametrize("model", LENSES)
-def test_the_border_tells_whether_pixels_are_blank(model: str) -> None:
-    camera = SourceCamera(model, LENSES[model], 120, 100)
-    size = lens.undistorted(camera)
-    whole = lens.inside(lens.sampling_grid(camera, size.width, size.height)).all()
-    assert lens.has_blank_pixels(camera) == (not whole)
-
-
-def test_an_undistorted_real_photo_is_colmaps(real_data: Callable[[str], Path]) -> None:
-    file = real_data("fox") / "images" / "0001.jpg"
-    params = (1375.52, 1374.49, 554.558, 965.268, 0.0578421, -0.0805099, -0.000980296, 0.00015575)
-    view = make_view("a", file, SourceCamera("OPENCV", params, 1080, 1920), captures.viewmat())
-    bitmap = pycolmap.Bitmap.read(str(file), True)
-    assert bitmap is not None
-    expected, camera = pycolmap.undistort_image(
-        pycolmap.UndistortCameraOptions(),
-        bitmap,
-        pycolmap.Camera(model="OPENCV", width=1080, height=1920, params=list(params)),
-    )
-    assert view.mask is None
-    assert (view.camera.width, view.camera.height) == (camera.width, camera.height)
-    K = view.camera.Ks[0]
-    assert [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])] == pytest.approx(list(camera.params))
-    # COLMAP rounds to 8 bits.
-    assert np.abs(view.load().numpy() - expected.to_array() / 255).max() <= 0.5 / 255 + 1e-4
-
-
-def test_zero_distortion_leaves_the_photo_untouched_but_a_fisheye_is_never_a_pinhole(tmp_path: Path) -> None:
-    pixels = captures.noise(36, 40, 3)
-    iio.imwrite(tmp_path / "a.png", pixels)
-    straight = SourceCamera("OPENCV", (*captures.PINHOLE.params, 0.0, 0.0, 0.0, 0.0), 40, 36)
-    view = make_view("a", tmp_path / "a.png", straight, captures.viewmat())
-    np.testing.assert_allclose(view.load().numpy(), pixels / 255, atol=1e-7)
-    fisheye = SourceCamera("OPENCV_FISHEYE", (*captures.PINHOLE.params, 0.0, 0.0, 0.0, 0.0), 40, 36)
-    assert not lens.is_pinhole(fisheye)
-
-
-@pytest.mark.parametrize(
-    ("camera", "reason"),
-    [
-        (
-            SourceCamera("PINHOLE", (math.nan, 50.0, 20.0, 20.0), 40, 36),
-            r"parameters \(nan, 50, 20, 20\) are not finite",
-        ),
-        (SourceCamera("PINHOLE", (0.0, 50.0, 20.0, 20.0), 40, 36), "focal length 0 is not positive"),
-        (SourceCamera("PINHOLE", (50.0, -3.0, 20.0, 20.0), 40, 36), "focal length -3 is not positive"),
-        (SourceCamera("PINHOLE", (50.0, 20.0, 20.0), 40, 36), "PINHOLE camera has 3 parameters, not 4"),
-        (SourceCamera("PINHOLE", (50.0, 50.0, 20.0, 20.0), 0, 36), "camera size 0x36 is not positive"),
-        (SourceCamera("BOX", (50.0,), 40, 36), "camera model 'BOX' is not known"),
-        (SourceCamera("EQUIRECTANGULAR", (40.0, 36.0), 40, 36), "EQUIRECTANGULAR cannot be turned into a pinhole"),
-    ],
-)
-def test_unusable_cameras_are_refused(tmp_path: Path, camera: SourceCamera, reason: str) -> None:
-    iio.imwrite(tmp_path / "a.png", captures.noise(36, 40, 3))
-    with pytest.raises(InputError, match=f"a.png: .*{reason}") as error:
-        make_view("a", tmp_path / "a.png", camera, captures.viewmat())
-    message(error)
+# ---- poses
 
 
 @pytest.mark.parametrize("damage", ["nan", "inf", "stretched", "mirrored", "projective"])
@@ -460,30 +232,6 @@ def test_a_mask_of_another_size_and_with_alpha_covers_the_photo(tmp_path: Path) 
     assert loaded[32:].all()
 
 
-def test_pixels_that_the_lens_left_blank_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a pinhole that is wider than what the lens saw, the mask is exactly where rays fall inside the photo."""
-    camera = SourceCamera("SIMPLE_RADIAL", LENSES["SIMPLE_RADIAL"], 120, 100)
-    exact = lens.undistorted(camera)
-    fx, fy, cx, cy = exact.params
-    wide = SourceCamera("PINHOLE", (fx, fy, cx + 20, cy + 10), exact.width + 40, exact.height + 20)
-    monkeypatch.setattr(lens, "undistorted", lambda _: wide)
-    lens.has_blank_pixels.cache_clear()
-    cache.images.clear()
-    captures.write_png(tmp_path / "a.png", np.full((100, 120, 3), 255, np.uint8))
-    view = make_view("a", tmp_path / "a.png", camera, captures.viewmat())
-    monkeypatch.undo()
-    lens.has_blank_pixels.cache_clear()
-    assert view.mask is not None
-    colmap = pycolmap.Camera(model=camera.model, width=120, height=100, params=list(camera.params))
-    rows, columns = np.mgrid[0 : wide.height, 0 : wide.width] + 0.5
-    rays = np.stack([(columns - cx - 20) / fx, (rows - cy - 10) / fy, np.ones_like(rows)], axis=-1)
-    seen = colmap.img_from_cam(rays.reshape(-1, 3)).reshape(wide.height, wide.width, 2)
-    inside = ((seen >= 0) & (seen <= (120, 100))).all(axis=-1)
-    assert 0.5 < inside.mean() < 0.95
-    monkeypatch.setattr(lens, "undistorted", lambda _: wide)
-    np.testing.assert_array_equal(view.mask.load()[..., 0].numpy() > 0, inside)
-
-
 def test_depth_is_scaled_and_never_mixed(tmp_path: Path) -> None:
     iio.imwrite(tmp_path / "a.png", captures.noise(64, 60, 3))
     depth = np.random.default_rng(0).choice(np.array([0, 1000, 5000], np.uint16), (64, 60))
@@ -509,45 +257,7 @@ def test_depth_from_an_array_of_another_size_with_holes(tmp_path: Path) -> None:
     assert (loaded[4:] == 2.5).all()
 
 
-# ---- the cache
-
-
-def test_the_cache_keeps_to_its_bound_and_drops_the_least_recently_used() -> None:
-    held = ByteCache(limit=1000)
-    made = []
-
-    def get(key: int, size: int = 300) -> np.ndarray:
-        def make() -> np.ndarray:
-            made.append(key)
-            return np.full(size, key, np.uint8)
-
-        return held.get(key, make)
-
-    for key in (1, 2, 3):
-        get(key)
-    get(1)
-    get(4)  # 2 goes
-    assert held.held_bytes == 900
-    assert made == [1, 2, 3, 4]
-    get(1)
-    assert made == [1, 2, 3, 4]
-    get(2)
-    assert made == [1, 2, 3, 4, 2]
-    get(5, 2000)  # too large to keep, and nothing has to go for it
-    assert held.held_bytes == 900
-    held.limit = 500
-    assert held.held_bytes == 300
-    with pytest.raises(ValueError, match="read-only"):
-        get(2)[0] = 1
-
-
-def test_the_cache_bears_many_threads() -> None:
-    held = ByteCache(limit=5000)
-    with ThreadPoolExecutor(8) as pool:
-        keys = [i * 7919 % 40 for i in range(4000)]
-        results = list(pool.map(lambda key: held.get(key, lambda: np.full(100 + key, key, np.uint8)), keys))
-    assert all(len(result) == 100 + key and (result == key).all() for key, result in zip(keys, results, strict=True))
-    assert 0 < held.held_bytes <= 5000
+# ---- loading and writing
 
 
 def test_loading_twice_is_equal_and_hands_out_copies(tmp_path: Path) -> None:
@@ -568,7 +278,19 @@ def test_a_file_that_was_replaced_is_not_served_from_the_cache(tmp_path: Path) -
         assert torch.allclose(image, torch.tensor(value / 255), atol=1e-6)
 
 
-# ---- names, folders, splits
+def test_a_photo_that_needs_nothing_is_copied_as_it_is(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "a.jpg", captures.noise(36, 40, 3))
+    view = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat())
+    copy = write_photo(view, tmp_path / "out" / "v1.0")
+    assert copy == tmp_path / "out" / "v1.0.jpg"
+    assert copy.read_bytes() == (tmp_path / "a.jpg").read_bytes()
+    smaller = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat(), downscale=2)
+    written = write_photo(replace(smaller, name="b"), tmp_path / "out" / "b")
+    assert written.suffix == ".png"
+    np.testing.assert_allclose(decode(written) / 255, smaller.load().numpy(), atol=0.5 / 255 + 1e-6)
+
+
+# ---- the split
 
 
 @given(st.lists(st.text("abc01", min_size=1, max_size=3), unique=True, max_size=30), st.integers(2, 9))
@@ -590,61 +312,3 @@ def test_no_split_and_bad_splits() -> None:
     for every in (1, -3):
         with pytest.raises(InputError, match=f"test_every {every} "):
             split_every(["a", "b"], every)
-
-
-@pytest.mark.parametrize(
-    ("folders", "downscale", "expected"),
-    [
-        (["images", "images_2", "images_4"], 1, "images"),
-        (["images", "images_2", "images_4"], 4, "images_4"),
-        (["images", "images_2", "images_4"], 8, "images_4"),
-        (["images", "images_2", "images_4"], 6, "images_2"),
-        (["images", "images_2", "images_4"], 3, "images"),
-        (["images_2", "images_4"], 3, "images_2"),
-        (["images_2", "images_4"], 1, "images_2"),
-        (["images_x", "images_0"], 1, None),
-        ([], 1, None),
-    ],
-)
-def test_the_folder_for_a_downscale(tmp_path: Path, folders: list[str], downscale: int, expected: str | None) -> None:
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-    chosen = choose_image_folder(tmp_path / "images", downscale)
-    assert chosen == (None if expected is None else tmp_path / expected)
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["images/a.jpg", "images/b.png"], ["a", "b"]),
-        (["images/x/a.jpg", "images/y/a.jpg"], ["x/a", "y/a"]),
-        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
-        (["train/r_0", "train/r_1.5"], ["r_0", "r_1.5"]),
-        (["only.jpg"], ["only"]),
-        ([], []),
-    ],
-)
-def test_names_of_views(paths: list[str], names: list[str]) -> None:
-    assert view_names(paths) == names
-
-
-@pytest.mark.parametrize(
-    ("suffix", "bits", "channels"), [(".png", 8, 3), (".png", 8, 4), (".png", 16, 1), (".png", 8, 1)]
-)
-def test_what_is_saved_comes_back(tmp_path: Path, suffix: str, bits: int, channels: int) -> None:
-    peak = 2**bits - 1
-    image = torch.from_numpy(captures.noise(20, 24, channels, bits=bits) / peak).float()
-    save_image(tmp_path / f"a{suffix}", image, bits=bits)
-    np.testing.assert_allclose(decode(tmp_path / f"a{suffix}") / peak, image.numpy(), atol=1e-6)
-
-
-def test_a_photo_that_needs_nothing_is_copied_as_it_is(tmp_path: Path) -> None:
-    iio.imwrite(tmp_path / "a.jpg", captures.noise(36, 40, 3))
-    view = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat())
-    copy = write_photo(view, tmp_path / "out" / "v1.0")
-    assert copy == tmp_path / "out" / "v1.0.jpg"
-    assert copy.read_bytes() == (tmp_path / "a.jpg").read_bytes()
-    smaller = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat(), downscale=2)
-    written = write_photo(replace(smaller, name="b"), tmp_path / "out" / "b")
-    assert written.suffix == ".png"
-    np.testing.assert_allclose(decode(written) / 255, smaller.load().numpy(), atol=0.5 / 255 + 1e-6)
