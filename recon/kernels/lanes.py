@@ -139,34 +139,42 @@ def copy_transposed(
     return types.void(source, types.int64, types.int64, target, types.int64, types.int64), generate
 
 
+def _summed(builder: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
+    """The vector whose lane i is the sum of the lanes of vectors[i]; lanes beyond the last hold anything."""
+    distance = 1
+    while distance < LANES:
+        # Add neighbours at a distance, and pack two vectors into one: n vectors take about n steps in all.
+        halves = [
+            [
+                side + block + offset + lane
+                for block in range(0, LANES, 2 * distance)
+                for side in (0, LANES)
+                for lane in range(distance)
+            ]
+            for offset in (0, distance)
+        ]
+        packed = []
+        for pair in range(0, len(vectors), 2):
+            a, b = vectors[pair], vectors[min(pair + 1, len(vectors) - 1)]
+            packed.append(builder.fadd(*(_shuffle(builder, a, b, lanes) for lanes in halves)))
+        vectors, distance = packed, 2 * distance
+    return vectors[0]
+
+
 @intrinsic
-def sums(typing_context: Any, vectors: Any) -> Any:
-    """The vector whose lane i is the sum of the lanes of vectors[i]; a tuple of up to LANES, the other lanes repeat."""
+def store_sums(typing_context: Any, array: Any, index: Any, vectors: Any) -> Any:
+    """array[index + i] = the sum of the lanes of vectors[i], a tuple; whole vectors are written, the rest is junk."""
     count = len(vectors)
-    if count > LANES:
-        return None
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        # Each step adds neighbours at a distance and packs two vectors into one, so n vectors cost about n steps.
-        remaining, distance = list(cgutils.unpack_tuple(builder, args[0])), 1
-        while distance < LANES:
-            halves = [
-                [
-                    first + block + lane
-                    for block in range(0, LANES, 2 * distance)
-                    for first in (0, LANES)
-                    for lane in range(offset, offset + distance)
-                ]
-                for offset in (0, distance)
-            ]
-            packed = []
-            for pair in range(0, len(remaining), 2):
-                a, b = remaining[pair], remaining[min(pair + 1, len(remaining) - 1)]
-                packed.append(builder.fadd(*(_shuffle(builder, a, b, lanes) for lanes in halves)))
-            remaining, distance = packed, 2 * distance
-        return remaining[0]
+        values = cgutils.unpack_tuple(builder, args[2])
+        for first in range(0, count, LANES):
+            start = builder.add(args[1], ir.Constant(args[1].type, first))
+            pointer = element_pointer(context, builder, sig.args[0], args[0], start, _VECTOR)
+            builder.store(_summed(builder, values[first : first + LANES]), pointer, align=4)
+        return context.get_dummy_value()
 
-    return vector(vectors), generate
+    return types.void(array, index, vectors), generate
 
 
 @intrinsic
@@ -183,6 +191,16 @@ def mask_bits(typing_context: Any, lanes: Any) -> Any:
     return types.int64(mask), lambda context, builder, sig, args: builder.zext(
         builder.bitcast(args[0], ir.IntType(LANES)), _I64
     )
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, bits: Any) -> Any:
+    """The number of the lowest bit set in a positive int64."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
 
 
 @intrinsic

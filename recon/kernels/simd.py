@@ -61,7 +61,9 @@ LANES = _choose_lanes()
 CHECKED = os.environ.get("RECON_SIMD_CHECK") == "1"
 
 # Decorator of functions that kernels call: always inlined, and a division by zero gives infinity.
-inline = numba.njit(forceinline=True, no_cpython_wrapper=True, error_model="numpy", fastmath=set(FLAGS))
+inline = numba.njit(
+    forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", fastmath=set(FLAGS)
+)
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTS, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES), ir.VectorType(ir.IntType(1), LANES)
@@ -394,6 +396,9 @@ ceil = _unary(lambda b, x: call_llvm(b, f"llvm.ceil.{_FLOAT_SUFFIX}", _VECTOR, [
 floor = _unary(lambda b, x: call_llvm(b, f"llvm.floor.{_FLOAT_SUFFIX}", _VECTOR, [x]), "Rounded down.")
 absolute = _unary(lambda b, x: _with_bits(b, x, "and_", 0x7FFFFFFF), "|x|")
 negative_absolute = _unary(lambda b, x: _with_bits(b, x, "or_", 0x80000000), "-|x|; its sign bit is always set.")
+integer_bits = _unary(
+    lambda b, x: b.bitcast(b.fptosi(x, _INTS), _VECTOR), "The bits of the int32 that whole numbers are, to be stored."
+)
 exp2_bounded = _unary(_exp2, "2^x for -126 <= x < 127.5, relative error 3e-7; outside, anything.")
 log2_positive = _unary(_log2, "log2(x) for normal x > 0, error 1e-7; for others, anything.")
 

@@ -174,4 +174,8 @@ def _blend(
 
 def _accumulate_absolute(centre: Tensor, absolute: Tensor) -> None:
     """Make the backward pass add the per-pixel absolute gradients of `centre` [H,W,2] into `absolute` [2]."""
-    centre.register_hook(lambda gradient: absolute.add_(gradient.abs().sum(dim=(0, 1))))
+
+    def add(gradient: Tensor) -> None:  # what a hook returns would replace the gradient
+        absolute.add_(gradient.abs().sum(dim=(0, 1)))
+
+    centre.register_hook(add)

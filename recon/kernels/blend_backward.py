@@ -1,0 +1,283 @@
+"""The gradient of blending: every tile is blended once more, front to back, with the gradients of its pixels at hand.
+
+With w_i = T_i alpha_i the weight of Gaussian i at a pixel, and value_i the sum of its channels (colour, depth) times
+the gradients of the channels, the gradient of its alpha is
+
+    T_i value_i - rest_i / (1 - alpha_i),    rest_i = sum over j > i of w_j value_j, and what the background adds.
+
+`rest` starts as its total, which is known from the pictures, and loses w_i value_i with every Gaussian. So the pass
+needs no list of what was drawn, and takes the same decisions as the forward pass.
+
+Each entry of a tile writes its sums to a slot of its own; `gather` adds the slots of a Gaussian in their order. There
+are no atomic additions of floats, hence no differences between runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recon.kernels.blend import (
+    AHEAD,
+    OFFSETS,
+    PLANE,
+    TILES_AT_ONCE,
+    VECTORS,
+    T,
+    entry_gaussian,
+    entry_rows,
+    entry_slot,
+    row_offsets,
+    start_tile,
+)
+from recon.kernels.lanes import any_set, atomic_add, load_first, prefetch, scalar_max, store_sums
+from recon.kernels.runtime import kernel
+from recon.kernels.simd import (
+    LANES,
+    absolute,
+    broadcast,
+    exp2_bounded,
+    get,
+    inline,
+    lane_index,
+    load,
+    minimum,
+    negative_absolute,
+    select,
+    stack,
+    store,
+)
+from recon.kernels.splat import (
+    ALPHA_MAX,
+    BLUE,
+    CURVE,
+    DEPTH,
+    GREEN,
+    HALF,
+    LOG2_ALPHA_MIN,
+    LOG2_OPACITY,
+    RECORD,
+    RED,
+    SHEAR,
+    SLOT,
+    STRETCH,
+    TILE,
+    TRANSMITTANCE_MIN,
+    ZERO,
+    X,
+    Y,
+)
+
+f32 = np.float32
+
+# Planes of the state of a tile beside the transmittance `T`: gradients of the channels, and `rest`
+G_RED, G_GREEN, G_BLUE, REST, G_DEPTH = (plane * PLANE for plane in range(1, 6))
+_STATE = 6 * PLANE
+
+
+@inline
+def load_gradients(
+    left: Any, top: Any, width: Any, height: Any, rgb: Any, alpha: Any, transmittance: Any, depth: Any,
+    g_rgb: Any, g_alpha: Any, g_depth: Any, state: Any, with_alpha: Any, with_depth: Any,
+) -> None:  # fmt: skip
+    """Fill the planes of a tile, from the pictures and their gradients."""
+    pixels = width * height
+    for row in range(min(TILE, height - top)):
+        for v in range(VECTORS):
+            i, pixel, count = row * TILE + v * LANES, (top + row) * width + left + v * LANES, width - left - v * LANES
+            red = load_first(g_rgb, pixel, count)
+            green = load_first(g_rgb, pixels + pixel, count)
+            blue = load_first(g_rgb, 2 * pixels + pixel, count)
+            rest = red * load_first(rgb, pixel, count) + green * load_first(rgb, pixels + pixel, count)
+            rest = rest + blue * load_first(rgb, 2 * pixels + pixel, count)
+            if with_alpha:
+                rest = rest - load_first(transmittance, pixel, count) * load_first(g_alpha, pixel, count)
+            if with_depth:
+                # depth = sum / alpha. The sum adds alpha g depth to `rest`, and the transmittance 1 - alpha as often g
+                # depth, since alpha divides: together that is once, where g is the gradient of the sum.
+                opaque = load_first(alpha, pixel, count)
+                g_sum = select(opaque > 0.0, load_first(g_depth, pixel, count) / opaque, 0.0)
+                store(state, G_DEPTH + i, g_sum)
+                rest = rest + g_sum * load_first(depth, pixel, count)
+            store(state, G_RED + i, red)
+            store(state, G_GREEN + i, green)
+            store(state, G_BLUE + i, blue)
+            store(state, REST + i, rest)
+
+
+@inline
+def blend_tile_backward(
+    tile: Any, width: Any, height: Any, records: Any, entries: Any, starts: Any,
+    rgb: Any, alpha: Any, transmittance: Any, depth: Any, g_rgb: Any, g_alpha: Any, g_depth: Any,
+    slots: Any, state: Any, offsets: Any, with_alpha: Any, with_depth: Any, with_absolute: Any,
+) -> None:  # fmt: skip
+    tiles_x = (width + TILE - 1) // TILE
+    left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+    live = start_tile(left, top, width, height, state)
+    load_gradients(
+        left, top, width, height, rgb, alpha, transmittance, depth,
+        g_rgb, g_alpha, g_depth, state, with_alpha, with_depth,
+    )  # fmt: skip
+
+    zero = broadcast(0.0)
+    at, end = get(starts, tile), get(starts, tile + 1)
+    while at < end and live != 0:
+        entry = get(entries, at)
+        prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+        record = entry_gaussian(entry) * RECORD
+        first_row, end_row = entry_rows(entry)
+        row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+        shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+        red = scalar_max(get(records, record + RED), ZERO)
+        green = scalar_max(get(records, record + GREEN), ZERO)
+        blue = scalar_max(get(records, record + BLUE), ZERO)
+        distance = get(records, record + DEPTH)
+        v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
+        sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
+        for v in range(VECTORS):
+            dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
+            peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
+            if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
+                continue
+            sheared = shear * dx
+            column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
+            for row in range(first_row, end_row):
+                bit = v * TILE + row
+                if live >> bit & 1:
+                    i = row * TILE + v * LANES
+                    u = get(offsets, row) - sheared
+                    exponent = peak - u * u
+                    uncapped = exp2_bounded(exponent)
+                    opacity = select(exponent >= LOG2_ALPHA_MIN, minimum(uncapped, ALPHA_MAX), 0.0)
+                    before = load(state, T + i)
+                    after = before - opacity * before
+                    drawn = after > TRANSMITTANCE_MIN
+                    weight = select(drawn, opacity * before, 0.0)
+                    store(state, T + i, select(drawn, after, negative_absolute(before)))
+                    g_red, g_green, g_blue = load(state, G_RED + i), load(state, G_GREEN + i), load(state, G_BLUE + i)
+                    value = g_red * red + g_green * green + g_blue * blue
+                    sum_red = sum_red + weight * g_red
+                    sum_green = sum_green + weight * g_green
+                    sum_blue = sum_blue + weight * g_blue
+                    if with_depth:
+                        g_sum = load(state, G_DEPTH + i)
+                        value = value + g_sum * distance
+                        sum_depth = sum_depth + weight * g_sum
+                    value = weight * value
+                    rest = load(state, REST + i) - value
+                    store(state, REST + i, rest)
+                    # v: the gradient of the exponent 1/2 d^T cov^-1 d, which is that of alpha times -alpha
+                    gradient = select(drawn & (uncapped <= ALPHA_MAX), rest * (opacity / (1 - opacity)) - value, 0.0)
+                    gradient_u = gradient * u
+                    column_v = column_v + gradient
+                    column_u = column_u + gradient_u
+                    column_uu = column_uu + gradient_u * u
+                    if with_absolute:
+                        abs_x = abs_x + absolute(gradient * (curve * dx - shear * u))
+                        abs_y = abs_y + absolute(gradient_u)
+                    if not any_set(drawn):
+                        live &= ~(1 << bit)
+            column_x = column_v * dx
+            v_sum, v_x, v_xx = v_sum + column_v, v_x + column_x, v_xx + column_x * dx
+            v_u, v_xu, v_uu = v_u + column_u, v_xu + column_u * dx, v_uu + column_uu
+        slot = entry_slot(entry) * SLOT
+        if with_depth or with_absolute:
+            store_sums(
+                slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y)
+            )
+        else:
+            store_sums(slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue))
+        at += 1
+    while at < end:  # hidden behind finished pixels
+        slot = entry_slot(get(entries, at)) * SLOT
+        for i in range(0, SLOT, LANES):
+            store(slots, slot + i, zero)
+        at += 1
+
+
+@inline
+def blend_tiles_backward(
+    width: Any, height: Any, records: Any, entries: Any, starts: Any,
+    rgb: Any, alpha: Any, transmittance: Any, depth: Any, g_rgb: Any, g_alpha: Any, g_depth: Any,
+    slots: Any, with_alpha: Any, with_depth: Any, with_absolute: Any, counter: Any,
+) -> None:  # fmt: skip
+    state, offsets = stack(_STATE), stack(OFFSETS)
+    tiles = len(starts) - 1
+    while True:
+        start = atomic_add(counter, 0, TILES_AT_ONCE)
+        if start >= tiles:
+            break
+        for tile in range(start, min(start + TILES_AT_ONCE, tiles)):
+            blend_tile_backward(
+                tile, width, height, records, entries, starts,
+                rgb, alpha, transmittance, depth, g_rgb, g_alpha, g_depth,
+                slots, state, offsets, with_alpha, with_depth, with_absolute,
+            )  # fmt: skip
+
+
+_SIGNATURE = "i8, i8, f4[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[::1], i8, f4[::1], f4[::1]"
+
+
+@kernel(_SIGNATURE)
+def blend_backward(
+    width: int,
+    height: int,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    rgb: Any,
+    transmittance: Any,
+    g_rgb: Any,
+    with_alpha: int,
+    g_alpha: Any,
+    slots: Any,
+    counter: Any,
+    thread: int,
+) -> None:
+    """Gradients of all tiles, from pictures without depth.
+
+    Args:
+        width, height, records, entries, starts, rgb, transmittance: of `blend`, as it left them.
+        g_rgb [3,H,W], g_alpha [H,W]: gradients of the pictures; g_alpha counts only if `with_alpha` is not 0.
+        slots: [S,SLOT] the slot of every entry is written.
+    """
+    blend_tiles_backward(
+        width, height, records, entries, starts, rgb, rgb, transmittance, rgb,
+        g_rgb, g_alpha, g_rgb, slots, with_alpha, False, False, counter,
+    )  # fmt: skip
+
+
+@kernel(_SIGNATURE)
+def blend_backward_absolute(
+    width: int,
+    height: int,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    rgb: Any,
+    transmittance: Any,
+    g_rgb: Any,
+    with_alpha: int,
+    g_alpha: Any,
+    slots: Any,
+    counter: Any,
+    thread: int,
+) -> None:
+    """`blend_backward`, and sums of absolute gradients of the centres."""
+    blend_tiles_backward(
+        width, height, records, entries, starts, rgb, rgb, transmittance, rgb,
+        g_rgb, g_alpha, g_rgb, slots, with_alpha, False, True, counter,
+    )  # fmt: skip
+
+
+@kernel(_SIGNATURE + ", f4[::1], f4[::1], f4[::1]")
+def blend_backward_full(
+        width: int, height: int, records: Any, entries: Any, starts: Any, rgb: Any, transmittance: Any, g_rgb: Any,
+    with_alpha: int, g_alpha: Any, slots: Any, alpha: Any, depth: Any, g_depth: Any, counter: Any, thread: int,
+) -> None:  # fmt: skip
+    """`blend_backward_absolute` for pictures with depth [H,W] and alpha [H,W], and the gradient of the depth."""
+    blend_tiles_backward(
+        width, height, records, entries, starts, rgb, alpha, transmittance, depth,
+        g_rgb, g_alpha, g_depth, slots, with_alpha, True, True, counter,
+    )  # fmt: skip

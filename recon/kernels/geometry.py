@@ -1,0 +1,187 @@
+"""The projection of LANES Gaussians into a camera, as forward and backward need it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from recon.kernels.lanes import load_columns, store_columns
+from recon.kernels.simd import LANES, exp2, get, inline, load, maximum, minimum, put, select, sqrt, stack, store
+from recon.kernels.splat import (
+    CX,
+    CY,
+    EPS2D,
+    FX,
+    FY,
+    LOG2E,
+    NEAR,
+    ROTATION,
+    TRANSLATION,
+    X_MAX,
+    X_MIN,
+    Y_MAX,
+    Y_MIN,
+)
+
+_THREE, _FOUR = 3 * LANES, 4 * LANES  # `stack` wants a constant
+
+# ------------------------------------------------------------------------------------------ rows of the parameters
+# Past the last Gaussian, its values are repeated; writing leaves those lanes out.
+
+
+@inline
+def load_scalars(array: Any, first: Any, rows: Any) -> Any:
+    """array[first : first + LANES]"""
+    if first + LANES <= rows:
+        return load(array, first)
+    buffer = stack(LANES)
+    for lane in range(LANES):
+        put(buffer, lane, get(array, min(first + lane, rows - 1)))
+    return load(buffer, 0)
+
+
+@inline
+def load_pairs(array: Any, first: Any, rows: Any) -> Any:
+    """The columns of array[first : first + LANES] with two numbers in a row."""
+    if first + LANES <= rows:
+        return load_columns(array, first * 2, 2)
+    buffer = stack(_FOUR)
+    for i in range(2 * LANES):
+        put(buffer, i, get(array, min(first + i // 2, rows - 1) * 2 + i % 2))
+    return load_columns(buffer, 0, 2)
+
+
+@inline
+def load_triples(array: Any, first: Any, rows: Any) -> Any:
+    """The columns of array[first : first + LANES] with three numbers in a row."""
+    if first + LANES <= rows:
+        return load_columns(array, first * 3, 3)
+    buffer = stack(_THREE)
+    for i in range(_THREE):
+        put(buffer, i, get(array, min(first + i // 3, rows - 1) * 3 + i % 3))
+    return load_columns(buffer, 0, 3)
+
+
+@inline
+def load_quads(array: Any, first: Any, rows: Any) -> Any:
+    """The columns of array[first : first + LANES] with four numbers in a row."""
+    if first + LANES <= rows:
+        return load_columns(array, first * 4, 4)
+    buffer = stack(_FOUR)
+    for i in range(_FOUR):
+        put(buffer, i, get(array, min(first + i // 4, rows - 1) * 4 + i % 4))
+    return load_columns(buffer, 0, 4)
+
+
+@inline
+def store_scalars(array: Any, first: Any, rows: Any, values: Any) -> None:
+    if first + LANES <= rows:
+        store(array, first, values)
+    else:
+        buffer = stack(LANES)
+        store(buffer, 0, values)
+        for i in range(rows - first):
+            put(array, first + i, get(buffer, i))
+
+
+@inline
+def store_tuples(array: Any, first: Any, rows: Any, values: Any) -> None:
+    """array[first : first + LANES] = the rows whose columns are the vectors of a tuple of 2, 3 or 4."""
+    width = len(values)
+    if first + LANES <= rows:
+        store_columns(array, first * width, values)
+    else:
+        buffer = stack(_FOUR)
+        store_columns(buffer, 0, values)
+        for i in range((rows - first) * width):
+            put(array, first * width + i, get(buffer, i))
+
+
+# ------------------------------------------------------------------------------------------ the projection
+
+
+class Projection(NamedTuple):
+    """The intermediate values of `project`, vectors or tuples of vectors."""
+
+    depth: Any  # z in the camera
+    in_front: Any  # mask: beyond the near plane
+    inverse_depth: Any  # of 1 for the others
+    slope: Any  # x/z and y/z
+    clamped: Any  # the same, held inside the limits of the Jacobian
+    quat: Any  # wxyz, of unit length
+    inverse_norm: Any  # of the stored quaternion
+    turn: Any  # rotation matrix of the quaternion, 9
+    scale: Any  # 3
+    axes: Any  # columns: the half-axes in the camera, 9
+    image_axes: Any  # the same through the Jacobian: x of the three, then y of the three
+    covariance: Any  # a, b, c: px^2
+    determinant: Any
+    centre: Any  # px
+
+
+@inline
+def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
+    """EWA projection: see `recon.raster.reference.project`, whose steps these are.
+
+    The determinant of the covariance F F^T + e I (F: the 2x3 `image_axes`) is the sum of positive terms
+    |f1 x f2|^2 + e (|f1|^2 + |f2|^2) + e^2. As a c - b^2, a needle's would drown in rounding errors.
+    """
+    k, r, t = camera, ROTATION, TRANSLATION
+    r0, r1, r2 = get(k, r), get(k, r + 1), get(k, r + 2)
+    r3, r4, r5 = get(k, r + 3), get(k, r + 4), get(k, r + 5)
+    r6, r7, r8 = get(k, r + 6), get(k, r + 7), get(k, r + 8)
+    fx, fy = get(k, FX), get(k, FY)
+    mx, my, mz = mean
+    x = r0 * mx + r1 * my + r2 * mz + get(k, t)
+    y = r3 * mx + r4 * my + r5 * mz + get(k, t + 1)
+    z = r6 * mx + r7 * my + r8 * mz + get(k, t + 2)
+    in_front = z > get(k, NEAR)
+    iz = 1 / select(in_front, z, 1.0)
+
+    qw, qx, qy, qz = quat
+    inverse_norm = 1 / sqrt(maximum(qw * qw + qx * qx + qy * qy + qz * qz, 1e-24))
+    qw, qx, qy, qz = qw * inverse_norm, qx * inverse_norm, qy * inverse_norm, qz * inverse_norm
+    t0, t1, t2 = 1 - 2 * (qy * qy + qz * qz), 2 * (qx * qy - qw * qz), 2 * (qx * qz + qw * qy)
+    t3, t4, t5 = 2 * (qx * qy + qw * qz), 1 - 2 * (qx * qx + qz * qz), 2 * (qy * qz - qw * qx)
+    t6, t7, t8 = 2 * (qx * qz - qw * qy), 2 * (qy * qz + qw * qx), 1 - 2 * (qx * qx + qy * qy)
+
+    s0, s1, s2 = exp2(log_scale[0] * LOG2E), exp2(log_scale[1] * LOG2E), exp2(log_scale[2] * LOG2E)
+    a0, a1, a2 = (
+        (r0 * t0 + r1 * t3 + r2 * t6) * s0,
+        (r0 * t1 + r1 * t4 + r2 * t7) * s1,
+        (r0 * t2 + r1 * t5 + r2 * t8) * s2,
+    )
+    a3, a4, a5 = (
+        (r3 * t0 + r4 * t3 + r5 * t6) * s0,
+        (r3 * t1 + r4 * t4 + r5 * t7) * s1,
+        (r3 * t2 + r4 * t5 + r5 * t8) * s2,
+    )
+    a6, a7, a8 = (
+        (r6 * t0 + r7 * t3 + r8 * t6) * s0,
+        (r6 * t1 + r7 * t4 + r8 * t7) * s1,
+        (r6 * t2 + r7 * t5 + r8 * t8) * s2,
+    )
+
+    u, v = x * iz, y * iz
+    cu = minimum(maximum(u, get(k, X_MIN)), get(k, X_MAX))
+    cv = minimum(maximum(v, get(k, Y_MIN)), get(k, Y_MAX))
+    gx, gy = fx * iz, fy * iz
+    f0, f1, f2 = gx * (a0 - cu * a6), gx * (a1 - cu * a7), gx * (a2 - cu * a8)
+    g0, g1, g2 = gy * (a3 - cv * a6), gy * (a4 - cv * a7), gy * (a5 - cv * a8)
+    ff, gg = f0 * f0 + f1 * f1 + f2 * f2, g0 * g0 + g1 * g1 + g2 * g2
+    n0, n1, n2 = f1 * g2 - f2 * g1, f2 * g0 - f0 * g2, f0 * g1 - f1 * g0
+    return Projection(
+        depth=z,
+        in_front=in_front,
+        inverse_depth=iz,
+        slope=(u, v),
+        clamped=(cu, cv),
+        quat=(qw, qx, qy, qz),
+        inverse_norm=inverse_norm,
+        turn=(t0, t1, t2, t3, t4, t5, t6, t7, t8),
+        scale=(s0, s1, s2),
+        axes=(a0, a1, a2, a3, a4, a5, a6, a7, a8),
+        image_axes=(f0, f1, f2, g0, g1, g2),
+        covariance=(ff + EPS2D, f0 * g0 + f1 * g1 + f2 * g2, gg + EPS2D),
+        determinant=n0 * n0 + n1 * n1 + n2 * n2 + EPS2D * (ff + gg) + EPS2D * EPS2D,
+        centre=(fx * u + get(k, CX), fy * v + get(k, CY)),
+    )

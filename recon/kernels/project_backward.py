@@ -1,0 +1,209 @@
+"""The gradient of the projection: from records back to the parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recon.kernels.geometry import (
+    load_pairs,
+    load_quads,
+    load_scalars,
+    load_triples,
+    project,
+    store_scalars,
+    store_tuples,
+)
+from recon.kernels.harmonics import (
+    C0,
+    COEFFICIENTS,
+    FUNCTIONS,
+    basis,
+    colour_gradient,
+    direction_gradient,
+    load_rows,
+    store_rows,
+)
+from recon.kernels.lanes import atomic_add
+from recon.kernels.runtime import kernel
+from recon.kernels.simd import LANES, exp2, get, inline, load, maximum, minimum, put, select, sqrt, stack, store
+from recon.kernels.splat import (
+    CHUNK,
+    D_A,
+    D_B,
+    D_BLUE,
+    D_C,
+    D_DEPTH,
+    D_GREEN,
+    D_LOG_OPACITY,
+    D_RED,
+    FX,
+    FY,
+    GRADIENT,
+    LOG2E,
+    POSITION,
+    ROTATION,
+    UNSEEN,
+)
+
+
+@inline
+def clear(array: Any, start: Any, count: Any) -> None:
+    """array[start : start + count] = 0"""
+    whole = count // LANES * LANES
+    for i in range(start, start + whole, LANES):
+        store(array, i, 0.0)
+    for i in range(start + whole, start + count):
+        put(array, i, 0.0)
+
+
+@inline
+def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_depth: Any) -> Any:
+    """Gradients of mean, quaternion and logarithms of the scales, through `project`, whose result is `p`.
+
+    The covariance is F F^T + e I with rows f and g of F (`image_axes`); F = diag(focal / z) (A_xy - (x/z, y/z)^T A_z)
+    with A the `axes`, the rotation to the camera times the Gaussian's turn times its scales.
+    """
+    k, r = camera, ROTATION
+    r0, r1, r2 = get(k, r), get(k, r + 1), get(k, r + 2)
+    r3, r4, r5 = get(k, r + 3), get(k, r + 4), get(k, r + 5)
+    r6, r7, r8 = get(k, r + 6), get(k, r + 7), get(k, r + 8)
+    fx, fy = get(k, FX), get(k, FY)
+    iz, (u, v), (cu, cv) = p.inverse_depth, p.slope, p.clamped
+    a0, a1, a2, a3, a4, a5, a6, a7, a8 = p.axes
+    f0, f1, f2, g0, g1, g2 = p.image_axes
+    ga, gb, gc = g_covariance
+
+    df0, df1, df2 = 2 * ga * f0 + gb * g0, 2 * ga * f1 + gb * g1, 2 * ga * f2 + gb * g2
+    dg0, dg1, dg2 = 2 * gc * g0 + gb * f0, 2 * gc * g1 + gb * f1, 2 * gc * g2 + gb * f2
+    dz = g_depth - (df0 * f0 + df1 * f1 + df2 * f2 + dg0 * g0 + dg1 * g1 + dg2 * g2) * iz
+    sx, sy = fx * iz, fy * iz
+    d0, d1, d2 = sx * df0, sx * df1, sx * df2  # gradient of the axes
+    d3, d4, d5 = sy * dg0, sy * dg1, sy * dg2
+    d6, d7, d8 = -(cu * d0 + cv * d3), -(cu * d1 + cv * d4), -(cu * d2 + cv * d5)
+    du = fx * g_centre[0] - select(u == cu, d0 * a6 + d1 * a7 + d2 * a8, 0.0)
+    dv = fy * g_centre[1] - select(v == cv, d3 * a6 + d4 * a7 + d5 * a8, 0.0)
+    dx, dy = du * iz, dv * iz
+    dz = dz - (dx * u + dy * v)
+    g_mean = (r0 * dx + r3 * dy + r6 * dz, r1 * dx + r4 * dy + r7 * dz, r2 * dx + r5 * dy + r8 * dz)
+    g_log_scale = (d0 * a0 + d3 * a3 + d6 * a6, d1 * a1 + d4 * a4 + d7 * a7, d2 * a2 + d5 * a5 + d8 * a8)
+
+    s0, s1, s2 = p.scale
+    t0, t1, t2 = (
+        (r0 * d0 + r3 * d3 + r6 * d6) * s0,
+        (r0 * d1 + r3 * d4 + r6 * d7) * s1,
+        (r0 * d2 + r3 * d5 + r6 * d8) * s2,
+    )
+    t3, t4, t5 = (
+        (r1 * d0 + r4 * d3 + r7 * d6) * s0,
+        (r1 * d1 + r4 * d4 + r7 * d7) * s1,
+        (r1 * d2 + r4 * d5 + r7 * d8) * s2,
+    )
+    t6, t7, t8 = (
+        (r2 * d0 + r5 * d3 + r8 * d6) * s0,
+        (r2 * d1 + r5 * d4 + r8 * d7) * s1,
+        (r2 * d2 + r5 * d5 + r8 * d8) * s2,
+    )
+    w, x, y, z = p.quat
+    xy, xz, yz, wx, wy, wz = t1 + t3, t2 + t6, t5 + t7, t7 - t5, t2 - t6, t3 - t1
+    qw = 2 * (x * wx + y * wy + z * wz)
+    qx = 2 * (y * xy + z * xz + w * wx) - 4 * x * (t4 + t8)
+    qy = 2 * (x * xy + z * yz + w * wy) - 4 * y * (t0 + t8)
+    qz = 2 * (x * xz + y * yz + w * wz) - 4 * z * (t0 + t4)
+    along, n = qw * w + qx * x + qy * y + qz * z, p.inverse_norm  # only what is across changes a unit quaternion
+    g_quat = ((qw - along * w) * n, (qx - along * x) * n, (qy - along * y) * n, (qz - along * z) * n)
+    return g_mean, g_quat, g_log_scale
+
+
+@inline
+def project_block_backward(
+    camera: Any, means: Any, quats: Any, log_scales: Any, logits: Any, shN: Any, rows: Any, first: Any,
+    degree: Any, stored: Any, seen: Any, gradients: Any, g_means2d: Any,
+    g_means: Any, g_quats: Any, g_log_scales: Any, g_logits: Any, g_sh0: Any, g_shN: Any,
+    functions: Any, slopes: Any, rest: Any,
+) -> None:  # fmt: skip
+    mean, logit = load_triples(means, first, rows), load_scalars(logits, first, rows)
+    p = project(camera, mean, load_quads(quats, first, rows), load_triples(log_scales, first, rows))
+    at = first * GRADIENT
+    g_covariance = (
+        load(gradients, at + D_A * LANES),
+        load(gradients, at + D_B * LANES),
+        load(gradients, at + D_C * LANES),
+    )
+    g_depth, g_centre = load(gradients, at + D_DEPTH * LANES), load_pairs(g_means2d, first, rows)
+    g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, g_covariance, g_depth)
+    miss = exp2(minimum(logit * -LOG2E, 100.0))
+    g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
+
+    x, y, z = mean[0] - get(camera, POSITION), mean[1] - get(camera, POSITION + 1), mean[2] - get(camera, POSITION + 2)
+    inverse = 1 / sqrt(maximum(x * x + y * y + z * z, 1e-24))
+    x, y, z = x * inverse, y * inverse, z * inverse
+    red = load(gradients, at + D_RED * LANES)
+    green = load(gradients, at + D_GREEN * LANES)
+    blue = load(gradients, at + D_BLUE * LANES)
+    used = (degree + 1) * (degree + 1)
+    load_rows(shN, first, stored * 3 - 3, used * 3 - 3, rows, rest)
+    basis(degree, x, y, z, functions)
+    colour_gradient(used, functions, (red, green, blue), rest, slopes)
+    clear(rest, (used * 3 - 3) * LANES, (stored - used) * 3 * LANES)
+    store_rows(rest, g_shN, first, stored * 3 - 3, rows)
+    dx, dy, dz = direction_gradient(degree, x, y, z, slopes)
+    along = dx * x + dy * y + dz * z
+    dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+
+    mean_x, mean_y, mean_z = g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz
+    store_tuples(
+        g_means, first, rows, (select(seen, mean_x, 0.0), select(seen, mean_y, 0.0), select(seen, mean_z, 0.0))
+    )
+    qw, qx, qy, qz = g_quat
+    store_tuples(
+        g_quats, first, rows,
+        (select(seen, qw, 0.0), select(seen, qx, 0.0), select(seen, qy, 0.0), select(seen, qz, 0.0)),
+    )  # fmt: skip
+    s0, s1, s2 = g_log_scale
+    store_tuples(g_log_scales, first, rows, (select(seen, s0, 0.0), select(seen, s1, 0.0), select(seen, s2, 0.0)))
+    store_scalars(g_logits, first, rows, select(seen, g_logit, 0.0))
+    store_tuples(g_sh0, first, rows, (C0 * red, C0 * green, C0 * blue))
+
+
+@kernel(
+    "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, u4[::1], f4[::1], f4[::1],"
+    " f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
+)
+def project_gaussians_backward(
+        camera: Any, means: Any, quats: Any, log_scales: Any, logits: Any, shN: Any, rows: int, degree: int, stored:
+    int, slots: Any, gradients: Any, g_means2d: Any, g_means: Any, g_quats: Any, g_log_scales: Any, g_logits: Any,
+    g_sh0: Any, g_shN: Any, counter: Any, thread: int,
+) -> None:  # fmt: skip
+    """Gradients of all parameters, from one camera.
+
+    Args:
+        camera, means, quats, log_scales, logits, shN, rows, degree, stored, slots: of `project_gaussians`.
+        gradients, g_means2d: what `gather` wrote (to g_means2d may have been added).
+        g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN: written for all, with the parameters' shapes.
+    """
+    functions, slopes, rest, lanes = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
+    while True:
+        start = atomic_add(counter, 0, CHUNK // 4)
+        if start >= rows:
+            break
+        for first in range(start, min(start + CHUNK // 4, rows), LANES):
+            count = min(LANES, rows - first)
+            store(lanes, 0, 0.0)
+            found = 0
+            for lane in range(count):
+                if get(slots, 2 * (first + lane)) != UNSEEN:
+                    put(lanes, lane, 1.0)
+                    found = 1
+            if found:
+                project_block_backward(
+                    camera, means, quats, log_scales, logits, shN, rows, first, degree, stored,
+                    load(lanes, 0) > 0.0, gradients, g_means2d,
+                    g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN, functions, slopes, rest,
+                )  # fmt: skip
+            else:
+                clear(g_means, 3 * first, 3 * count)
+                clear(g_quats, 4 * first, 4 * count)
+                clear(g_log_scales, 3 * first, 3 * count)
+                clear(g_logits, first, count)
+                clear(g_sh0, 3 * first, 3 * count)
+                clear(g_shN, (stored * 3 - 3) * first, (stored * 3 - 3) * count)

@@ -1,0 +1,215 @@
+"""The four passes of rasterisation over one camera, on numpy arrays: project, blend, and back.
+
+All arrays are float32 and contiguous; scratch memory comes from `buffers`. Shape letters: N Gaussians, K coefficients
+of spherical harmonics, H and W image size, E entries of all tiles, S slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.kernels.bin import bin_gaussians
+from recon.kernels.blend import blend, blend_with_depth
+from recon.kernels.blend_backward import blend_backward, blend_backward_absolute, blend_backward_full
+from recon.kernels.buffers import take
+from recon.kernels.gather import gather
+from recon.kernels.project import NOT_FINITE, PAGE, SLOTS, STATE, project_gaussians
+from recon.kernels.project_backward import project_gaussians_backward
+from recon.kernels.runtime import get_threads, launch
+from recon.kernels.simd import LANES
+from recon.kernels.splat import (
+    CAMERA,
+    CHUNK,
+    FOV_MARGIN,
+    GRADIENT,
+    MAX_GAUSSIANS,
+    MAX_SLOTS,
+    MAX_TILES,
+    RECORD,
+    SLOT,
+    TILE,
+)
+
+Floats = NDArray[np.float32]
+
+_slots_per_gaussian = (
+    8.0  # room for the tiles of a Gaussian on average, learnt from the last camera; only a first guess
+)
+
+
+class Parameters(NamedTuple):
+    """Stored Gaussians."""
+
+    means: Floats  # [N,3]
+    quats: Floats  # [N,4]
+    log_scales: Floats  # [N,3]
+    logit_opacities: Floats  # [N]
+    sh0: Floats  # [N,1,3]
+    shN: Floats  # [N,K-1,3]
+
+
+class NotFiniteError(ValueError):
+    """A parameter is NaN or infinite, or a Gaussian is too large for float32."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Gaussians as one camera sees them. Layouts are in `splat`."""
+
+    camera: Floats
+    width: int
+    height: int
+    sh_degree: int
+    means2d: Floats  # [N,2]
+    radii: NDArray[np.int32]  # [N,2]
+    records: Floats  # flat, N rounded up to LANES rows of RECORD
+    slots: NDArray[np.uint32]  # flat, 2 N
+    slot_count: int
+    entries: NDArray[np.int64]  # [E]
+    starts: NDArray[np.int64]  # [tiles + 1]
+
+
+class Pictures(NamedTuple):
+    """What a view looks like, or the gradients of that."""
+
+    rgb: Floats  # [3,H,W]
+    alpha: Floats | None  # [H,W]; gradients: None for zeros
+    depth: Floats | None  # [H,W]; None if not wanted
+
+
+def pack_camera(
+    viewmat: NDArray[np.float64], K: NDArray[np.float64], width: int, height: int, near: float, far: float
+) -> Floats:
+    """The camera array of the kernels from a view matrix [4,4] and intrinsics [3,3]."""
+    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    margin_x, margin_y = FOV_MARGIN * 0.5 * width / fx, FOV_MARGIN * 0.5 * height / fy
+    limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
+    position = -rotation.T @ translation
+    packed = [*rotation.ravel(), *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
+    assert len(packed) == CAMERA
+    return np.array(packed, np.float32)
+
+
+def project_view(
+    parameters: Parameters,
+    camera: Floats,
+    width: int,
+    height: int,
+    sh_degree: int,
+    means2d: Floats,
+    radii: NDArray[np.int32],
+) -> View:
+    """Project all Gaussians into a camera and sort them into its tiles.
+
+    Args:
+        means2d [N,2], radii [N,2]: are written; see `RenderOutput`.
+    Raises:
+        NotFiniteError: which tensor is to blame is for the caller to find out.
+        ValueError: the scene or the picture is larger than the kernels can count.
+    """
+    global _slots_per_gaussian
+    rows, coefficients = len(parameters.means), parameters.shN.shape[1] + 1
+    tiles = -(-width // TILE) * -(-height // TILE)
+    if rows > MAX_GAUSSIANS or tiles > MAX_TILES:
+        raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
+    chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
+    records, slots = take(blocks * LANES * RECORD, np.float32), take(2 * rows, np.uint32)
+    keys, ids = take(chunks * CHUNK, np.uint32), take(chunks * CHUNK, np.uint32)
+    visible, state = take(chunks, np.int64), np.zeros(STATE, np.int64)
+    room = int(rows * _slots_per_gaussian)
+    while True:
+        slot_words = take(room + get_threads() * PAGE, np.uint32)
+        state[:] = 0
+        launch(
+            *(project_gaussians, camera, *(array.reshape(-1) for array in parameters), rows, sh_degree, coefficients),
+            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), slot_words, slots),
+            *(keys, ids, visible, state),
+        )
+        if state[NOT_FINITE]:
+            raise NotFiniteError
+        needed = int(state[SLOTS])
+        if needed > MAX_SLOTS:
+            raise ValueError(f"{rows} Gaussians touch {needed} tiles of a picture of {width}x{height}: too many")
+        if needed <= len(slot_words):
+            break
+        room = needed + needed // 8
+    _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
+    entries, starts = bin_gaussians(rows, tiles, keys, ids, visible, slots, slot_words)
+    return View(camera, width, height, sh_degree, means2d, radii, records, slots, needed, entries, starts)
+
+
+def blend_view(view: View, background: Floats, pictures: Pictures) -> Floats:
+    """Blend a view over a background [3] and write the pictures.
+
+    Returns:
+        the transmittance [H * W] that is left for the background, which the backward pass needs.
+    """
+    transmittance = take(view.width * view.height, np.float32)
+    assert pictures.alpha is not None
+    outputs = (pictures.rgb.reshape(-1), pictures.alpha.reshape(-1), transmittance)
+    common = (view.width, view.height, view.records, view.entries, view.starts, background, *outputs)
+    if pictures.depth is None:
+        launch(blend, *common)
+    else:
+        launch(blend_with_depth, *common, pictures.depth.reshape(-1))
+    return transmittance
+
+
+def gradient_size(rows: int) -> int:
+    """How many floats the gradients of that many records take."""
+    return -(-rows // LANES) * LANES * GRADIENT
+
+
+def blend_view_backward(
+    view: View,
+    pictures: Pictures,
+    transmittance: Floats,
+    gradients: Pictures,
+    g_means2d: Floats,
+    blocks: Floats,
+    absolute: Floats | None,
+) -> None:
+    """Gradients of what the projection made.
+
+    Args:
+        pictures, transmittance: of `blend_view`; alpha and depth are read only if the gradient of the depth is there.
+        gradients: of the pictures.
+        g_means2d: [N,2] the gradients of the centres are written.
+        blocks: [gradient_size(N)] the gradients of the rest are written, see `gather`.
+        absolute: [N,2] where sums over pixels of absolute gradients of the centres are added, if wanted.
+    """
+    rows = len(view.means2d)
+    sums = take(view.slot_count * SLOT, np.float32)
+    g_rgb, g_alpha, g_depth = (None if g is None else g.reshape(-1) for g in gradients)
+    with_alpha = g_alpha is not None
+    given = (view.width, view.height, view.records, view.entries, view.starts, pictures.rgb.reshape(-1), transmittance)
+    common = (*given, g_rgb, int(with_alpha), g_alpha if with_alpha else transmittance, sums)
+    if g_depth is not None:
+        assert pictures.alpha is not None
+        assert pictures.depth is not None
+        launch(blend_backward_full, *common, pictures.alpha.reshape(-1), pictures.depth.reshape(-1), g_depth)
+    elif absolute is not None:
+        launch(blend_backward_absolute, *common)
+    else:
+        launch(blend_backward, *common)
+    flat = g_means2d.reshape(-1)
+    flags = (int(g_depth is not None), int(absolute is not None))
+    added = flat if absolute is None else absolute.reshape(-1)
+    launch(gather, rows, view.records, view.slots, sums, *flags, blocks, flat, added)
+
+
+def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> Parameters:
+    """Gradients of the parameters from what `blend_view_backward` gave."""
+    gradients = Parameters(*(take(array.size, np.float32).reshape(array.shape) for array in parameters))
+    inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
+    launch(
+        *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.slots, blocks, g_means2d.reshape(-1)),
+        *(array.reshape(-1) for array in gradients),
+    )
+    return gradients
