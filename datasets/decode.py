@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,13 @@ def read_header(path: Path) -> ImageHeader:
             height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
             orientation = 1
         else:
-            from PIL import Image
+            from PIL import Image, TiffImagePlugin
 
             with Image.open(path) as image:
                 width, height = image.size
+                # Pillow turns TIFFs itself, and gives the size that they have then.
+                if isinstance(image, TiffImagePlugin.TiffImageFile):
+                    width, height = image.tag_v2[256], image.tag_v2[257]
                 if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
                     image.info["exif"] = _png_exif(path)  # Pillow would decode the whole image to look for it
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -131,6 +135,7 @@ def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:
 
 
 def _read(path: Path) -> NDArray:
+    """The pixels as they are stored."""
     import imageio.v3 as iio
     from PIL import Image
 
@@ -139,13 +144,17 @@ def _read(path: Path) -> NDArray:
         # Pillow opens 16-bit colour, but keeps the upper eight bits only; its tiles still say what is stored.
         deep = mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
         transparent = "transparency" in image.info
-        if deep and image.format == "PNG":
+        turned_by_pillow = image.getexif().get(_EXIF_ORIENTATION, 1) if image.format == "TIFF" else 1
+        is_png = image.format == "PNG"
+        if deep and is_png:
             image.verify()  # FFmpeg does not check
     if deep:
         pixel_format = "rgb48le" if mode == "RGB" else "rgba64le"
-        return iio.imread(path, plugin="pyav", format=pixel_format, index=0)
+        source = _bare_png(path) if is_png else path
+        return iio.imread(source, plugin="pyav", format=pixel_format, index=0)
     wanted = "RGBA" if mode == "P" and transparent else _COLOUR_MODES.get(mode)
-    return iio.imread(path, plugin="pillow", index=0, mode=wanted)
+    pixels = iio.imread(path, plugin="pillow", index=0, mode=wanted)
+    return turned(pixels, {6: 8, 8: 6}.get(turned_by_pillow, turned_by_pillow))
 
 
 def _png_exif(path: Path) -> bytes:
@@ -156,8 +165,21 @@ def _png_exif(path: Path) -> bytes:
             length, name = struct.unpack(">I4s", head)
             if name == b"eXIf":
                 return file.read(length)
-            file.seek(length + 4, 1)
+            file.seek(length + 4, os.SEEK_CUR)
     return b""
+
+
+def _bare_png(path: Path) -> bytes:
+    """A PNG with its pixels only: FFmpeg gives up on EXIF blocks that are not quite right."""
+    data = path.read_bytes()
+    position, kept = 8, [data[:8]]
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        end = position + length + 12
+        if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(data[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def _one_line(error: Exception) -> str:

@@ -91,7 +91,9 @@ def edit_transforms(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     file.write_text(json.dumps(meta))
 
 
-def write_png(path: Path, pixels: NDArray, *, palette: bytes = b"", transparency: bytes = b"") -> None:
+def write_png(
+    path: Path, pixels: NDArray, *, palette: bytes = b"", transparency: bytes = b"", exif: bytes = b""
+) -> None:
     """A PNG of exactly this many channels and bits (16-bit colour is beyond Pillow), or one with a palette."""
     height, width, channels = pixels.shape
     colour_type = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -107,11 +109,12 @@ def write_png(path: Path, pixels: NDArray, *, palette: bytes = b"", transparency
         + (chunk(b"PLTE", palette) if palette else b"")
         + (chunk(b"tRNS", transparency) if transparency else b"")
         + chunk(b"IDAT", zlib.compress(rows))
+        + (chunk(b"eXIf", exif) if exif else b"")
         + chunk(b"IEND", b"")
     )
 
 
-def write_tiff(path: Path, pixels: NDArray) -> None:
+def write_tiff(path: Path, pixels: NDArray, *, orientation: int = 1) -> None:
     """An uncompressed TIFF, little endian, in one strip."""
     height, width, channels = pixels.shape
     data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
@@ -123,6 +126,7 @@ def write_tiff(path: Path, pixels: NDArray) -> None:
         (259, 3, 1, 1),
         (262, 3, 1, 1 if channels == 1 else 2),
         (273, 4, 1, 8),
+        (274, 3, 1, orientation),
         (277, 3, 1, channels),
         (278, 4, 1, height),
         (279, 4, 1, len(data)),

@@ -56,6 +56,31 @@ def test_photos_come_upright_and_the_camera_is_of_what_is_shown(tmp_path: Path, 
     )
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".prefixed.png", ".tif"])
+def test_every_format_and_depth_comes_upright(tmp_path: Path, suffix: str, bits: int, orientation: int) -> None:
+    file = tmp_path / f"a{suffix}"
+    stored = captures.noise(30, 24, 3, bits=bits)
+    if suffix == ".tif":
+        captures.write_tiff(file, stored, orientation=orientation)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        # The standard wants the block without its prefix; some programs write it all the same.
+        block = exif.tobytes()
+        captures.write_png(file, stored, exif=block if "prefixed" in suffix else block.removeprefix(b"Exif\0\0"))
+    # Where a stored pixel is shown, from the meaning of the tag: which side its first row and its first column are on.
+    transposed = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    expected = {
+        1: transposed, 2: transposed[:, ::-1], 3: transposed[::-1, ::-1], 4: transposed[::-1],
+        5: transposed, 6: transposed[:, ::-1], 7: transposed[::-1, ::-1], 8: transposed[::-1],
+    }[orientation]  # fmt: skip
+    np.testing.assert_array_equal(decode(file), expected)
+    np.testing.assert_array_equal(decode(file, upright=False), stored)
+    assert image_size(file) == (expected.shape[1], expected.shape[0])
+
+
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 @pytest.mark.parametrize("downscale", [1, 2])
 def test_a_camera_of_the_stored_pixels_turns_with_the_photo(tmp_path: Path, orientation: int, downscale: int) -> None:
