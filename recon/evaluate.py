@@ -27,7 +27,7 @@ from recon import metrics
 from recon.colormap import INFERNO, colourise
 from recon.datasets.scene import View
 from recon.model import Model, RenderOutput
-from recon.render import Colour, background_tensor, render_one, to_uint8
+from recon.render import Colour, device_of, render_one, to_uint8
 from recon.torch_threads import one_torch_thread
 from recon.video import write_png
 
@@ -149,21 +149,26 @@ def evaluate(
 
 @torch.no_grad()
 def _compare_one(model: Model, view: View, number: int, background: Colour, lpips: bool) -> Comparison:
+    # Torch's threads would spin on after the metrics and count as time of the next view's rendering.
+    with one_torch_thread(device_of(model)):
+        return _compared(model, view, number, background, lpips)
+
+
+def _compared(model: Model, view: View, number: int, background: Colour, lpips: bool) -> Comparison:
     out, seconds = _timed_render(model, view, background)
     render = out.rgb[0].float().clamp(0, 1)
-    photo = over_background(view.load().to(render), background_tensor(model, background))
+    photo = over_background(view.load().to(render), render.new_tensor(background))
     mask = None if view.mask is None else view.mask.load().to(render)
     enough = min(render.shape[:2]) >= MIN_SSIM_SIDE
-    with one_torch_thread(render.device):  # threads that spin on would count as time of the next view's rendering
-        scores = ViewScores(
-            name=view.name,
-            width=view.camera.width,
-            height=view.camera.height,
-            psnr=metrics.psnr(render, photo, mask=mask),
-            ssim=metrics.ssim(render, photo, mask=mask) if enough else math.nan,
-            lpips=metrics.lpips(render, photo, mask=mask) if lpips else None,
-            seconds=seconds,
-        )
+    scores = ViewScores(
+        name=view.name,
+        width=view.camera.width,
+        height=view.camera.height,
+        psnr=metrics.psnr(render, photo, mask=mask),
+        ssim=metrics.ssim(render, photo, mask=mask) if enough else math.nan,
+        lpips=metrics.lpips(render, photo, mask=mask) if lpips else None,
+        seconds=seconds,
+    )
     return Comparison(number, render, photo, mask, scores)
 
 

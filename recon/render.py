@@ -17,6 +17,7 @@ from recon.colormap import VIRIDIS, colourise
 from recon.datasets.cameras import Cameras
 from recon.datasets.nerfstudio import load_cameras as load_cameras
 from recon.model import Model, RenderOutput
+from recon.torch_threads import one_torch_thread
 
 Mode = Literal["rgb", "depth", "normals", "alpha"]
 Colour = tuple[float, float, float]
@@ -44,18 +45,24 @@ def frames(
     if mode == "depth" and depth_range is None:
         depth_range = find_depth_range(model, cameras)
     for number in range(len(cameras)):
-        camera = cameras[number]
+        yield _frame(model, cameras[number], mode, background, depth_range)
+
+
+@torch.no_grad()
+def _frame(
+    model: Model, camera: Cameras, mode: Mode, background: Colour, depth_range: tuple[float, float] | None
+) -> NDArray[np.uint8]:
+    with one_torch_thread(device_of(model)):
         out = render_one(model, camera, background=background, depth=mode in ("depth", "normals"))
+        alpha = out.alpha[0, ..., 0]
         if mode == "rgb":
-            picture = out.rgb[0]
-        elif mode == "alpha":
-            picture = out.alpha[0].expand(-1, -1, 3)
-        elif mode == "normals":
-            picture = draw_normals(_depth(out), out.alpha[0, ..., 0], camera)
-        else:
-            assert depth_range is not None
-            picture = draw_depth(_depth(out), out.alpha[0, ..., 0], depth_range, background)
-        yield to_uint8(picture)
+            return to_uint8(out.rgb[0])
+        if mode == "alpha":
+            return to_uint8(alpha[..., None].expand(-1, -1, 3))
+        if mode == "normals":
+            return to_uint8(draw_normals(_depth(out), alpha, camera))
+        assert depth_range is not None
+        return to_uint8(draw_depth(_depth(out), alpha, depth_range, background))
 
 
 @torch.no_grad()
@@ -63,13 +70,13 @@ def render_one(
     model: Model, camera: Cameras, *, background: Colour = (0.0, 0.0, 0.0), depth: bool = False
 ) -> RenderOutput:
     """One finished picture, without gradients."""
-    return model.render(camera, background=background_tensor(model, background), depth=depth)
+    colour = torch.tensor(background, dtype=torch.float32, device=device_of(model))
+    return model.render(camera, background=colour, depth=depth)
 
 
-def background_tensor(model: Model, background: Colour) -> Tensor:
-    """[3] float32 on the model's device."""
-    device = next((value.device for value in model.state_dict().values()), None)
-    return torch.tensor(background, dtype=torch.float32, device=device)
+def device_of(model: Model) -> torch.device:
+    """Where the model's parameters are."""
+    return next((value.device for value in model.state_dict().values()), torch.device("cpu"))
 
 
 def to_uint8(picture: Tensor) -> NDArray[np.uint8]:
@@ -119,7 +126,7 @@ def draw_depth(depth: Tensor, alpha: Tensor, depth_range: tuple[float, float], b
     if not 0 < near <= far:
         raise ValueError(f"depth range {near}..{far}: not 0 < near <= far")
     span = max(1 / near - 1 / far, 1e-6 / near)  # a wall seen straight on has one depth
-    nearness = (1 / depth.double().clamp_min(1e-6 * near) - 1 / far) / span
+    nearness = (1 / depth.clamp_min(1e-6 * near) - 1 / far) / span
     colours = torch.from_numpy(colourise(nearness.cpu().numpy(), VIRIDIS)).to(alpha)
     return colours * alpha[..., None] + alpha.new_tensor(background) * (1 - alpha[..., None])
 
@@ -139,7 +146,7 @@ def draw_normals(depth: Tensor, alpha: Tensor, camera: Cameras) -> Tensor:
 
 
 def normals_from_depth(depth: Tensor, camera: Cameras) -> Tensor:
-    """Unit normals [H,W,3] in the world, float64, towards the camera, of the surface that `depth` [H,W] describes.
+    """Unit normals [H,W,3] in the world, towards the camera, of the surface that `depth` [H,W] describes.
 
     Each is the cross product of the differences between the back-projected neighbours of its pixel: central ones, so
     that noise is averaged, or one-sided ones where the surface breaks off at one side (the difference there is much
@@ -147,8 +154,7 @@ def normals_from_depth(depth: Tensor, camera: Cameras) -> Tensor:
     """
     height, width = depth.shape
     if height < 2 or width < 2:
-        return depth.new_zeros(height, width, 3, dtype=torch.float64)
-    depth = depth.double()
+        return depth.new_zeros(height, width, 3)
     points = _back_projected(depth, camera)
     spacing = depth / camera.Ks[0, [0, 1], [0, 1]].mean().to(depth)  # of the pixels on a surface seen straight on
     across, down = (torch.nn.functional.normalize(_slope(points, spacing, dim), dim=-1) for dim in (1, 0))

@@ -255,6 +255,26 @@ def test_frames_come_one_at_a_time(mode: Mode) -> None:
     assert next(path, None) is None
 
 
+def test_torch_s_threads_rest_while_a_frame_is_made_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spinning, they made a frame of normals twenty times slower on a busy machine."""
+    during = []
+    original = BallOnFloor.render
+
+    def watched(self: BallOnFloor, cameras: Cameras, **options: Any) -> RenderOutput:
+        during.append(torch.get_num_threads())
+        return original(self, cameras, **options)
+
+    monkeypatch.setattr(BallOnFloor, "render", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for _ in frames(BallOnFloor(), ring(2), mode="normals"):
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert during == [1, 1]
+
+
 def test_rgb_frames_are_the_clamped_and_rounded_picture_over_the_background() -> None:
     model, cameras = BallOnFloor(floor=False), ring(1)
     (picture,) = frames(model, cameras, background=(0.2, 0.4, 0.999))
