@@ -48,10 +48,8 @@ def _ring(count=14):
 
 
 def _row(count=9):
-    eyes = torch.stack(
-        [torch.linspace(-0.5, 0.5, count), -4 + 0.1 * torch.arange(count) % 3, torch.full((count,), 3.0)]
-    )
-    eyes = eyes.T.double()
+    index = torch.arange(count).double()
+    eyes = torch.stack([index / (count - 1) - 0.5, 0.1 * (index % 3) - 4, torch.full_like(index, 3.0)], dim=-1)
     return _cameras(eyes, eyes + torch.tensor([0.0, 4.0, -3.0]).double())
 
 
@@ -67,12 +65,10 @@ def test_points_lie_near_the_surface_in_its_colours(cameras):
     assert torch.isfinite(points.xyz).all()
 
 
-def test_every_training_camera_has_its_share_and_test_views_none():
+def test_rays_start_from_pixels_of_training_views_only():
     scene = _plane(_ring())
-    points = frustum_points(scene, 1200)
     behind_test = replace(scene, train=(1,), test=tuple(i for i in range(14) if i != 1))
     one = frustum_points(behind_test, 100)
-    assert len(points) == 1200
     pixels, depth = scene.views[1].camera.project(one.xyz)
     assert float(depth.min()) > 0
     on_centres = (pixels[0] - 0.5).round()
