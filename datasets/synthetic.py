@@ -167,11 +167,12 @@ def _cameras(count: int, width: int, height: int, rng: np.random.Generator) -> C
     return Cameras.from_c2w(torch.from_numpy(c2w), Ks, width, height)
 
 
-def _rays(camera: Cameras, pixels: Array) -> tuple[Array, Array]:
-    """The camera's centre [3] and directions [N,3] through pixels [N,2], one unit deep along its axis; float64."""
+def _rays(camera: Cameras, x: Array, y: Array) -> tuple[Array, Array]:
+    """The camera's centre [3] and directions [...,3] through image positions x and y (which are broadcast), one unit
+    deep along its axis; float64."""
     c2w = camera.c2w[0].double().numpy()
-    homogeneous = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
-    return c2w[:3, 3], homogeneous @ (c2w[:3, :3] @ np.linalg.inv(camera.Ks[0].double().numpy())).T
+    per_x, per_y, rest = (c2w[:3, :3] @ np.linalg.inv(camera.Ks[0].double().numpy())).T
+    return c2w[:3, 3], x[..., None] * per_x + (y[..., None] * per_y + rest)
 
 
 def _picture(stage: Stage, camera: Cameras, supersample: int) -> Array:
@@ -183,11 +184,11 @@ def _picture(stage: Stage, camera: Cameras, supersample: int) -> Array:
     for top in range(0, height, band):
         bottom = min(top + band, height)
         rows = (np.arange(top * supersample, bottom * supersample) + 0.5) / supersample
-        pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-        centre, directions = _rays(camera, pixels)
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        centre, directions = _rays(camera, columns, rows[:, None])
+        directions = directions.reshape(-1, 3).astype(np.float32)
+        directions /= np.sqrt(np.einsum("nc,nc->n", directions, directions))[:, None]
         origins = np.tile(centre.astype(np.float32), (len(directions), 1))
-        colour = shading.tone_map(shading.look(stage, origins, directions.astype(np.float32)))
+        colour = shading.tone_map(shading.look(stage, origins, directions))
         means = colour.reshape(bottom - top, supersample, width, supersample, 3).mean(axis=(1, 3))
         picture[top:bottom] = np.rint(255 * means)
     return picture
@@ -196,8 +197,8 @@ def _picture(stage: Stage, camera: Cameras, supersample: int) -> Array:
 def _pixel_hits(stage: Stage, camera: Cameras) -> tuple[Array, Array]:
     """Depth [H,W,1] (0 where nothing is) and normals [H,W,3], float64, at the pixels' centres."""
     width, height = camera.width, camera.height
-    pixels = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1).reshape(-1, 2)
-    depth, normals = _pierce(stage, *_rays(camera, pixels))
+    centre, directions = _rays(camera, np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5)
+    depth, normals = _pierce(stage, centre, directions.reshape(-1, 3))
     return depth.reshape(height, width, 1), normals.reshape(height, width, 3)
 
 
@@ -227,7 +228,7 @@ def _surface_points(
         total = camera.width * camera.height
         picked = rng.choice(total, min(len(share), total), replace=False)
         x, y = picked % camera.width, picked // camera.width
-        centre, directions = _rays(camera, np.stack([x, y], axis=-1) + 0.5)
+        centre, directions = _rays(camera, x + 0.5, y + 0.5)
         depth, _ = _pierce(stage, centre, directions)
         seen = depth > 0
         xyz.append((centre + depth[:, None] * directions)[seen])
