@@ -59,7 +59,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainState:
     header, tensors = _read(path)
     try:
         return _restore(header, tensors, path, torch.device(device))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: not a usable checkpoint ({error})") from error
 
 
@@ -76,8 +76,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{path}: not a readable checkpoint ({error})") from error
     if text is None:
         raise InputError(f"{path}: a safetensors file, but not one of our checkpoints")
-    header: dict[str, Any] = json.loads(text)
-    if header.get("format") != FORMAT:
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: its description is damaged ({error})") from error
+    if not isinstance(header, dict) or "format" not in header:
+        raise InputError(f"{path}: its description is damaged (no format)")
+    if header["format"] != FORMAT:
         raise InputError(f"{path}: checkpoint format {header.get('format')}, this version reads {FORMAT}")
     return header, tensors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -155,9 +156,9 @@ def _camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, fra
     if path == "held-out":
         if not scene.test:
             raise InputError("--path held-out: no photo of this run was held out")
-        return Cameras.cat([view.camera for view in scene.test_views])
-    cameras = [view.camera for view in scene.train_views]
-    return paths.orbit(cameras, frames) if path == "orbit" else paths.interpolate(cameras, frames)
+        first = scene.test_views[0].camera  # a video has one size
+        return Cameras.cat([view.camera.resized(first.width, first.height) for view in scene.test_views])
+    return paths.orbit(scene, frames) if path == "orbit" else paths.interpolate(scene, frames)
 
 
 def _resized(cameras: Cameras, width: int | None, height: int | None) -> Cameras:
@@ -223,7 +224,7 @@ def demo(output: Path = Path("demo"), preset: Preset = "fast", views: int = 60, 
     )
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "render": render,

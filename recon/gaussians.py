@@ -94,7 +94,7 @@ class Gaussians:
         seed: int = 0,
         **options: Any,
     ) -> Self:
-        """One Gaussian for each point, as large as the mean distance to its three nearest neighbours times `scale`."""
+        """One Gaussian for each point; its size is `scale` times its distance to its three nearest neighbours (RMS)."""
         count = len(points)
         if count == 0:
             raise ValueError("no points to start from")
@@ -149,8 +149,13 @@ class Gaussians:
             raise ValueError("Gaussians render whole images, not single pixels")
         rasterize = self.rasterizer or rasterizer_for(self.device)
         return rasterize(
-            **self.parameters(),
-            cameras=cameras.to(self.device, torch.float32),
+            self.means,
+            self.quats,
+            self.log_scales,
+            self.logit_opacities,
+            self.sh0,
+            self.shN,
+            cameras.to(self.device, torch.float32),
             sh_degree=min(self.sh_degree, int(train_frac / SH_WARMUP)),
             background=background,
             depth=depth,
@@ -209,8 +214,7 @@ class Gaussians:
         rotation = transform[:3, :3] / scale
         if torch.linalg.det(rotation) < 0:
             raise ValueError("a mirrored world cannot be written as rotated Gaussians")
-        coefficients = torch.cat([self.sh0, self.shN], dim=1).double()
-        turned = sh.rotate(coefficients, rotation).to(self.sh0)
+        turned = sh.rotate(torch.cat([self.sh0, self.shN], dim=1), rotation)
         turn = quat_from_rotation(rotation).to(self.quats)
         return type(self)(
             (self.means.double() @ transform[:3, :3].T.to(self.device) + transform[:3, 3].to(self.device)).to(
@@ -222,6 +226,8 @@ class Gaussians:
             turned[:, :1],
             turned[:, 1:],
             rasterizer=self.rasterizer,
+            opacity_reg=self.opacity_reg,
+            scale_reg=self.scale_reg,
         )
 
     @torch.no_grad()

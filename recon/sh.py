@@ -92,4 +92,4 @@ def rotation_matrix(rotation: Tensor, degree: int) -> Tensor:
 def rotate(coefficients: Tensor, rotation: Tensor) -> Tensor:
     """Coefficients [N,K,3] of the same appearance after the world is turned by `rotation` [3,3]."""
     matrix = rotation_matrix(rotation, degree_of(coefficients.shape[1])).to(coefficients)
-    return torch.einsum("jk,nkc->njc", matrix, coefficients)
+    return matrix @ coefficients

@@ -30,9 +30,9 @@ def run_cli(monkeypatch, *words: object) -> None:
     cli.main()
 
 
-def start_cli(*words: object, **options: object) -> subprocess.Popen:
+def start_cli(*words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "recon", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +105,13 @@ def test_info_says_what_is_there(monkeypatch, capsys):
 
 
 def wait_for(run_root: Path, process: subprocess.Popen) -> runs.Run:
-    """The run that `process` started, once it has a checkpoint."""
+    """The run that `process` started, once it has a checkpoint and a logged step."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         found = list(run_root.glob("**/checkpoints/step_*.safetensors"))
-        if found:
-            return runs.find(found[0])
+        run = runs.find(found[0]) if found else None
+        if run is not None and runs.read_lines(run.metrics_file):
+            return run
         time.sleep(0.02)
     raise AssertionError(f"no checkpoint came: {process.communicate()}")
 

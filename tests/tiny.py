@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from recon.gaussians import Gaussians
 from recon.raster import reference
 
 
-def gaussians(count: int, *, seed: int = 0, degree: int = 3, **options: object) -> Gaussians:
+def gaussians(count: int, *, seed: int = 0, degree: int = 3, **options: Any) -> Gaussians:
     """A random cloud in the unit ball."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -53,11 +53,11 @@ def rasterizer_for(device: torch.device | str) -> Rasterizer:
     """The fast rasteriser of a device: Numba on a CPU, gsplat on an NVIDIA GPU."""
     kind = torch.device(device).type
     if kind == "cuda":
-        from recon.raster import gsplat_cuda
+        from recon.raster.gsplat_cuda import rasterize as on_gpu
 
-        return gsplat_cuda.rasterize
+        return on_gpu
     if kind == "cpu":
-        from recon.raster import cpu
+        from recon.raster.cpu import rasterize as on_cpu
 
-        return cpu.rasterize
+        return on_cpu
     raise ValueError(f"no rasteriser for device {device}")

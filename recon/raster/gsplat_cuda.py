@@ -78,4 +78,8 @@ def rasterize(
 
 def _copy_absgrad(means2d: Any, absolute: Tensor) -> None:
     """gsplat leaves the absolute gradients as an attribute of `means2d`, just before its gradient is known."""
-    means2d.register_hook(lambda _: absolute.copy_(means2d.absgrad) and None)
+
+    def copy(_: Tensor) -> None:  # what a hook returns would replace the gradient
+        absolute.copy_(means2d.absgrad)
+
+    means2d.register_hook(copy)
