@@ -74,8 +74,9 @@ def test_flipped_bytes_never_crash(capture: Path, name: str) -> None:
     assert not any("\n" in text for text in said)
 
 
-def test_more_bytes_than_announced_are_refused(capture: Path) -> None:
-    file = capture / "sparse" / "0" / "images.bin"
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
+def test_more_bytes_than_announced_are_refused(capture: Path, name: str) -> None:
+    file = capture / "sparse" / "0" / name
     file.write_bytes(file.read_bytes() + b"12345678")
     assert refused(capture) == f"{file}: damaged: 8 bytes follow what its counts announce"
 
