@@ -62,7 +62,7 @@ def read_header(path: Path) -> ImageHeader:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image") from None
     except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
-        raise InputError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
+        raise InputError(f"{path}: cannot be read as an image ({_one_line(error, path)})") from error
     if width < 1 or height < 1:
         raise InputError(f"{path}: image size {width}x{height} is not positive")
     if orientation not in range(1, 9):
@@ -86,7 +86,7 @@ def decode(path: Path, *, upright: bool = True) -> NDArray:
     try:
         pixels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read(path)
     except Exception as error:  # see read_header
-        raise InputError(f"{path}: cannot be decoded ({_one_line(error)})") from error
+        raise InputError(f"{path}: cannot be decoded ({_one_line(error, path)})") from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
@@ -182,5 +182,7 @@ def _bare_png(path: Path) -> bytes:
     return b"".join(kept)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: Exception, path: Path) -> str:
+    """What a reader says, without the path that it may name again."""
+    said = str(error).replace(f" {str(path)!r}", "")
+    return " ".join(said.split()) or type(error).__name__

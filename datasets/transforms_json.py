@@ -165,7 +165,8 @@ def matrix(value: Any, where: str) -> Tensor:
     if rows.shape not in ((3, 4), (4, 4)):
         raise InputError(f"{where} is not a matrix of 4x4 numbers")
     if not torch.isfinite(rows).all():
-        raise InputError(f"{where} has values that are not finite: {value}")
+        listed = "; ".join(" ".join(f"{element:g}" for element in row) for row in rows.tolist())
+        raise InputError(f"{where} has values that are not finite: [{listed}]")
     result = torch.eye(4, dtype=torch.float64)
     result[: len(rows)] = rows
     if abs(float(torch.linalg.det(result))) < 1e-30:

@@ -143,7 +143,7 @@ def test_images_without_pixels_or_files_are_refused(tmp_path: Path) -> None:
     np.save(no_pixels, np.zeros((0, 5)))
     for file, reason in [
         (missing, "there is no such image"),
-        (empty, "cannot be read as an image"),
+        (empty, r"cannot be read as an image \(cannot identify image file\)"),
         (folder, "cannot be read as an image"),
         (no_pixels, "image size 5x0 is not positive"),
     ]:

@@ -67,7 +67,7 @@ def _pose(row: int, column: int, value: float) -> Callable[[dict[str, Any]], obj
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_pose(0, 3, math.nan), "transform_matrix has values that are not finite"),
+        (_pose(0, 3, math.nan), "transform_matrix has values that are not finite: [-0.164399 -0.128622 0.977972 nan; "),
         (_pose(1, 1, math.inf), "transform_matrix has values that are not finite"),
         (_pose(0, 0, 5.0), "pose is not a rotation and a translation"),
         (_set("transform_matrix", None), "transform_matrix is not a matrix of 4x4 numbers"),
