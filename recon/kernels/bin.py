@@ -38,37 +38,12 @@ def to_positions(counts: Any, places: Any, shares: Any) -> Any:
     return total
 
 
-@kernel("i8, u4[::1], u4[::1], i8[::1], u4[::1], u4[::1], i8[::1]")
-def collect_visible(
-    chunks: int,
-    chunk_keys: Any,
-    chunk_ids: Any,
-    visible: Any,
-    keys: Any,
-    ids: Any,
-    found: Any,
-    counter: Any,
-    thread: int,
-) -> None:
-    """Join the lists of the chunks. found: how many, the lowest and the highest key."""
-    count, lowest, highest = 0, 0xFFFFFFFF, 0
-    for chunk in range(chunks):
-        for i in range(chunk * CHUNK, chunk * CHUNK + get(visible, chunk)):
-            key = get(chunk_keys, i)
-            put(keys, count, key)
-            put(ids, count, get(chunk_ids, i))
-            count += 1
-            lowest, highest = min(lowest, key), max(highest, key)
-    put(found, 0, count)
-    put(found, 1, lowest)
-    put(found, 2, highest)
-
-
-@kernel("i8, i8, i8, u4[::1], u4[::1], u4[::1], u4[::1], i8, i8, i8, u4[::1]")
+@kernel("i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8, i8, i8, u4[::1]")
 def sort_by_digit(
     step: int,
     shares: int,
     items: int,
+    visible: Any,
     keys: Any,
     ids: Any,
     sorted_keys: Any,
@@ -80,30 +55,38 @@ def sort_by_digit(
     counter: Any,
     thread: int,
 ) -> None:
-    """One step of one pass of the radix sort: the digit is `bits` bits of key - lowest from bit `shift`."""
+    """One step of one pass of the radix sort.
+
+    The digit is `bits` bits of key - lowest, from bit `shift` on. In the first pass items are chunks, and `visible` says
+    how many keys they hold; later they are keys, and `visible` is empty.
+    """
     places = 1 << bits
     while True:
         share = atomic_add(counter, 0, 1)
         if share >= shares:
             break
+        if step == POSITIONS:
+            to_positions(counts, places, shares)
+            break
         own, start, end = share * places, items * share // shares, items * (share + 1) // shares
         if step == COUNT:
             for i in range(places):
                 put(counts, own + i, 0)
-            for i in range(start, end):
-                place = own + (((get(keys, i) - lowest) >> shift) & (places - 1))
-                put(counts, place, get(counts, place) + 1)
-        elif step == POSITIONS:
-            to_positions(counts, places, shares)
-            break
-        else:
-            for i in range(start, end):
+        parts = end - start if len(visible) else 1
+        for part in range(parts):
+            if len(visible):
+                first = (start + part) * CHUNK
+                last = first + get(visible, 3 * (start + part))
+            else:
+                first, last = start, end
+            for i in range(first, last):
                 key = get(keys, i)
                 place = own + (((key - lowest) >> shift) & (places - 1))
                 target = get(counts, place)
                 put(counts, place, target + 1)
-                put(sorted_keys, target, key)
-                put(sorted_ids, target, get(ids, i))
+                if step == MOVE:
+                    put(sorted_keys, target, key)
+                    put(sorted_ids, target, get(ids, i))
 
 
 @kernel("i8, i8, i8, i8, u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]")
@@ -154,43 +137,39 @@ def fill_tiles(
 
 
 def bin_gaussians(
-    rows: int,
     tiles: int,
-    chunk_keys: NDArray[np.uint32],
-    chunk_ids: NDArray[np.uint32],
+    keys: NDArray[np.uint32],
+    ids: NDArray[np.uint32],
     visible: NDArray[np.int64],
     slots: NDArray[np.uint32],
     slot_words: NDArray[np.uint32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists of entries of all tiles from what `project_gaussians` found.
+    """Lists of the entries of all tiles, from what `project_gaussians` found (keys and ids are used up).
 
     Returns:
         entries [E] and starts [tiles + 1]: those of tile t are entries[starts[t] : starts[t + 1]], front to back.
     """
-    keys, ids = take(rows, np.uint32), take(rows, np.uint32)
-    found = np.zeros(3, np.int64)
-    chunks = -(-rows // CHUNK)
-    launch(collect_visible, chunks, chunk_keys, chunk_ids, visible, keys, ids, found, threads=1)
-    count, lowest, highest = (int(value) for value in found)
+    count = int(visible[:, 0].sum())
+    lowest, highest = int(visible[:, 1].min(initial=0xFFFFFFFF)), int(visible[:, 2].max(initial=0))
+    width = max(1, (highest - lowest).bit_length()) if count else 1
+    passes = -(-width // DIGIT_BITS)
+    bits = -(-width // passes)
     shares = max(1, min(get_threads(), MAX_SHARES, count // SHARE))
 
-    width = max(0, highest - lowest).bit_length()
-    passes = -(-width // DIGIT_BITS)
-    bits = -(-width // max(1, passes))
     counts = take(shares << bits, np.uint32)
-    spare_keys, spare_ids = chunk_keys, chunk_ids  # done with
+    items, chunks = len(visible), visible.reshape(-1)
+    sorted_keys, sorted_ids = take(len(keys), np.uint32), take(len(keys), np.uint32)
     for number in range(passes):
         for step in (COUNT, POSITIONS, MOVE):
             launch(
-                *(sort_by_digit, step, shares, count, keys, ids, spare_keys, spare_ids),
+                *(sort_by_digit, step, shares, items, chunks, keys, ids, sorted_keys, sorted_ids),
                 *(lowest, number * bits, bits, counts),
                 threads=1 if step == POSITIONS else shares,
             )
-        keys, ids, spare_keys, spare_ids = spare_keys, spare_ids, keys, ids
+        keys, ids, sorted_keys, sorted_ids = sorted_keys, sorted_ids, keys, ids
+        items, chunks = count, chunks[:0]
 
-    counts = take(shares * tiles, np.uint32)
-    starts = take(tiles + 1, np.int64)
-    entries = take(0, np.int64)
+    counts, starts, entries = take(shares * tiles, np.uint32), take(tiles + 1, np.int64), take(0, np.int64)
     for step in (COUNT, POSITIONS, MOVE):
         launch(
             *(fill_tiles, step, shares, count, tiles, ids, slots, slot_words, counts, entries, starts),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recon.kernels.lanes import any_set, atomic_add, prefetch, scalar_max, store_first
+from recon.kernels.lanes import any_set, atomic_add, lowest_bit, prefetch, scalar_max, store_first
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
@@ -50,6 +50,7 @@ f32 = np.float32
 VECTORS = TILE // LANES  # vectors in a row of a tile
 PLANE = TILE * TILE
 TILES_AT_ONCE = 4
+LOOK_EVERY = 16  # entries between looks for rows that are finished
 AHEAD = 4  # entries between the prefetch of a record and its use
 
 # Planes of the state of a tile, TILE x TILE floats each
@@ -70,29 +71,32 @@ def entry_slot(entry: Any) -> Any:
 
 @inline
 def entry_rows(entry: Any) -> Any:
-    """The first row of the tile that the Gaussian touches, and the one after the last."""
-    return entry & (TILE - 1), (entry >> 4 & (TILE - 1)) + 1
+    """A bit for every row of the tile that the Gaussian touches."""
+    first, last = entry & (TILE - 1), entry >> 4 & (TILE - 1)
+    return (2 << last) - (1 << first)
 
 
 @inline
-def start_tile(left: Any, top: Any, width: Any, height: Any, state: Any) -> Any:
+def start_tile(left: Any, top: Any, width: Any, height: Any, state: Any) -> None:
     """Set the transmittance of a tile to 1, outside the image to -1.
 
     A negative transmittance means that the pixel is finished; the value stays for the end.
-
-    Returns:
-        a bit for every vector of the tile that has unfinished pixels: bit v * TILE + row.
     """
-    live = 0
     for v in range(VECTORS):
         inside = lane_index() < f32(width - left - v * LANES)
         for row in range(TILE):
-            if row < height - top:
-                store(state, T + row * TILE + v * LANES, select(inside, 1.0, -1.0))
-                live |= 1 << (v * TILE + row)
-            else:
-                store(state, T + row * TILE + v * LANES, -1.0)
-    return live
+            store(state, T + row * TILE + v * LANES, select(inside, f32(1 if row < height - top else -1), -1.0))
+
+
+@inline
+def unfinished(state: Any) -> Any:
+    """A bit for every vector of a tile that has unfinished pixels: bit v * TILE + row."""
+    bits = 0
+    for v in range(VECTORS):
+        for row in range(TILE):
+            if any_set(load(state, T + row * TILE + v * LANES) > 0.0):
+                bits |= 1 << (v * TILE + row)
+    return bits
 
 
 @inline
@@ -109,7 +113,7 @@ def blend_tile(
 ) -> None:  # fmt: skip
     tiles_x = (width + TILE - 1) // TILE
     left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-    live = start_tile(left, top, width, height, state)
+    start_tile(left, top, width, height, state)
     for i in range(0, PLANE, LANES):
         store(state, SUM_RED + i, 0.0)
         store(state, SUM_GREEN + i, 0.0)
@@ -119,26 +123,32 @@ def blend_tile(
             store(state, SUM_WEIGHT + i, 0.0)
 
     at, end = get(starts, tile), get(starts, tile + 1)
-    while at < end and live != 0:
-        entry = get(entries, at)
-        prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
-        record = entry_gaussian(entry) * RECORD
-        first_row, end_row = entry_rows(entry)
-        row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
-        shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
-        red = scalar_max(get(records, record + RED), ZERO)
-        green = scalar_max(get(records, record + GREEN), ZERO)
-        blue = scalar_max(get(records, record + BLUE), ZERO)
-        distance = get(records, record + DEPTH)
-        for v in range(VECTORS):
-            dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-            peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
-            if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                continue
-            sheared = shear * dx
-            for row in range(first_row, end_row):
-                bit = v * TILE + row
-                if live >> bit & 1:
+    while at < end:
+        live = unfinished(state)
+        if live == 0:
+            break
+        pause = min(at + LOOK_EVERY, end)
+        while at < pause:
+            entry = get(entries, at)
+            prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+            record = entry_gaussian(entry) * RECORD
+            touched = entry_rows(entry)
+            row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+            shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+            red = scalar_max(get(records, record + RED), ZERO)
+            green = scalar_max(get(records, record + GREEN), ZERO)
+            blue = scalar_max(get(records, record + BLUE), ZERO)
+            distance = get(records, record + DEPTH)
+            for v in range(VECTORS):
+                dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
+                peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
+                if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
+                    continue
+                sheared = shear * dx
+                rows = touched & (live >> (v * TILE))
+                while rows:
+                    row = lowest_bit(rows)
+                    rows &= rows - 1
                     i = row * TILE + v * LANES
                     u = get(offsets, row) - sheared
                     exponent = peak - u * u
@@ -155,9 +165,7 @@ def blend_tile(
                     if with_depth:
                         store(state, SUM_DEPTH + i, load(state, SUM_DEPTH + i) + weight * distance)
                         store(state, SUM_WEIGHT + i, load(state, SUM_WEIGHT + i) + weight)
-                    if not any_set(drawn):
-                        live &= ~(1 << bit)
-        at += 1
+            at += 1
 
     pixels = width * height
     red, green, blue = get(background, 0), get(background, 1), get(background, 2)

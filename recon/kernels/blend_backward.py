@@ -20,6 +20,7 @@ import numpy as np
 
 from recon.kernels.blend import (
     AHEAD,
+    LOOK_EVERY,
     OFFSETS,
     PLANE,
     TILES_AT_ONCE,
@@ -30,8 +31,9 @@ from recon.kernels.blend import (
     entry_slot,
     row_offsets,
     start_tile,
+    unfinished,
 )
-from recon.kernels.lanes import any_set, atomic_add, load_first, prefetch, scalar_max, store_sums
+from recon.kernels.lanes import any_set, atomic_add, load_first, lowest_bit, prefetch, scalar_max, store_sums
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
@@ -114,7 +116,7 @@ def blend_tile_backward(
 ) -> None:  # fmt: skip
     tiles_x = (width + TILE - 1) // TILE
     left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-    live = start_tile(left, top, width, height, state)
+    start_tile(left, top, width, height, state)
     load_gradients(
         left, top, width, height, rgb, alpha, transmittance, depth,
         g_rgb, g_alpha, g_depth, state, with_alpha, with_depth,
@@ -122,29 +124,35 @@ def blend_tile_backward(
 
     zero = broadcast(0.0)
     at, end = get(starts, tile), get(starts, tile + 1)
-    while at < end and live != 0:
-        entry = get(entries, at)
-        prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
-        record = entry_gaussian(entry) * RECORD
-        first_row, end_row = entry_rows(entry)
-        row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
-        shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
-        red = scalar_max(get(records, record + RED), ZERO)
-        green = scalar_max(get(records, record + GREEN), ZERO)
-        blue = scalar_max(get(records, record + BLUE), ZERO)
-        distance = get(records, record + DEPTH)
-        v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
-        sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
-        for v in range(VECTORS):
-            dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-            peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
-            if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                continue
-            sheared = shear * dx
-            column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
-            for row in range(first_row, end_row):
-                bit = v * TILE + row
-                if live >> bit & 1:
+    while at < end:
+        live = unfinished(state)
+        if live == 0:
+            break
+        pause = min(at + LOOK_EVERY, end)
+        while at < pause:
+            entry = get(entries, at)
+            prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+            record = entry_gaussian(entry) * RECORD
+            touched = entry_rows(entry)
+            row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+            shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+            red = scalar_max(get(records, record + RED), ZERO)
+            green = scalar_max(get(records, record + GREEN), ZERO)
+            blue = scalar_max(get(records, record + BLUE), ZERO)
+            distance = get(records, record + DEPTH)
+            v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
+            sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
+            for v in range(VECTORS):
+                dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
+                peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
+                if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
+                    continue
+                sheared = shear * dx
+                column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
+                rows = touched & (live >> (v * TILE))
+                while rows:
+                    row = lowest_bit(rows)
+                    rows &= rows - 1
                     i = row * TILE + v * LANES
                     u = get(offsets, row) - sheared
                     exponent = peak - u * u
@@ -176,19 +184,19 @@ def blend_tile_backward(
                     if with_absolute:
                         abs_x = abs_x + absolute(gradient * (curve * dx - shear * u))
                         abs_y = abs_y + absolute(gradient_u)
-                    if not any_set(drawn):
-                        live &= ~(1 << bit)
-            column_x = column_v * dx
-            v_sum, v_x, v_xx = v_sum + column_v, v_x + column_x, v_xx + column_x * dx
-            v_u, v_xu, v_uu = v_u + column_u, v_xu + column_u * dx, v_uu + column_uu
-        slot = entry_slot(entry) * SLOT
-        if with_depth or with_absolute:
-            store_sums(
-                slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y)
-            )
-        else:
-            store_sums(slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue))
-        at += 1
+                column_x = column_v * dx
+                v_sum, v_x, v_xx = v_sum + column_v, v_x + column_x, v_xx + column_x * dx
+                v_u, v_xu, v_uu = v_u + column_u, v_xu + column_u * dx, v_uu + column_uu
+            slot = entry_slot(entry) * SLOT
+            if with_depth or with_absolute:
+                store_sums(
+                    slots,
+                    slot,
+                    (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y),
+                )
+            else:
+                store_sums(slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue))
+            at += 1
     while at < end:  # hidden behind finished pixels
         slot = entry_slot(get(entries, at)) * SLOT
         for i in range(0, SLOT, LANES):

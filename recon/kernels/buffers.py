@@ -15,18 +15,17 @@ from numpy.typing import NDArray
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 SMALL = 1 << 12  # bytes below which reuse does not pay
-SPARE = 1 << 28  # bytes of free memory above which the longest unused is returned to the system
+SPARE = 1 << 28  # bytes of free memory that may be kept
 
 _lock = threading.Lock()
-_buffers: list[NDArray[np.uint8]] = []  # the most recently handed out last
+_buffers: dict[int, list[NDArray[np.uint8]]] = {}  # by size class; the most recently used class last
 
 
 def _references(buffers: list[NDArray[np.uint8]], index: int) -> int:
-    buffer = buffers[index]
-    return sys.getrefcount(buffer)
+    return sys.getrefcount(buffers[index])
 
 
-_FREE = _references([np.empty(1, np.uint8)], 0)  # the count of an array that only its list holds, seen in the same way
+_FREE = _references([np.empty(1, np.uint8)], 0)  # of an array that only its list holds, counted in the same way
 
 
 def take(count: int, dtype: Any) -> NDArray[Any]:
@@ -35,31 +34,31 @@ def take(count: int, dtype: Any) -> NDArray[Any]:
     size = count * dtype.itemsize
     if size < SMALL:
         return np.empty(count, dtype)
+    step = 1 << max(12, size.bit_length() - 4)  # classes are 1/8 to 1/16 apart: a scene that grows finds its buffers
+    length = -(-size // step) * step + ALIGNMENT
     with _lock:
-        best = -1
-        for i in range(len(_buffers)):
-            fits = size + ALIGNMENT <= _buffers[i].size <= 2 * size
-            if fits and (best < 0 or _buffers[i].size < _buffers[best].size) and _references(_buffers, i) == _FREE:
-                best = i
-        if best < 0:
-            _release()
-            owner = np.empty(size + size // 8 + ALIGNMENT, np.uint8)  # a little more, for a scene that grows
+        same = _buffers[length] = _buffers.pop(length, [])
+        for i in range(len(same)):
+            if _references(same, i) == _FREE:
+                owner = same[i]
+                break
         else:
-            owner = _buffers.pop(best)
-        _buffers.append(owner)
+            _release()
+            owner = np.empty(length, np.uint8)
+            same.append(owner)
         start = -owner.ctypes.data % ALIGNMENT
         return owner[start : start + size].view(dtype)  # holds a reference to `owner`, as do all views of it
 
 
 def _release() -> None:
-    """Drop free buffers, the longest unused first, until no more than SPARE bytes are free."""
-    free = [i for i in range(len(_buffers)) if _references(_buffers, i) == _FREE]
-    excess = sum(_buffers[i].size for i in free) - SPARE
+    """Return free arrays to the system, the longest unused classes first, until no more than SPARE bytes are free."""
+    free = [(length, i) for length, same in _buffers.items() for i in range(len(same)) if _references(same, i) == _FREE]
+    excess = sum(length for length, _ in free) - SPARE
     dropped = []
-    for i in free:
+    for length, i in free:
         if excess <= 0:
             break
-        excess -= _buffers[i].size
-        dropped.append(i)
-    for i in reversed(dropped):
-        del _buffers[i]
+        excess -= length
+        dropped.append((length, i))
+    for length, i in reversed(dropped):
+        del _buffers[length][i]

@@ -159,12 +159,12 @@ def touched_tiles(
 def project_block(
     camera: Any, means: Any, quats: Any, log_scales: Any, logits: Any, sh0: Any, shN: Any, rows: Any, first: Any,
     degree: Any, stored: Any, records: Any, means2d: Any, radii: Any, slot_words: Any, slots: Any, keys: Any, ids: Any,
-    at: Any, page: Any, page_end: Any, state: Any
+    at: Any, lowest: Any, highest: Any, page: Any, page_end: Any, state: Any
 ) -> Any:  # fmt: skip
     """Project LANES Gaussians; append the visible ones to `ids` and their depths to `keys`, from `at` on.
 
     Returns:
-        the next `at`, and the thread's page.
+        the next `at`, the lowest and the highest depth of the chunk so far, and the thread's page.
     """
     mean, quat = load_triples(means, first, rows), load_quads(quats, first, rows)
     log_scale, logit = load_triples(log_scales, first, rows), load_scalars(logits, first, rows)
@@ -227,13 +227,14 @@ def project_block(
         while bits:
             lane = lowest_bit(bits)
             if get(slots, 2 * (first + lane) + 1) > 0:
+                key = float_bits(get(fields, DEPTH * LANES + lane))
                 put(ids, at, first + lane)
-                put(keys, at, float_bits(get(fields, DEPTH * LANES + lane)))
-                at += 1
+                put(keys, at, key)
+                at, lowest, highest = at + 1, min(lowest, key), max(highest, key)
             bits &= bits - 1
     if any_set(~finite):
         put(state, NOT_FINITE, 1)
-    return at, page, page_end
+    return at, lowest, highest, page, page_end
 
 
 @kernel(
@@ -258,9 +259,9 @@ def project_gaussians(
         radii: [N,2] int32 as float32, written for all.
         slot_words: [S] written from the front: the tile and the rows of a slot, see `ROW_BITS`.
         slots: [N,2] the first slot of each Gaussian and their count; UNSEEN and 0 if it is not visible.
-        keys, ids: [N rounded up to CHUNK] depth as bits, and number, of the visible Gaussians of each chunk, from the
-            beginning of that chunk.
-        visible: [chunks] how many.
+        keys, ids: [N rounded up to CHUNK] depth as bits, and number, of the Gaussians that touch tiles: those of a
+            chunk from the beginning of that chunk.
+        visible: [chunks,3] how many, the lowest and the highest key.
         state: [STATE] zeros; state[SLOTS] becomes how many slots were needed: if more than S, nothing is valid.
             state[NOT_FINITE] becomes 1 if a parameter is not finite or a size overflows.
     """
@@ -270,10 +271,12 @@ def project_gaussians(
         start = chunk * CHUNK
         if start >= rows:
             break
-        at = start
+        at, lowest, highest = start, 0xFFFFFFFF, 0
         for first in range(start, min(start + CHUNK, rows), LANES):
-            at, page, page_end = project_block(
+            at, lowest, highest, page, page_end = project_block(
                 camera, means, quats, log_scales, logits, sh0, shN, rows, first, degree, stored,
-                records, means2d, radii, slot_words, slots, keys, ids, at, page, page_end, state,
+                records, means2d, radii, slot_words, slots, keys, ids, at, lowest, highest, page, page_end, state,
             )  # fmt: skip
-        put(visible, chunk, at - start)
+        put(visible, 3 * chunk, at - start)
+        put(visible, 3 * chunk + 1, lowest)
+        put(visible, 3 * chunk + 2, highest)

@@ -120,7 +120,7 @@ def project_view(
     chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
     records, slots = take(blocks * LANES * RECORD, np.float32), take(2 * rows, np.uint32)
     keys, ids = take(chunks * CHUNK, np.uint32), take(chunks * CHUNK, np.uint32)
-    visible, state = take(chunks, np.int64), np.zeros(STATE, np.int64)
+    visible, state = take(3 * chunks, np.int64), np.zeros(STATE, np.int64)
     room = int(rows * _slots_per_gaussian)
     while True:
         slot_words = take(room + get_threads() * PAGE, np.uint32)
@@ -139,7 +139,7 @@ def project_view(
             break
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    entries, starts = bin_gaussians(rows, tiles, keys, ids, visible, slots, slot_words)
+    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words)
     return View(camera, width, height, sh_degree, means2d, radii, records, slots, needed, entries, starts)
 
 
