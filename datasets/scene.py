@@ -102,6 +102,10 @@ class Scene:
 
     @property
     def extent(self) -> float:
-        """1.1 times the largest distance of a training camera from their centre: 3DGS's unit for step sizes."""
+        """1.1 times the largest distance of a training camera from their centre: 3DGS's unit for step sizes.
+
+        1 where all cameras stand in one place, which has no size.
+        """
         positions = torch.cat([view.camera.positions for view in self.train_views])
-        return 1.1 * float((positions - positions.mean(dim=0)).norm(dim=-1).max())
+        spread = float((positions - positions.mean(dim=0)).norm(dim=-1).max())
+        return 1.1 * spread if spread > 1e-9 * float(positions.abs().max()) else 1.0
