@@ -57,7 +57,7 @@ def normalize(scene: Scene) -> Scene:
     radius = _points_radius(scene.points, centre) if in_one_place else _cameras_radius(positions, centre)
     scale = 1 / radius if radius > 0 else 1.0
 
-    # world_from_new: x = R^T x' / s + c
+    # An old point is R^T x / s + c for a new point x.
     old_from_new = torch.eye(4, dtype=torch.float64)
     old_from_new[:3, :3], old_from_new[:3, 3] = rotation.T / scale, centre
     points = scene.points
@@ -100,21 +100,23 @@ def look_at_point(cameras: Cameras) -> Tensor | None:
     """The point [3] that the cameras look at, or None where they have none in common.
 
     It is nearest to the viewing axes in the sum of distances. There is none when the axes are almost parallel (a
-    forward-facing capture), pass far from each other, or meet behind the cameras (a panorama).
+    forward-facing capture), pass far from each other, or meet behind the cameras or where they stand (a panorama).
     """
     origins, axes = cameras.positions.double(), cameras.forward.double()
     base = origins.mean(dim=0)
     origins = origins - base
     across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]  # projects out the axis
-    if float(torch.linalg.eigvalsh(across.mean(dim=0))[0]) < 0.03:
+    size = float(origins.norm(dim=-1).max())
+    in_one_place = size <= 1e-9 * float(cameras.positions.abs().max())
+    if in_one_place or float(torch.linalg.eigvalsh(across.mean(dim=0))[0]) < 0.03:
         return None
     weights = torch.ones(len(axes), dtype=torch.float64)
     for _ in range(_ITERATIONS):
         weighted = weights[:, None, None] * across
         point = torch.linalg.solve(weighted.sum(dim=0), (weighted @ origins[:, :, None]).sum(dim=0)[:, 0])
         miss = (across @ (point - origins)[:, :, None])[..., 0].norm(dim=-1)
-        weights = 1 / miss.clamp(min=max(0.1 * float(miss.median()), 1e-300))
-    ahead = ((point - origins) * axes).sum(dim=-1)  # all of them 0 where cameras stand in one place
+        weights = 1 / miss.clamp(min=max(0.1 * float(miss.median()), 1e-6 * size))
+    ahead = ((point - origins) * axes).sum(dim=-1)
     distance = float((point - origins).norm(dim=-1).median())
     if float((ahead > 0).double().mean()) < 0.75 or float(miss.median()) > 0.6 * distance:
         return None

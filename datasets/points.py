@@ -129,7 +129,7 @@ def _sweep(look: _Look, others: Sequence[_Look], near: float, far: float, genera
     depths = 1 / (1 / far + (1 / near - 1 / far) * steps)
     candidates = _unproject(look.camera, look.pixels, depths)
     if not others or not rays:
-        return depths[:, DEPTHS // 2]
+        return depths.gather(1, torch.randint(DEPTHS, (rays, 1), generator=generator))[:, 0]
     differences = torch.stack([_difference(candidates, look.rgb, other) for other in others])
     # Where a neighbour does not see the point for something in front of it, the better half still does.
     best = differences.sort(dim=0).values[: max(2, (len(others) + 1) // 2)]

@@ -177,6 +177,13 @@ def test_cameras_in_one_place_far_from_home(with_points):
     assert torch.allclose(_all(once).viewmats, _all(twice).viewmats, atol=1e-8)
 
 
+def test_axes_of_most_cameras_may_be_one_line():
+    """Two of three look along the same line, which leaves the place on it to the third alone."""
+    cameras = _cameras([[0.0, -3.0, 0.0], [0.0, -4.0, 0.0], [5.0, 0.5, 0.0]], [0.0, 0.5, 0.0])
+    assert torch.allclose(look_at_point(cameras), torch.tensor([0.0, 0.5, 0.0]).double(), atol=1e-6)
+    assert torch.isfinite(_all(normalize(_scene(cameras))).viewmats).all()
+
+
 def test_strays_do_not_move_the_result():
     clean = _ring(40)
     strays = _cameras(torch.tensor([[900.0, 10.0, 4.0], [-30.0, 800.0, -9.0]]), torch.tensor([0.0, -2000.0, 0.0]))

@@ -60,7 +60,7 @@ def test_points_lie_near_the_surface_in_its_colours(cameras):
     assert len(points) == 3000
     near_plane = points.xyz[:, 2].abs() < 0.15
     assert float(near_plane.double().mean()) > 0.6
-    assert float((points.rgb - _texture(points.xyz[:, :2])).abs()[near_plane].mean()) < 0.15
+    assert float((points.rgb - _texture(points.xyz[:, :2])).abs()[near_plane].mean()) < 0.2
     assert points.rgb.dtype == torch.float32
     assert torch.isfinite(points.xyz).all()
 
