@@ -199,7 +199,7 @@ def info() -> None:
     Console().print(table())
 
 
-def demo(output: Path = Path("demo"), preset: Preset = "fast", views: int = 60, threads: int | None = None) -> None:
+def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 60, threads: int | None = None) -> None:
     """Make a scene, train it, score it, and write its splats and a turntable video.
 
     Args:
@@ -209,18 +209,16 @@ def demo(output: Path = Path("demo"), preset: Preset = "fast", views: int = 60, 
         threads: CPU threads. By default all.
     """
     from recon import session
-    from recon.datasets import synthetic
 
     session.use_threads(threads)
-    capture = output / "capture"
-    session.say(f"Making {views} photos of a scene ...")
-    synthetic.write(synthetic.make(views=views), capture, "nerfstudio")
-    train(capture, preset=preset, output=output / "runs")
-    run = output / "runs"
+    capture, run = output / "capture", output / "runs"
+    session.make_capture(capture, views)
+    train(capture, preset=preset, output=run, threads=threads)
     export(run, output / "scene.ply")
-    render(run, output / "turntable.mp4")
+    render(run, output / "turntable.mp4", threads=threads)
     session.say(
-        f"Done. Splats: {output / 'scene.ply'} (opens in any viewer of 3DGS files)   Video: {output / 'turntable.mp4'}"
+        f"Done. Look at the video {output / 'turntable.mp4'}, and open the splats {output / 'scene.ply'} in any"
+        " program for 3DGS files."
     )
 
 

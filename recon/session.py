@@ -16,7 +16,7 @@ from rich.console import Console
 from recon import __version__, checkpoint, config, evaluate, export, render, rng, runs, video
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import Background, MCMCConfig, Preset, TrainConfig
-from recon.datasets import load_scene
+from recon.datasets import load_scene, synthetic
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.datasets.normalize import normalize
@@ -206,15 +206,16 @@ def _at_most(points: Points, count: int, seed: int) -> Points:
 
 
 def use_threads(count: int | None) -> None:
-    """Limit the CPU threads of our kernels and of torch."""
+    """Give our kernels so many CPU threads (None: all), and torch one: its waiting threads would take them away."""
     from recon.kernels.runtime import set_threads
 
+    torch.set_num_threads(1)
     if count is None:
         return
-    if not 1 <= count <= 4 * (os.cpu_count() or 1):
-        raise InputError(f"--threads {count}: not between 1 and {4 * (os.cpu_count() or 1)}")
+    most = 4 * (os.cpu_count() or 1)
+    if not 1 <= count <= most:
+        raise InputError(f"--threads {count}: not between 1 and {most}")
     set_threads(count)
-    torch.set_num_threads(count)
 
 
 def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -227,6 +228,19 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if wanted == "cpu" or problem:
         return torch.device("cpu")
     return torch.device("cuda")
+
+
+def make_capture(folder: Path, views: int) -> None:
+    """Photograph the procedural scene and write it as a capture, with a progress bar."""
+    from rich.progress import Progress
+
+    if not 2 <= views <= 1000:
+        raise InputError(f"--views {views}: not between 2 and 1000")
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Making photos of a scene", total=views)
+        made = synthetic.make(views=views, progress=lambda done: bar.update(task, completed=done))
+    synthetic.write(made, folder, "nerfstudio")
+    say(f"Made {views} photos of a scene: {folder}")
 
 
 def render_to(state: TrainState, cameras: Cameras, out: Path, *, mode: Mode, fps: float) -> None:
