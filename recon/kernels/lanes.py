@@ -104,19 +104,6 @@ def store_columns(typing_context: Any, array: Any, index: Any, columns: Any) -> 
 
 
 @intrinsic
-def transpose(typing_context: Any, rows: Any) -> Any:
-    """The columns of LANES vectors: element j of vector i becomes element i of vector j."""
-    if len(rows) != LANES:
-        return None
-
-    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        columns = _transposed(builder, cgutils.unpack_tuple(builder, args[0]))
-        return context.make_tuple(builder, sig.return_type, columns)
-
-    return types.UniTuple(vector, LANES)(rows), generate
-
-
-@intrinsic
 def copy_transposed(
     typing_context: Any, source: Any, index: Any, stride: Any, target: Any, start: Any, target_stride: Any
 ) -> Any:

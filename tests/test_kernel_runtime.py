@@ -1,0 +1,201 @@
+"""How kernels are compiled, kept and run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from recon.kernels import runtime
+from recon.kernels.lanes import atomic_add
+from recon.kernels.runtime import get_threads, kernel, launch, set_threads
+from recon.kernels.simd import LANES, get, put
+
+SCRIPT = """
+import sys, numba, numpy as np
+from recon.kernels.runtime import kernel, launch
+from recon.kernels.simd import LANES, load, store
+
+@kernel("f4[::1], i8")
+def double(x, start, counter, thread):
+    store(x, start, load(x, start) * 2)
+
+x = np.arange(LANES, dtype=np.float32)
+launch(double, x, int(sys.argv[1]), threads=1)
+assert (x == 2 * np.arange(LANES)).all()
+print(LANES, sum(double._compiled.stats.cache_hits.values()), repr(numba.config.CACHE_DIR))
+"""
+
+
+@pytest.fixture(autouse=True)
+def same_threads_after() -> Iterator[None]:
+    before = get_threads()
+    yield
+    set_threads(before)
+
+
+def run(folder: Path, *, start: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run SCRIPT with its cache in a folder, and other environment variables."""
+    script = folder / "script.py"
+    if not script.exists():
+        script.write_text(SCRIPT)
+    variables = {"XDG_CACHE_HOME": str(folder / "cache"), "LOCALAPPDATA": str(folder / "cache")} | environment
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RECON_", "NUMBA_"))}
+    command = [sys.executable, str(script), str(start)]
+    return subprocess.run(command, env=kept | variables, capture_output=True, text=True)
+
+
+@kernel("i8[::1], i8[::1], i8")
+def count_up(done: Any, by: Any, pieces: int, counter: Any, thread: int) -> None:
+    while True:
+        piece = atomic_add(counter, 0, 1)
+        if piece >= pieces:
+            break
+        put(done, piece, get(done, piece) + piece)
+    atomic_add(by, thread, 1)
+
+
+@kernel("i8")
+def refuse(where: int, counter: Any, thread: int) -> None:
+    if thread == where:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_every_piece_is_done_once_and_every_thread_comes_once(threads: int) -> None:
+    set_threads(threads)
+    for _ in range(20):
+        done, by = np.zeros(1000, np.int64), np.zeros(16, np.int64)
+        launch(count_up, done, by, done.size)
+        np.testing.assert_array_equal(done, np.arange(1000))
+        assert by.tolist() == [1] * threads + [0] * (16 - threads)
+
+
+def test_fewer_threads_on_request() -> None:
+    set_threads(4)
+    by = np.zeros(16, np.int64)
+    launch(count_up, np.zeros(10, np.int64), by, 10, threads=2)
+    launch(count_up, np.zeros(10, np.int64), by, 10, threads=99)
+    assert by.tolist()[:5] == [2, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_an_exception_in_any_thread_arrives(where: int) -> None:
+    set_threads(2)
+    with pytest.raises(ValueError, match="no"):
+        launch(refuse, where)
+    launch(refuse, 5)
+
+
+def test_several_callers_at_once() -> None:
+    set_threads(3)
+    results = [np.zeros(500, np.int64) for _ in range(8)]
+
+    def call(done: np.ndarray) -> None:
+        for _ in range(10):
+            launch(count_up, done, np.zeros(16, np.int64), done.size)
+
+    callers = [threading.Thread(target=call, args=(done,)) for done in results]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for done in results:
+        np.testing.assert_array_equal(done, 10 * np.arange(500))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    set_threads(2)
+    launch(count_up, np.zeros(10, np.int64), np.zeros(16, np.int64), 10)
+    child = os.fork()
+    if child == 0:
+        by = np.zeros(16, np.int64)
+        launch(count_up, np.zeros(10, np.int64), by, 10)
+        os._exit(0 if by[:2].tolist() == [1, 1] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_other_types_are_refused_not_compiled() -> None:
+    done, by = np.zeros(10, np.int64), np.zeros(16, np.int64)
+    launch(count_up, done, by, 10)
+    frozen = done.copy()
+    frozen.setflags(write=False)
+    for wrong in (done.astype(np.float32), done[::2], frozen):
+        with pytest.raises(TypeError, match="No matching definition"):
+            launch(count_up, wrong, by, 1, threads=1)
+    assert len(count_up._compiled.signatures) == 1
+
+
+def test_a_number_of_threads_is_positive() -> None:
+    for count in (0, -1):
+        with pytest.raises(ValueError, match="threads"):
+            set_threads(count)
+    assert 1 <= runtime.available_cores() <= (os.cpu_count() or 1)
+
+
+def test_environment_variables(tmp_path: Path) -> None:
+    for lanes in ("4", "8", "16"):
+        done = run(tmp_path, RECON_SIMD_LANES=lanes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{lanes} ")
+    assert "RECON_SIMD_LANES=5: not 4, 8 or 16" in run(tmp_path, RECON_SIMD_LANES="5").stderr
+    assert "RECON_NUM_THREADS=none: not a positive number" in run(tmp_path, RECON_NUM_THREADS="none").stderr
+    assert run(tmp_path, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="").stdout.startswith("4 ")
+
+
+def test_checked_accesses_raise(tmp_path: Path) -> None:
+    assert "IndexError" in run(tmp_path, RECON_SIMD_CHECK="1", start=1).stderr
+    assert "IndexError" in run(tmp_path, RECON_SIMD_CHECK="1", start=-1).stderr
+    assert run(tmp_path, RECON_SIMD_CHECK="1").returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the cache's place cannot be set there")
+def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: Path) -> None:
+    first, second = run(tmp_path), run(tmp_path)
+    assert first.stdout == f"{LANES} 0 ''\n", first.stderr
+    assert second.stdout == f"{LANES} 1 ''\n", second.stderr
+    kept = list((tmp_path / "cache").rglob("*.nbc"))
+    assert len(kept) == 1
+    assert "recon" in kept[0].parts
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the cache's place cannot be set there")
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    for _ in range(2):
+        done = run(tmp_path)
+        assert done.stdout == f"{LANES} 0 ''\n", done.stderr
+        assert "kernels are compiled at every start" in done.stderr
+
+
+def test_a_changed_source_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = tmp_path / "kernels"
+    sources.mkdir()
+    monkeypatch.setattr(runtime, "__file__", str(sources / "runtime.py"))
+    monkeypatch.setattr(runtime.platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
+    folders = []
+    for number in range(runtime.KEPT_CACHES + 4):
+        (sources / "imported.py").write_text(f"VALUE = {number}")
+        folder = runtime.cache_folder.__wrapped__()
+        assert folder is not None
+        os.utime(folder, (number, number))
+        folders.append(folder)
+    assert runtime.cache_folder.__wrapped__() == folders[-1]
+    assert len(set(folders)) == len(folders)
+    assert [folder.exists() for folder in folders[:3]] == [False] * 3
+    assert all(folder.exists() for folder in folders[-runtime.KEPT_CACHES :])
+
+
+def test_numbas_own_cache_stays_where_the_user_has_it() -> None:
+    before = numba.config.CACHE_DIR
+    kernel("i8")(refuse._function).compile()
+    assert before == numba.config.CACHE_DIR
