@@ -71,28 +71,26 @@ _VECTOR, _INTS, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES), 
 
 
 class _VectorType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name=f"vector{LANES}")
+    pass
 
 
 class _MaskType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name=f"mask{LANES}")
+    pass
 
 
-vector, mask = _VectorType(), _MaskType()
+vector, mask = _VectorType(f"vector{LANES}"), _MaskType(f"mask{LANES}")
 
 
-@register_model(_VectorType)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _VECTOR)
+def _represent(numba_type: type, llvm_type: ir.Type) -> None:
+    class Model(models.PrimitiveModel):
+        def __init__(self, manager: Any, own_type: Any) -> None:
+            super().__init__(manager, own_type, llvm_type)
+
+    register_model(numba_type)(Model)
 
 
-@register_model(_MaskType)
-class _MaskModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _BITS)
+_represent(_VectorType, _VECTOR)
+_represent(_MaskType, _BITS)
 
 
 # ------------------------------------------------------------------------------------------ code generation helpers
@@ -217,16 +215,8 @@ _mask_operator(operator.xor, lambda builder, a, b: builder.xor(a, b))
 
 _type_operator(operator.neg, lambda a: vector if a == vector else None)
 _type_operator(operator.invert, lambda a: mask if a == mask else None)
-
-
-@lower_builtin(operator.neg, _VectorType)
-def _lower_neg(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-    return builder.fneg(args[0], flags=FLAGS)
-
-
-@lower_builtin(operator.invert, _MaskType)
-def _lower_invert(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-    return builder.not_(args[0])
+lower_builtin(operator.neg, _VectorType)(lambda context, builder, sig, args: builder.fneg(args[0], flags=FLAGS))
+lower_builtin(operator.invert, _MaskType)(lambda context, builder, sig, args: builder.not_(args[0]))
 
 
 # ------------------------------------------------------------------------------------------ making vectors, memory
