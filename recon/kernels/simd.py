@@ -70,12 +70,10 @@ _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTS, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES), ir.VectorType(ir.IntType(1), LANES)
 
 
-class _VectorType(types.Type):
-    pass
+class _VectorType(types.Type): ...
 
 
-class _MaskType(types.Type):
-    pass
+class _MaskType(types.Type): ...
 
 
 vector, mask = _VectorType(f"vector{LANES}"), _MaskType(f"mask{LANES}")
