@@ -102,6 +102,8 @@ def cases() -> dict[str, Case]:
     extreme[3][::3], extreme[3][1::6], extreme[3][4::6] = 1.0, 20.0, -20.0
     found["needles, plates, huge, tiny, opaque and clear"] = Case([t.float().double() for t in extreme], camera, 3)
 
+    capped = Case(scene(4, seed=12, spread=0.35, log_scale=0.6, logit=12.0), camera, 3)
+    found["alpha at its cap"] = capped
     found["no Gaussians"] = Case(scene(0), camera, 3, {"background": torch.tensor([0.2, 0.5, 0.9])})
     found["one Gaussian"] = Case(scene(1, seed=6, spread=0.2, log_scale=-1.0, logit=2.0), camera, 3)
     found["nothing visible"] = Case(scene(5, seed=6, depths=(-5.0, -1.0)), camera, 3)
