@@ -17,15 +17,22 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 SMALL = 1 << 12  # bytes below which reuse does not pay
 SPARE = 1 << 28  # bytes of free memory that may be kept
 
+_Buffer = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # the owner of memory, and a view of it that starts aligned
+
 _lock = threading.Lock()
-_buffers: dict[int, list[NDArray[np.uint8]]] = {}  # by size class; the most recently used class last
+_buffers: dict[int, list[_Buffer]] = {}  # by size class; the most recently used class last
 
 
-def _references(buffers: list[NDArray[np.uint8]], index: int) -> int:
-    return sys.getrefcount(buffers[index])
+def _allocate(size: int) -> _Buffer:
+    owner = np.empty(size + ALIGNMENT, np.uint8)
+    return owner, owner[-owner.ctypes.data % ALIGNMENT :][:size]
 
 
-_FREE = _references([np.empty(1, np.uint8)], 0)  # of an array that only its list holds, counted in the same way
+def _references(buffers: list[_Buffer], index: int) -> int:
+    return sys.getrefcount(buffers[index][0])
+
+
+_FREE = _references([_allocate(1)], 0)  # of an owner that nothing but its buffer holds, counted in the same way
 
 
 def take(count: int, dtype: Any) -> NDArray[Any]:
@@ -35,23 +42,19 @@ def take(count: int, dtype: Any) -> NDArray[Any]:
     if size < SMALL:
         return np.empty(count, dtype)
     step = 1 << max(12, size.bit_length() - 4)  # classes are 1/8 to 1/16 apart: a scene that grows finds its buffers
-    length = -(-size // step) * step + ALIGNMENT
+    length = -(-size // step) * step
     with _lock:
         same = _buffers[length] = _buffers.pop(length, [])
         for i in range(len(same)):
             if _references(same, i) == _FREE:
-                owner = same[i]
-                break
-        else:
-            _release()
-            owner = np.empty(length, np.uint8)
-            same.append(owner)
-        start = -owner.ctypes.data % ALIGNMENT
-        return owner[start : start + size].view(dtype)  # holds a reference to `owner`, as do all views of it
+                return same[i][1][:size].view(dtype)  # holds a reference to the owner, as do all views of it
+        _release()
+        same.append(_allocate(length))
+        return same[-1][1][:size].view(dtype)
 
 
 def _release() -> None:
-    """Return free arrays to the system, the longest unused classes first, until no more than SPARE bytes are free."""
+    """Return free buffers to the system, the longest unused classes first, until no more than SPARE bytes are free."""
     free = [(length, i) for length, same in _buffers.items() for i in range(len(same)) if _references(same, i) == _FREE]
     excess = sum(length for length, _ in free) - SPARE
     dropped = []
