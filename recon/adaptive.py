@@ -84,6 +84,8 @@ class Adaptive:
         config = self.config
         largest = model.log_scales.amax(dim=-1).exp()
         useless = model.opacities < config.prune_opacity
+        if bool(useless.all()):
+            return  # photos of nothing; a model without any Gaussian could never become one of something
         if config.reset_every and done > config.reset_every:
             useless |= largest > config.prune_scale * self.extent
         gradients = self.gradient_sum / self.times_seen.clamp_min(1.0)

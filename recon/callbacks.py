@@ -38,13 +38,7 @@ class Autosave:
             self._last = time.monotonic()
 
     def save(self, state: TrainState) -> None:
-        path = self._run.checkpoint_file(state.step)
-        try:
-            checkpoint.save(state, path)
-        except OSError as error:
-            saved = self._run.checkpoints()
-            kept = f"the newest checkpoint is {saved[0]}" if saved else "no checkpoint was written before"
-            raise InputError(f"{path}: cannot be written ({error.strerror}); {kept}") from error
+        checkpoint.save(state, self._run.checkpoint_file(state.step))
         self._run.drop_old_checkpoints()
 
 
@@ -58,22 +52,34 @@ class MetricsLog:
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
         if metrics.step % self._every == 0 or metrics.step == state.config.steps:
             line = {"step": metrics.step, "loss": float(metrics.loss), "count": metrics.count}
-            try:
-                runs.append_line(self._file, line | {"seconds": round(state.seconds, 3)})
-            except OSError as error:
-                raise InputError(f"{self._file}: cannot be written ({error.strerror})") from error
+            runs.append_line(self._file, line | {"seconds": round(state.seconds, 3)})
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, in the run's folder."""
+    """Scalars for TensorBoard, in the run's folder. A context manager."""
 
-    def __init__(self, run: Run, every: int = 10) -> None:
+    def __init__(self, run: Run, done: int = 0, every: int = 10) -> None:
+        """`done` steps were taken before; what an earlier attempt logged after them is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call]
+            str(run.path / "tensorboard"), purge_step=done + 1
+        )
+        self._every = every
+
+    @staticmethod
+    def require() -> None:
+        """InputError if it cannot be used."""
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
         except ImportError as error:
             raise InputError("--tensorboard: tensorboard is not installed (pip install tensorboard)") from error
-        self._writer: Any = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
-        self._every = every
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
         if metrics.step % self._every == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,21 @@ from recon.strategy import make_strategy
 from recon.train import TrainState, optimizer_for
 
 FORMAT = 1
+SUFFIX = ".safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save(state: TrainState, path: Path) -> None:
-    """Write `state`; the file appears whole or not at all. OSError where it cannot be written."""
+    """Write `state`; the file appears whole or not at all.
+
+    OSError where it cannot be written, FloatingPointError for a model that is not finite: none could go on from that.
+    """
     from safetensors.torch import save as serialise
 
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    for name, value in tensors.items():
+        if not _finite(value):
+            raise FloatingPointError(f"{name} has values that are not finite")
     steps: dict[str, int] = {}
     for group in state.optimizer.param_groups:
         moments = state.optimizer.state.get(group["params"][0], {})
@@ -52,6 +58,10 @@ def save(state: TrainState, path: Path) -> None:
     data = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"recon": json.dumps(header)})
     with atomic_write(path) as file:
         file.write(data)
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> TrainState:
@@ -90,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, device: torch.device) -> TrainState:
     settings = config.from_json(header["train"], str(path))
     for name, value in tensors.items():
-        if value.is_floating_point() and not math.isfinite(float(value.sum())):
+        if not _finite(value):
             raise ValueError(f"{name} holds values that are not finite")
     model = Gaussians(
         *(tensors[f"model.{name}"].to(device) for name in PARAMETERS),
@@ -106,7 +116,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
                 if moment is None or moment.shape != parameter.shape:
                     raise ValueError(f"optimizer.{name}.{key} does not fit the parameter")
                 optimizer.state[parameter][key] = moment.to(device)
-            optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]))
+            optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]), device=device)
     strategy = make_strategy(settings.strategy, extent=header["extent"], steps=settings.steps, seed=settings.seed)
     prefix = "strategy."
     strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 LARGEST_SIDE = 16384  # px, of rendered pictures
+FASTEST = 240  # frames per second, of videos
 
 
 def train(
@@ -31,6 +32,9 @@ def train(
     steps: int | None = None,
     max_gaussians: int | None = None,
     strategy: Literal["adaptive", "mcmc"] = "adaptive",
+    grad_threshold: float | None = None,
+    absgrad: bool = False,
+    reset_every: int | None = None,
     background: Background = "auto",
     seed: int = 0,
     device: Device = "auto",
@@ -43,13 +47,17 @@ def train(
     Args:
         scene: Folder with photos and poses: COLMAP, nerfstudio/instant-ngp, Blender, LLFF or Bundler.
         preset: How long to train, and with how many Gaussians.
-        resume: Go on with this run instead of starting a new one; give no scene and no other choices then.
+        resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
+            it was moved.
         output: Where runs are kept.
         downscale: Train on photos this many times smaller. By default as small as the device needs.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
         steps: Training steps, instead of the preset's.
         max_gaussians: Most Gaussians, instead of the preset's.
         strategy: How Gaussians are added and removed.
+        grad_threshold: Adaptive: refine only what is pulled more than this (3DGS: 0.0002). 0: what is pulled most.
+        absgrad: Adaptive: judge by absolute gradients (AbsGS).
+        reset_every: Adaptive: steps between opacity resets (3DGS: 3000). By default never.
         background: Behind the scene. auto is the capture's own, or black.
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
@@ -61,25 +69,28 @@ def train(
 
     session.use_threads(threads)
     watch = session.Watch(save_every=save_every, tensorboard=tensorboard)
-    if resume is not None:
-        if scene is not None:
-            raise InputError(f"--resume {resume}: goes on with the run's own scene; leave out {scene}")
-        session.resume(resume, session.pick_device(device), watch)
-        return
-    if scene is None:
-        raise InputError("recon train: give the folder of a capture, or --resume RUN")
     options = session.Options(
-        scene=str(scene.resolve()),
+        scene=str(scene.resolve()) if scene else "",
         downscale=downscale,
         test_every=test_every,
         preset=preset,
         strategy=strategy,
         steps=steps,
         max_gaussians=max_gaussians,
+        grad_threshold=grad_threshold,
+        absgrad=absgrad,
+        reset_every=reset_every,
         background=background,
         seed=seed,
     )
-    run = session.begin(options, output, session.pick_device(device), watch)
+    if resume is not None:
+        for option in options.changed():
+            raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
+        run = session.resume(resume, scene, session.pick_device(device), watch)
+    elif scene is not None:
+        run = session.begin(options, output, session.pick_device(device), watch)
+    else:
+        raise InputError("recon train: give the folder of a capture, or --resume RUN")
     session.say(f"Export it: recon export {run.path} scene.ply")
 
 
@@ -87,18 +98,18 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
     """Score a run on its held-out photos: PSNR, SSIM, LPIPS, speed; side-by-side pictures.
 
     Args:
-        run: Run folder.
+        run: Run folder, or one of its checkpoints.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
     from recon import runs, session
-    from recon.loading import newest_state
+    from recon.loading import load_state
 
     session.use_threads(threads)
     where = session.pick_device(device)
     found = runs.find(run)
-    scene, _ = session.open_scene(session.run_options(found), where)
-    session.evaluate_run(found, newest_state(found, where), scene)
+    state = load_state(run, where)
+    session.evaluate_run(found, state, session.scene_of(found, where))
 
 
 def render(
@@ -117,7 +128,7 @@ def render(
     """Render a run along a camera path, to a video or to images.
 
     Args:
-        run: Run folder.
+        run: Run folder, or one of its checkpoints.
         out: An .mp4 file, or a folder for PNGs.
         path: orbit goes round the scene; photos is a smooth path through the photos' cameras; held-out renders the
             cameras of the held-out photos, one frame each.
@@ -131,21 +142,21 @@ def render(
         threads: CPU threads. By default all.
     """
     from recon import runs, session
-    from recon.loading import newest_state
+    from recon.loading import load_state
 
     session.use_threads(threads)
     where = session.pick_device(device)
+    if not 0 < fps <= FASTEST:
+        raise InputError(f"--fps {fps}: not more than 0 and at most {FASTEST}")
     if frames < 1:
         raise InputError(f"--frames {frames}: must be at least 1")
-    found = runs.find(run)
-    state = newest_state(found, where)
+    state = load_state(run, where)
     if cameras is not None:
-        from recon.render import load_cameras
+        from recon.datasets.nerfstudio import load_cameras
 
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
-        scene, _ = session.open_scene(session.run_options(found), where)
-        chosen = _camera_path(path, scene, frames)
+        chosen = _camera_path(path, session.scene_of(runs.find(run), where), frames)
     session.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from recon.datasets.errors import InputError
+
+T = TypeVar("T")
 
 Preset = Literal["fast", "default", "best"]
 Background = Literal["auto", "black", "white", "random"]
@@ -79,18 +83,34 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     """The config that `to_json` wrote; InputError naming `source` (a file) and the key where that is not what it is."""
     values = dict(values)
-    nested = dict(values.pop("strategy", {}))
+    nested = values.pop("strategy", None)
     kinds = {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}
-    kind = nested.get("kind")
+    kind = nested.get("kind") if isinstance(nested, dict) else None
     if kind not in kinds:
         raise InputError(f"{source}: strategy.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
-    _check_keys(nested, kinds[kind], f"{source}: strategy.")
-    _check_keys(values, TrainConfig, f"{source}: ")
-    return TrainConfig(**values, strategy=kinds[kind](**nested))
+    strategy = checked(kinds[kind], nested, f"{source}: strategy.")
+    return checked(TrainConfig, values | {"strategy": strategy}, f"{source}: ")
 
 
-def _check_keys(values: dict[str, Any], kind: type, prefix: str) -> None:
-    known = {f.name for f in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
+def checked(kind: type[T], values: dict[str, Any], prefix: str) -> T:
+    """A dataclass from values that a user may have edited; InputError, beginning with `prefix`, for a wrong one."""
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
             raise InputError(f"{prefix}{key} is not a setting of this version")
+        if not _fits(value, hints[key]):
+            raise InputError(f"{prefix}{key} cannot be {value!r}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{prefix[:-2]}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is hint

@@ -128,6 +128,15 @@ class Gaussians:
         """[N] 0..1."""
         return self.logit_opacities.sigmoid()
 
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on a device."""
+        return type(self)(
+            *(value.to(device) for value in self.state_dict().values()),
+            rasterizer=self.rasterizer,
+            opacity_reg=self.opacity_reg,
+            scale_reg=self.scale_reg,
+        )
+
     def parameters(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in PARAMETERS}
 

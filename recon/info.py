@@ -10,7 +10,7 @@ from rich.table import Table
 
 from recon import __version__
 
-PACKAGES = ("torch", "numpy", "numba", "pycolmap", "imageio", "trimesh", "embreex", "viser")
+PACKAGES = ("torch", "numpy", "numba", "pycolmap", "imageio", "trimesh", "embreex", "gsplat")
 
 
 def table() -> Table:
@@ -57,5 +57,5 @@ def _lanes_meaning(lanes: int) -> str:
 
 
 def _missing_meaning(package: str) -> str:
-    meanings = {"embreex": "recon demo cannot make its scene", "viser": "no viewer"}
+    meanings = {"embreex": "recon demo cannot make its scene", "gsplat": "needed on an NVIDIA GPU only"}
     return meanings.get(package, "recon is not fully installed: install it again")

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from recon import checkpoint, export, runs
 from recon.datasets.errors import InputError
@@ -18,12 +19,25 @@ log = logging.getLogger("recon")
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> Gaussians:
     """The scene in a run folder, a checkpoint (.safetensors) or an exported splat file (.ply)."""
+    return load_with_frame(path, device)[0]
+
+
+def load_with_frame(path: Path | str, device: torch.device | str = "cpu") -> tuple[Gaussians, Tensor]:
+    """As `load`, and [4,4] float64 from its world to the frame of the capture's files; what was exported is in that."""
     path = Path(path)
-    if path.is_dir():
-        return newest_state(runs.find(path), device).model
-    if path.suffix == ".safetensors":
-        return checkpoint.load(path, device).model
-    return export.load(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such run or file")
+    if path.is_dir() or path.suffix == checkpoint.SUFFIX:
+        state = load_state(path, device)
+        return state.model, state.source_from_world
+    return export.load(path).to(device), torch.eye(4, dtype=torch.float64)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> TrainState:
+    """The training state of a checkpoint, or of the newest one of a run that can be read."""
+    if path.suffix == checkpoint.SUFFIX:
+        return checkpoint.load(path, device)
+    return newest_state(runs.find(path), device)
 
 
 def newest_state(run: Run, device: torch.device | str = "cpu") -> TrainState:

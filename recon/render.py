@@ -15,7 +15,6 @@ from torch import Tensor
 
 from recon.colormap import VIRIDIS, colourise
 from recon.datasets.cameras import Cameras
-from recon.datasets.nerfstudio import load_cameras as load_cameras
 from recon.model import Model, RenderOutput
 from recon.torch_threads import one_torch_thread
 

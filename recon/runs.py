@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from recon.datasets.errors import InputError
-from recon.datasets.files import atomic_write
+from recon.datasets.files import TEMPORARY, atomic_write, naming
 
 KEPT_CHECKPOINTS = 2  # the newest, and one more should the newest be damaged
 
-log = logging.getLogger("recon")
+CHECKPOINTS, EVAL = RUN_FOLDERS = ("checkpoints", "eval")
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,14 @@ class Run:
 
     @property
     def eval_folder(self) -> Path:
-        return self.path / "eval"
+        return self.path / EVAL
 
     def checkpoint_file(self, step: int) -> Path:
-        return self.path / "checkpoints" / f"step_{step:08d}.safetensors"
+        return self.path / CHECKPOINTS / f"step_{step:08d}.safetensors"
 
     def checkpoints(self) -> list[Path]:
         """Newest first."""
-        return sorted((self.path / "checkpoints").glob("step_*.safetensors"), reverse=True)
+        return sorted((self.path / CHECKPOINTS).glob("step_*.safetensors"), reverse=True)
 
     def config(self) -> dict[str, Any]:
         return read_json(self.config_file)
@@ -80,14 +78,21 @@ def find(path: Path) -> Run:
     """The run at `path`: a run folder, a file inside one, or a folder of runs (then the newest)."""
     if not path.exists():
         raise InputError(f"{path}: no such run")
-    for candidate in (path, *path.parents[:2]):
-        if (candidate / "config.json").is_file():
+    above = [] if path.is_dir() and path.name not in RUN_FOLDERS else path.absolute().parents[:2]
+    for candidate in (path, *above):
+        if _is_run(candidate):
             return Run(candidate)
-    if path.is_dir():
-        configs = sorted(path.glob("**/config.json"), key=lambda p: p.parent.name)
-        if configs:
-            return Run(configs[-1].parent)
-    raise InputError(f"{path}: not a run (no config.json in it)")
+    below = [file.parent for file in path.glob("**/config.json") if _is_run(file.parent)] if path.is_dir() else []
+    if not below:
+        raise InputError(f"{path}: not a run, and there is none in it")
+    # A run that ended before its first checkpoint must not hide those that can be used.
+    return Run(max(below, key=lambda run: (bool(Run(run).checkpoints()), run.name)))
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether this is a folder that `create` made; other programs have files named config.json too."""
+    file = folder / "config.json"
+    return file.is_file() and b'"options"' in file.read_bytes()
 
 
 def _safe(name: str) -> str:
@@ -111,24 +116,32 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def append_line(path: Path, values: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a file, up to the first that a kill left half-written."""
+    """The JSON objects of a file, one on each line, up to the first line that is damaged, as a kill may leave it."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
+                values = json.loads(text)
             except json.JSONDecodeError:
                 break
+            if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+                break
+            lines.append(values)
     return lines
 
 
 def forget_after(run: Run, step: int) -> None:
-    """Drop the metrics of steps that a resumed run will take again."""
-    kept = [line for line in read_lines(run.metrics_file) if line.get("step", 0) <= step]
+    """Drop what a resumed run will make again: metrics and checkpoints of later steps, and unfinished files."""
+    for path in run.checkpoints():
+        if path > run.checkpoint_file(step):
+            path.unlink()
+    for path in (run.path / CHECKPOINTS).glob(f".*{TEMPORARY}"):
+        path.unlink()
+    kept = [line for line in read_lines(run.metrics_file) if line["step"] <= step]
     with atomic_write(run.metrics_file) as file:
-        file.write("".join(json.dumps(line) + os.linesep for line in kept).encode())
+        file.write("".join(json.dumps(line) + "\n" for line in kept).encode())

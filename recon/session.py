@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import logging
 import math
 import os
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
-from recon import __version__, checkpoint, config, evaluate, export, render, rng, runs, video
+from recon import __version__, config, evaluate, export, render, rng, runs, video
+from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import Background, MCMCConfig, Preset, TrainConfig
 from recon.datasets import load_scene, synthetic
@@ -21,9 +23,9 @@ from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.datasets.normalize import normalize
 from recon.datasets.points import frustum_points
-from recon.datasets.scene import Points, Scene
+from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
-from recon.loading import newest_state
+from recon.loading import load_with_frame, newest_state
 from recon.render import Mode
 from recon.runs import Run
 from recon.train import Callback, TrainState, start, train
@@ -37,7 +39,6 @@ LONGEST_SIDE = {"cpu": 640, "cuda": 1600}
 MCMC_START = {"opacity": 0.5, "scale": 0.1}
 
 console = Console(highlight=False)
-log = logging.getLogger("recon")
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,48 @@ class Options:
     strategy: Literal["adaptive", "mcmc"] = "adaptive"
     steps: int | None = None
     max_gaussians: int | None = None
+    grad_threshold: float | None = None
+    absgrad: bool = False
+    reset_every: int | None = None
     background: Background = "auto"
     seed: int = 0
 
     def train_config(self) -> TrainConfig:
+        """The preset with what was asked for; InputError naming the option that cannot be."""
+        self._check("steps", self.steps, 1)
+        self._check("max-gaussians", self.max_gaussians, 1)
+        self._check("reset-every", self.reset_every, 0)
+        self._check("grad-threshold", self.grad_threshold, 0)
+        self._check("seed", self.seed, 0)
         chosen = config.preset(self.preset, self.strategy)
-        if self.steps is not None:
-            if self.steps < 1:
-                raise InputError(f"--steps {self.steps}: must be at least 1")
-            chosen = dataclasses.replace(chosen, steps=self.steps)
-        if self.max_gaussians is not None:
-            if self.max_gaussians < 1:
-                raise InputError(f"--max-gaussians {self.max_gaussians}: must be at least 1")
-            limited = dataclasses.replace(chosen.strategy, max_gaussians=self.max_gaussians)
-            chosen = dataclasses.replace(chosen, strategy=limited)
-        return dataclasses.replace(chosen, background=self.background, seed=self.seed)
+        wanted = {
+            "max_gaussians": self.max_gaussians,
+            "grad_threshold": self.grad_threshold,
+            "absgrad": self.absgrad or None,
+            "reset_every": self.reset_every,
+        }
+        known = {f.name for f in dataclasses.fields(chosen.strategy)}
+        for name, value in wanted.items():
+            if value is not None and name not in known:
+                raise InputError(f"--{name.replace('_', '-')}: not a setting of --strategy {self.strategy}")
+        given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        return dataclasses.replace(
+            chosen,
+            steps=chosen.steps if self.steps is None else self.steps,
+            background=self.background,
+            seed=self.seed,
+            strategy=dataclasses.replace(chosen.strategy, **given),
+        )
+
+    @staticmethod
+    def _check(option: str, value: float | None, least: int) -> None:
+        if value is not None and not value >= least:
+            raise InputError(f"--{option} {value}: must be at least {least}")
+
+    def changed(self) -> list[str]:
+        """The options, as typed, that are not at their defaults."""
+        fields = [f for f in dataclasses.fields(self) if f.name != "scene" and getattr(self, f.name) != f.default]
+        return [f"--{f.name.replace('_', '-')}" for f in fields]
 
 
 @dataclass(frozen=True)
@@ -75,25 +103,45 @@ class Watch:
     save_every: float = 30.0
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.save_every > 0:
+            raise InputError(f"--save-every {self.save_every}: must be more than 0")
+        if self.tensorboard:
+            TensorBoard.require()
+
 
 def begin(options: Options, output: Path, device: torch.device, watch: Watch) -> Run:
     """Train a capture from the start and evaluate it; returns the run."""
     settings = options.train_config()
     scene, downscale = open_scene(options, device)
-    model = initial_model(scene, settings, device)
-    state = start(model, settings, scene)
+    state = start(initial_model(scene, settings, device), settings, scene)
     options = dataclasses.replace(options, downscale=downscale)
-    record = {"recon": __version__, "options": dataclasses.asdict(options), "train": config.to_json(settings)}
+    record = {
+        "recon": __version__,
+        "options": dataclasses.asdict(options),
+        "capture": _capture(scene),
+        "train": config.to_json(settings),
+    }
     run = runs.create(output, scene.name, METHOD, record)
     say(f"Run: {run.path}")
     return _run(run, state, scene, watch)
 
 
-def resume(path: Path, device: torch.device, watch: Watch) -> Run:
-    """Go on with a run from its newest checkpoint, as if it had not stopped."""
+def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
+    """Go on with a run from its newest checkpoint, as if it had not stopped.
+
+    Args:
+        moved_to: where its capture is now, if elsewhere than it was; the run remembers the new place.
+    """
     run = runs.find(path)
     state = newest_state(run, device)
-    scene, _ = open_scene(run_options(run), device)
+    if moved_to is not None:
+        values = run.config()
+        values["options"]["scene"] = str(moved_to.resolve())
+        scene = scene_of(Run(run.path), device, values)
+        runs.write_json(run.config_file, values)
+    else:
+        scene = scene_of(run, device)
     runs.forget_after(run, state.step)
     say(f"Run: {run.path}, from step {state.step:,}")
     return _run(run, state, scene, watch)
@@ -101,21 +149,41 @@ def resume(path: Path, device: torch.device, watch: Watch) -> Run:
 
 def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
-    callbacks: list[Callback] = [MetricsLog(run), autosave, stop]
-    if watch.tensorboard:
-        callbacks.append(TensorBoard(run))
     try:
-        with stop.listening(), ProgressBar(state.config.steps, state.step) as progress:
-            train(state, scene.train_views, callbacks=[*callbacks, progress])
+        if not run.checkpoints():
+            autosave.save(state)  # from here on the run can be resumed, whatever happens
+        with contextlib.ExitStack() as open_ones:
+            callbacks: list[Callback] = [MetricsLog(run), autosave, stop]
+            if watch.tensorboard:
+                callbacks.append(open_ones.enter_context(TensorBoard(run, state.step)))
+            open_ones.enter_context(stop.listening())
+            with ProgressBar(state.config.steps, state.step) as progress:
+                train(state, scene.train_views, callbacks=[*callbacks, progress])
+            autosave.save(state)
     except Interrupted as interrupted:
         autosave.save(state)
         say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
         raise SystemExit(128 + interrupted.signum) from None
     except FloatingPointError as error:
-        raise InputError(f"{run.path}: the training diverged at step {state.step:,} ({error})") from error
-    autosave.save(state)
-    evaluate_run(run, state, scene)
+        raise InputError(f"the training diverged at step {state.step:,} ({error}); {_way_back(run)}") from error
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; {_way_back(run)}") from error
+    except InputError as error:
+        raise InputError(f"{error}; {_way_back(run)}") from error
+    try:
+        evaluate_run(run, state, scene, peak_memory=evaluate.peak_memory_bytes())
+    except KeyboardInterrupt:
+        say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
+        raise SystemExit(130) from None
     return run
+
+
+def _way_back(run: Run) -> str:
+    """What is left of a training that ended badly."""
+    saved = run.checkpoints()
+    if not saved:
+        return f"nothing of {run.path} was saved"
+    return f"the newest checkpoint is {saved[0]}; go on with: recon train --resume {run.path}"
 
 
 def say(text: str) -> None:
@@ -123,44 +191,78 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, markup=False)
 
 
-def evaluate_run(run: Run, state: TrainState, scene: Scene) -> None:
-    """Scores and pictures of the held-out photos, into the run and onto the terminal."""
+def evaluate_run(run: Run, state: TrainState, scene: Scene, *, peak_memory: int | None = None) -> None:
+    """Scores and pictures of the held-out photos, into the run and onto the terminal.
+
+    Args:
+        peak_memory: of the training, bytes; None keeps what the run's summary says.
+    """
     if not scene.test:
         say("No photo was held out, so there are no scores.")
         return
-    result = evaluate.evaluate(
-        state.model, scene.test_views, background=background_of(state), comparisons=run.eval_folder
-    )
+    if peak_memory is None and run.summary_file.is_file():
+        peak_memory = runs.read_json(run.summary_file).get("peak_memory_bytes")
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Evaluating", total=len(scene.test))
+        result = evaluate.evaluate(
+            state.model,
+            scene.test_views,
+            background=background_of(state),
+            comparisons=run.eval_folder,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    size = evaluate.model_bytes(state.model)
     summary: dict[str, Any] = {
         "step": state.step,
         "train_seconds": round(state.seconds, 3),
         "count": len(state.model),
-        "model_bytes": evaluate.model_bytes(state.model),
-        "peak_memory_bytes": evaluate.peak_memory_bytes(),
+        "model_bytes": size,
+        "peak_memory_bytes": peak_memory,
         **result.to_json(),
     }
     runs.write_json(run.summary_file, summary)
     console.print(evaluate.table(result))
+    memory = "" if peak_memory is None else f", peak memory {peak_memory / 1e9:.2f} GB"
     say(
-        f"{state.step:,} steps, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians, "
-        f"{summary['model_bytes'] / 1e6:.1f} MB, peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB"
+        f"{state.step:,} steps, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians,"
+        f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")
 
 
 def background_of(state: TrainState) -> tuple[float, float, float]:
     """What stands behind the scene in evaluation: what it was trained over, black after random backgrounds."""
-    fixed = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "random": (0.0, 0.0, 0.0)}
-    return fixed.get(state.config.background, state.background)
+    return (COLOURS | {"random": COLOURS["black"]}).get(state.config.background, state.background)
 
 
-def run_options(run: Run) -> Options:
-    """The options that `begin` recorded. InputError where the file is not what it wrote."""
-    values = run.config().get("options")
-    try:
-        return Options(**values)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise InputError(f"{run.config_file}: options: not those of this version ({error})") from error
+def scene_of(run: Run, device: torch.device, values: dict[str, Any] | None = None) -> Scene:
+    """The capture that a run was trained on. InputError if it is not there any more, or not as it was.
+
+    Args:
+        values: of the run's config.json, if other than the file's.
+    """
+    values = run.config() if values is None else values
+    options = config.checked(Options, values.get("options", {}), f"{run.config_file}: options.")
+    if not Path(options.scene).exists():
+        raise InputError(
+            f"{run.config_file}: the capture is no longer at {options.scene}; after a move, correct options.scene there"
+        )
+    scene, _ = open_scene(options, device)
+    if _capture(scene) != values.get("capture"):
+        raise InputError(
+            f"{options.scene}: photos were added, removed or resized since {run.path} was begun, so it does not fit"
+            " any more"
+        )
+    return scene
+
+
+def _capture(scene: Scene) -> dict[str, list[list[Any]]]:
+    """Which photos a scene has: names and sizes."""
+
+    def listed(views: list[View]) -> list[list[Any]]:
+        return [[view.name, view.camera.width, view.camera.height] for view in views]
+
+    return {"train": listed(scene.train_views), "test": listed(scene.test_views)}
 
 
 def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
@@ -186,16 +288,16 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:
     """Gaussians at the capture's points, or at random ones in front of its cameras when it has none."""
     points = scene.points or frustum_points(scene, settings.initial_points, settings.seed)
+    if not len(points):
+        raise InputError(f"{scene.name}: its photos have no pixel that can be used, so there is nothing to start from")
     points = _at_most(points, settings.strategy.max_gaussians, settings.seed)
     mcmc = settings.strategy if isinstance(settings.strategy, MCMCConfig) else None
     model = Gaussians.from_points(
         points, sh_degree=settings.sh_degree, seed=settings.seed, **(MCMC_START if mcmc else {})
     )
-    return Gaussians(
-        *(value.to(device) for value in model.state_dict().values()),
-        opacity_reg=mcmc.opacity_reg if mcmc else 0.0,
-        scale_reg=mcmc.scale_reg if mcmc else 0.0,
-    )
+    if mcmc:
+        model.opacity_reg, model.scale_reg = mcmc.opacity_reg, mcmc.scale_reg
+    return model.to(device)
 
 
 def _at_most(points: Points, count: int, seed: int) -> Points:
@@ -222,18 +324,16 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device to train on; InputError where CUDA is asked for and cannot be used."""
     from recon.raster import gsplat_cuda
 
+    if wanted == "cpu":
+        return torch.device("cpu")
     problem = gsplat_cuda.problem()
     if wanted == "cuda" and problem:
         raise InputError(f"--device cuda: {problem}")
-    if wanted == "cpu" or problem:
-        return torch.device("cpu")
-    return torch.device("cuda")
+    return torch.device("cpu" if problem else "cuda")
 
 
 def make_capture(folder: Path, views: int) -> None:
     """Photograph the procedural scene and write it as a capture, with a progress bar."""
-    from rich.progress import Progress
-
     if not 2 <= views <= 1000:
         raise InputError(f"--views {views}: not between 2 and 1000")
     with Progress(console=console, transient=True) as bar:
@@ -245,8 +345,6 @@ def make_capture(folder: Path, views: int) -> None:
 
 def render_to(state: TrainState, cameras: Cameras, out: Path, *, mode: Mode, fps: float) -> None:
     """Render cameras of the trained world to a video or a folder, with a progress bar."""
-    from rich.progress import Progress
-
     frames = render.frames(state.model, cameras, mode=mode, background=background_of(state))
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Rendering", total=len(cameras))
@@ -258,10 +356,6 @@ def render_to(state: TrainState, cameras: Cameras, out: Path, *, mode: Mode, fps
 
 def export_to(source: Path, out: Path, frame: Literal["capture", "world"]) -> None:
     """Write what `source` holds (a run, a checkpoint, a splat file) in the format of the suffix of `out`."""
-    if source.is_dir() or source.suffix == ".safetensors":
-        state = newest_state(runs.find(source)) if source.is_dir() else checkpoint.load(source)
-        model, to_capture = state.model, state.source_from_world
-    else:
-        model, to_capture = export.load(source), torch.eye(4, dtype=torch.float64)
+    model, to_capture = load_with_frame(source)
     export.export(model, out, source_from_world=to_capture if frame == "capture" else None)
     say(f"Wrote {len(model):,} Gaussians: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""The training loop. Progress, logs, autosave and the viewer are callbacks: the loop knows none of them."""
+"""The training loop. Progress, logs and autosave are callbacks: the loop knows none of them."""
 
 from __future__ import annotations
 

@@ -16,20 +16,20 @@ fail() {
 find_python() {
     local candidate found=""
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
                 echo "$candidate"
                 return
             fi
             found=$candidate
         elif [[ $candidate == "${PYTHON:-}" ]]; then
-            fail "PYTHON=$PYTHON is not a Python of at least 3.11."
+            fail "PYTHON=$PYTHON is not a Python from 3.11 to 3.13."
         fi
     done
     if [[ -n $found ]]; then
         fail "$found has no venv module. On Debian and Ubuntu: sudo apt install python3-venv"
     fi
-    fail "Python 3.11 or newer is needed and was not found. Install it, or name it: PYTHON=/path/to/python3 $0"
+    fail "A Python from 3.11 to 3.13 is needed and was not found. Install it, or name it: PYTHON=/path/to/python3 $0"
 }
 
 # What an environment was made from. It is written last, so one that was interrupted has none.

@@ -43,7 +43,7 @@ def row(capture: str, output: Path, passed_on: list[str]) -> list[str]:
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - began
-    summary = runs.read_json(runs.find(output / folder.resolve().name).summary_file)
+    summary = runs.read_json(runs.find(output).summary_file)
     return [capture, *figures(summary), f"{wall:.1f}", f"{summary['train_seconds']:.1f}", memory(summary)]
 
 

@@ -85,12 +85,18 @@ def test_loading_runs_no_code(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_values_that_are_not_finite_are_refused(trained, tmp_path):
-    broken = checkpoint.load(_save(trained, tmp_path / "fine.safetensors"))
+def test_values_that_are_not_finite_are_refused(trained, tmp_path, monkeypatch):
+    path = _save(trained, tmp_path / "state.safetensors")
+    broken = checkpoint.load(path)
     with torch.no_grad():
         broken.model.quats[3, 1] = float("nan")
-    path = _save(broken, tmp_path / "nan.safetensors")
-    with pytest.raises(InputError, match=r"nan.safetensors: .*model.quats holds values that are not finite"):
+    with pytest.raises(FloatingPointError, match=r"model.quats has values that are not finite"):
+        checkpoint.save(broken, path)
+    assert checkpoint.load(path).step == trained.step
+    monkeypatch.setattr(checkpoint, "_finite", lambda value: True)
+    checkpoint.save(broken, path)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"state.safetensors: .*model.quats holds values that are not finite"):
         checkpoint.load(path)
 
 

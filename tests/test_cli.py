@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import recon
 import tiny
 from recon import checkpoint, cli, runs
 from recon.datasets import nerfstudio
+from recon.datasets.files import naming
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,27 @@ def test_a_stopped_training_is_saved_and_goes_on(capture, tmp_path, signum):
     assert steps == list(range(10, steps[-1] + 1, 10))
 
 
+def test_a_training_killed_at_its_beginning_can_be_resumed(capture, tmp_path):
+    process = start_cli("train", capture, "--output", tmp_path, "--steps", 100_000)
+    run = wait_for(tmp_path, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert checkpoint.load(run.checkpoints()[0]).step == 0
+    assert runs.find(tmp_path) == run
+
+
+def test_a_moved_capture_is_found_again_and_a_changed_one_refused(trained, capture, tmp_path, monkeypatch, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(capture, tmp_path / "moved")
+    run_cli(monkeypatch, "train", tmp_path / "moved", "--resume", tmp_path / "run")
+    assert runs.find(tmp_path / "run").config()["options"]["scene"] == str(tmp_path / "moved")
+    run_cli(monkeypatch, "eval", tmp_path / "run")
+    next((tmp_path / "moved").glob("**/*003*")).unlink()
+    with pytest.raises(SystemExit):
+        run_cli(monkeypatch, "train", "--resume", tmp_path / "run")
+    assert "does not fit" in capsys.readouterr().err
+
+
 def test_a_killed_training_leaves_a_run_that_loads(capture, tmp_path):
     process = start_cli("train", capture, "--output", tmp_path, "--steps", 100_000, "--save-every", 0.05)
     run = wait_for(tmp_path, process)
@@ -158,6 +181,14 @@ def corrupt_run(trained: Path, folder: Path) -> Path:
     return folder / "corrupt"
 
 
+def edited_run(trained: Path, folder: Path, **options: object) -> Path:
+    shutil.copytree(trained, folder / "edited")
+    run = runs.find(folder / "edited")
+    values = run.config()
+    runs.write_json(run.config_file, values | {"options": values["options"] | options})
+    return run.path
+
+
 # The words of a command, of the capture, the trained run and an empty folder; what its one line must contain.
 BAD_INPUT = {
     "no scene": (lambda c, t, e: ["train"], "give the folder of a capture"),
@@ -170,7 +201,18 @@ BAD_INPUT = {
     "count": (lambda c, t, e: ["train", c, "--max-gaussians", -1], "--max-gaussians -1"),
     "threads": (lambda c, t, e: ["train", c, "--threads", 0], "--threads 0"),
     "cuda": (lambda c, t, e: ["train", c, "--device", "cuda"], "--device cuda"),
-    "resume and scene": (lambda c, t, e: ["train", c, "--resume", t], "--resume"),
+    "resume with options": (lambda c, t, e: ["train", "--resume", t, "--steps", 90], "leave out --steps"),
+    "resume of another scene": (lambda c, t, e: ["train", e, "--resume", t], "a_bad_input"),
+    "seed": (lambda c, t, e: ["train", c, "--seed", -1], "--seed -1"),
+    "save_every": (lambda c, t, e: ["train", c, "--save-every", "nan"], "--save-every nan"),
+    "other strategy's": (lambda c, t, e: ["train", c, "--strategy", "mcmc", "--absgrad"], "--absgrad"),
+    "edited config": (lambda c, t, e: ["eval", edited_run(t, e, downscale="two")], "options.downscale cannot be 'two'"),
+    "moved capture": (lambda c, t, e: ["eval", edited_run(t, e, scene="/gone")], "no longer at /gone"),
+    "another capture": (lambda c, t, e: ["eval", edited_run(t, e, downscale=2)], "does not fit"),
+    "no such file": (lambda c, t, e: ["export", e / "typo", e / "a.ply"], "typo: no such run or file"),
+    "fps": (lambda c, t, e: ["render", t, e / "a.mp4", "--fps", 0], "--fps 0"),
+    "output": (lambda c, t, e: ["train", c, "--output", __file__], "test_cli.py"),
+    "views": (lambda c, t, e: ["demo", "--views", 1], "--views 1"),
     "no run": (lambda c, t, e: ["eval", e / "gone"], "gone: no such run"),
     "not a run": (lambda c, t, e: ["eval", c], "not a run"),
     "corrupt checkpoint": (lambda c, t, e: ["eval", corrupt_run(t, e)], "step_00000060.safetensors"),
@@ -206,7 +248,7 @@ def test_a_full_disk_says_where_the_last_checkpoint_is(capture, tmp_path, monkey
     def fill_up(state, path):
         saves.append(path)
         if len(saves) > 2:
-            with open("/dev/full", "wb", buffering=0) as full:
+            with naming(path), open("/dev/full", "wb", buffering=0) as full:
                 full.write(b"x")
         real(state, path)
 

@@ -33,6 +33,14 @@ def test_unknown_settings_are_named():
         config.from_json(values | {"strategy": {"kind": "magic"}}, "f")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("steps", "9"), ("steps", True), ("coarse_to_fine", 1), ("background", "red")]
+)
+def test_settings_of_the_wrong_kind_are_named(key, value):
+    with pytest.raises(InputError, match=rf"f: {key} cannot be {value!r}"):
+        config.from_json(config.to_json(TrainConfig()) | {key: value}, "f")
+
+
 def test_strategies_have_their_own_settings():
     assert dataclasses.asdict(MCMCConfig())["noise"] > 0
     assert preset("default", "mcmc").strategy == MCMCConfig(max_gaussians=preset("default").strategy.max_gaussians)

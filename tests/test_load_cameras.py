@@ -15,7 +15,7 @@ from PIL import Image
 from recon.datasets import nerfstudio
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras, intrinsics, look_at
 from recon.datasets.errors import InputError
-from recon.render import load_cameras
+from recon.datasets.nerfstudio import load_cameras
 
 
 def ring(count: int) -> Cameras:

@@ -18,7 +18,7 @@ def problem() -> str | None:
         return "torch sees no NVIDIA GPU"
     try:
         from gsplat.cuda._backend import _C
-    except ImportError as error:
+    except Exception as error:  # importing it may compile it, and that fails in every way a compiler can
         return f"gsplat cannot be imported ({error}); install it with: pip install gsplat"
     if _C is None:
         return "gsplat's CUDA kernels are not there: it found neither a compiled version nor a CUDA compiler (nvcc)"
