@@ -84,11 +84,11 @@ def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     """The config that `to_json` wrote; InputError naming `source` (a file) and the key where that is not what it is."""
     values = dict(values)
     nested = values.pop("strategy", None)
-    kinds = {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}
+    kinds: dict[Any, Any] = {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}
     kind = nested.get("kind") if isinstance(nested, dict) else None
     if kind not in kinds:
         raise InputError(f"{source}: strategy.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
-    strategy = checked(kinds[kind], nested, f"{source}: strategy.")
+    strategy: AdaptiveConfig | MCMCConfig = checked(kinds[kind], nested, f"{source}: strategy.")
     return checked(TrainConfig, values | {"strategy": strategy}, f"{source}: ")
 
 
