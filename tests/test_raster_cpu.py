@@ -21,7 +21,7 @@ from torch import Tensor
 from raster_cases import NAMES, Case, cases, scene, turned_camera
 from recon import raster
 from recon.datasets.cameras import Cameras
-from recon.kernels import buffers, runtime, splat
+from recon.kernels import buffers, rasterize, runtime, splat, tiles
 from recon.model import RenderOutput
 from recon.raster import cpu
 from recon.torch_threads import one_torch_thread
@@ -91,6 +91,21 @@ def test_the_kernels_use_the_numbers_of_the_contract() -> None:
     assert np.float32(np.log2(raster.ALPHA_MIN)) == splat.LOG2_ALPHA_MIN
     assert np.float32(raster.TRANSMITTANCE_MIN) == splat.TRANSMITTANCE_MIN
     assert raster.FOV_MARGIN == splat.FOV_MARGIN
+
+
+def test_room_for_slots_is_found_and_limited(threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaussians that touch most of 130 tiles, so that the first guess cannot be enough."""
+    runtime.set_threads(1)
+    wide = Case(scene(100, seed=30, spread=0.1, log_scale=1.0, logit=-3.0), turned_camera(200, 150, 180), 3)
+    monkeypatch.setattr(rasterize, "_slots_per_gaussian", 8.0)
+    guessed_too_low = gradients(*render(wide))
+    needed = 100 * rasterize._slots_per_gaussian / 1.25
+    assert needed > 2 * (100 * 8 + tiles.PAGE)
+    guessed_well = gradients(*render(wide))
+    assert all(torch.equal(a, b) for a, b in zip(guessed_too_low, guessed_well, strict=True))
+    monkeypatch.setattr(rasterize, "MAX_SLOTS", 1000)
+    with pytest.raises(ValueError, match=r"100 Gaussians touch \d+ tiles .* 200x150: too many"):
+        render(wide)
 
 
 def test_pictures_are_planar_in_memory() -> None:

@@ -57,8 +57,8 @@ def sort_by_digit(
 ) -> None:
     """One step of one pass of the radix sort.
 
-    The digit is `bits` bits of key - lowest, from bit `shift` on. In the first pass items are chunks, and `visible` says
-    how many keys they hold; later they are keys, and `visible` is empty.
+    The digit is `bits` bits of key - lowest, from bit `shift` on. In the first pass items are chunks, and `visible`
+    says how many keys they hold; later they are keys, and `visible` is empty.
     """
     places = 1 << bits
     while True:

@@ -49,7 +49,6 @@ f32 = np.float32
 
 VECTORS = TILE // LANES  # vectors in a row of a tile
 PLANE = TILE * TILE
-TILES_AT_ONCE = 4
 LOOK_EVERY = 16  # entries between looks for rows that are finished
 AHEAD = 4  # entries between the prefetch of a record and its use
 
@@ -107,66 +106,20 @@ def row_offsets(record_y: Any, stretch: Any, top: Any, offsets: Any) -> None:
 
 
 @inline
-def blend_tile(
-    tile: Any, width: Any, height: Any, records: Any, entries: Any, starts: Any, background: Any,
-    rgb: Any, alpha: Any, transmittance: Any, depth: Any, state: Any, offsets: Any, with_depth: Any
-) -> None:  # fmt: skip
-    tiles_x = (width + TILE - 1) // TILE
-    left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-    start_tile(left, top, width, height, state)
-    for i in range(0, PLANE, LANES):
-        store(state, SUM_RED + i, 0.0)
-        store(state, SUM_GREEN + i, 0.0)
-        store(state, SUM_BLUE + i, 0.0)
-        if with_depth:
-            store(state, SUM_DEPTH + i, 0.0)
-            store(state, SUM_WEIGHT + i, 0.0)
-
-    at, end = get(starts, tile), get(starts, tile + 1)
-    while at < end:
-        live = unfinished(state)
-        if live == 0:
-            break
-        pause = min(at + LOOK_EVERY, end)
-        while at < pause:
-            entry = get(entries, at)
-            prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
-            record = entry_gaussian(entry) * RECORD
-            touched = entry_rows(entry)
-            row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
-            shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
-            red = scalar_max(get(records, record + RED), ZERO)
-            green = scalar_max(get(records, record + GREEN), ZERO)
-            blue = scalar_max(get(records, record + BLUE), ZERO)
-            distance = get(records, record + DEPTH)
-            for v in range(VECTORS):
-                dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-                peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
-                if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                    continue
-                sheared = shear * dx
-                rows = touched & (live >> (v * TILE))
-                while rows:
-                    row = lowest_bit(rows)
-                    rows &= rows - 1
-                    i = row * TILE + v * LANES
-                    u = get(offsets, row) - sheared
-                    exponent = peak - u * u
-                    opacity = minimum(exp2_bounded(exponent), ALPHA_MAX)
-                    opacity = select(exponent >= LOG2_ALPHA_MIN, opacity, 0.0)
-                    before = load(state, T + i)
-                    after = before - opacity * before
-                    drawn = after > TRANSMITTANCE_MIN
-                    weight = select(drawn, opacity * before, 0.0)
-                    store(state, T + i, select(drawn, after, negative_absolute(before)))
-                    store(state, SUM_RED + i, load(state, SUM_RED + i) + weight * red)
-                    store(state, SUM_GREEN + i, load(state, SUM_GREEN + i) + weight * green)
-                    store(state, SUM_BLUE + i, load(state, SUM_BLUE + i) + weight * blue)
-                    if with_depth:
-                        store(state, SUM_DEPTH + i, load(state, SUM_DEPTH + i) + weight * distance)
-                        store(state, SUM_WEIGHT + i, load(state, SUM_WEIGHT + i) + weight)
-            at += 1
-
+def finish_tile(
+    left: Any,
+    top: Any,
+    width: Any,
+    height: Any,
+    state: Any,
+    background: Any,
+    rgb: Any,
+    alpha: Any,
+    transmittance: Any,
+    depth: Any,
+    with_depth: Any,
+) -> None:
+    """Write a tile into the pictures."""
     pixels = width * height
     red, green, blue = get(background, 0), get(background, 1), get(background, 2)
     for row in range(min(TILE, height - top)):
@@ -179,8 +132,81 @@ def blend_tile(
             store_first(rgb, pixels + pixel, load(state, SUM_GREEN + i) + rest * green, count)
             store_first(rgb, 2 * pixels + pixel, load(state, SUM_BLUE + i) + rest * blue, count)
             if with_depth:
+                # The sum of the weights is alpha, and more exact than 1 - T where there is little of it.
                 expected = load(state, SUM_DEPTH + i) / maximum(load(state, SUM_WEIGHT + i), 1e-10)
                 store_first(depth, pixel, expected, count)
+
+
+@inline
+def blend_tiles(
+    width: Any,
+    height: Any,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    background: Any,
+    rgb: Any,
+    alpha: Any,
+    transmittance: Any,
+    depth: Any,
+    with_depth: Any,
+    counter: Any,
+) -> None:
+    """The kernels below; `with_depth` is a constant, so the compiler leaves out what is not wanted."""
+    state, offsets = stack(_STATE), stack(OFFSETS)
+    tiles, tiles_x = len(starts) - 1, (width + TILE - 1) // TILE
+    while True:
+        tile = atomic_add(counter, 0, 1)
+        if tile >= tiles:
+            break
+        left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+        start_tile(left, top, width, height, state)
+        for i in range(SUM_RED, SUM_DEPTH + 2 * PLANE if with_depth else SUM_DEPTH, LANES):
+            store(state, i, 0.0)
+        at, end = get(starts, tile), get(starts, tile + 1)
+        while at < end:
+            live = unfinished(state)
+            if live == 0:
+                break
+            pause = min(at + LOOK_EVERY, end)
+            while at < pause:
+                entry = get(entries, at)
+                prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+                at += 1
+                record, touched = entry_gaussian(entry) * RECORD, entry_rows(entry)
+                row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+                shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+                red = scalar_max(get(records, record + RED), ZERO)
+                green = scalar_max(get(records, record + GREEN), ZERO)
+                blue = scalar_max(get(records, record + BLUE), ZERO)
+                distance = get(records, record + DEPTH)
+                for v in range(VECTORS):
+                    dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
+                    peak = get(records, record + LOG2_OPACITY) - curve * dx * dx  # the exponent where u = 0
+                    if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
+                        continue
+                    sheared = shear * dx
+                    rows = touched & (live >> (v * TILE))
+                    while rows:
+                        row = lowest_bit(rows)
+                        rows &= rows - 1
+                        i = row * TILE + v * LANES
+                        u = get(offsets, row) - sheared
+                        exponent = peak - u * u
+                        opacity = minimum(exp2_bounded(exponent), ALPHA_MAX)
+                        opacity = select(exponent >= LOG2_ALPHA_MIN, opacity, 0.0)
+                        before = load(state, T + i)
+                        after = before - opacity * before
+                        drawn = after > TRANSMITTANCE_MIN
+                        weight = select(drawn, opacity * before, 0.0)
+                        store(state, T + i, select(drawn, after, negative_absolute(before)))
+                        store(state, SUM_RED + i, load(state, SUM_RED + i) + weight * red)
+                        store(state, SUM_GREEN + i, load(state, SUM_GREEN + i) + weight * green)
+                        store(state, SUM_BLUE + i, load(state, SUM_BLUE + i) + weight * blue)
+                        if with_depth:
+                            store(state, SUM_DEPTH + i, load(state, SUM_DEPTH + i) + weight * distance)
+                            store(state, SUM_WEIGHT + i, load(state, SUM_WEIGHT + i) + weight)
+        finish_tile(left, top, width, height, state, background, rgb, alpha, transmittance, depth, with_depth)
 
 
 _SIGNATURE = "i8, i8, f4[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
@@ -206,19 +232,12 @@ def blend(
         width, height: of the image, px.
         records [N,RECORD], entries [E], starts [tiles + 1]: see `splat` and `bin_gaussians`.
         background: [3].
-        rgb: [3,H,W], alpha: [H,W], transmittance: [H,W]: written.
+        rgb [3,H,W], alpha [H,W], transmittance [H,W]: are written.
     """
-    state, offsets = stack(_STATE), stack(OFFSETS)
-    tiles = len(starts) - 1
-    while True:
-        start = atomic_add(counter, 0, TILES_AT_ONCE)
-        if start >= tiles:
-            break
-        for tile in range(start, min(start + TILES_AT_ONCE, tiles)):
-            blend_tile(
-                tile, width, height, records, entries, starts, background,
-                rgb, alpha, transmittance, alpha, state, offsets, False,
-            )  # fmt: skip
+    blend_tiles(
+        *(width, height, records, entries, starts, background),
+        *(rgb, alpha, transmittance, alpha, False, counter),
+    )
 
 
 @kernel(_SIGNATURE + ", f4[::1]")
@@ -237,14 +256,7 @@ def blend_with_depth(
     thread: int,
 ) -> None:
     """`blend`, and expected depths [H,W]: the mean of the depths, weighted as the colours are."""
-    state, offsets = stack(_STATE), stack(OFFSETS)
-    tiles = len(starts) - 1
-    while True:
-        start = atomic_add(counter, 0, TILES_AT_ONCE)
-        if start >= tiles:
-            break
-        for tile in range(start, min(start + TILES_AT_ONCE, tiles)):
-            blend_tile(
-                tile, width, height, records, entries, starts, background,
-                rgb, alpha, transmittance, depth, state, offsets, True,
-            )  # fmt: skip
+    blend_tiles(
+        *(width, height, records, entries, starts, background),
+        *(rgb, alpha, transmittance, depth, True, counter),
+    )

@@ -23,7 +23,6 @@ from recon.kernels.blend import (
     LOOK_EVERY,
     OFFSETS,
     PLANE,
-    TILES_AT_ONCE,
     VECTORS,
     T,
     entry_gaussian,
@@ -80,10 +79,28 @@ _STATE = 6 * PLANE
 
 @inline
 def load_gradients(
-    left: Any, top: Any, width: Any, height: Any, rgb: Any, alpha: Any, transmittance: Any, depth: Any,
-    g_rgb: Any, g_alpha: Any, g_depth: Any, state: Any, with_alpha: Any, with_depth: Any,
-) -> None:  # fmt: skip
-    """Fill the planes of a tile, from the pictures and their gradients."""
+    left: Any,
+    top: Any,
+    width: Any,
+    height: Any,
+    rgb: Any,
+    alpha: Any,
+    transmittance: Any,
+    depth: Any,
+    g_rgb: Any,
+    g_alpha: Any,
+    g_depth: Any,
+    state: Any,
+    with_alpha: Any,
+    with_depth: Any,
+) -> None:
+    """Fill the planes of a tile, from the pictures and their gradients.
+
+    `rest` begins as the sum over all Gaussians of w value, plus T times the gradient of T: what the colour of the
+    background and -alpha give. For the depth, sum / alpha with sum = sum of w z, let g be the gradient of the sum. Then
+    w value adds up to g sum = alpha g depth, and the gradient of T is g depth, since alpha divides: both together are
+    (alpha + T) g depth = g depth.
+    """
     pixels = width * height
     for row in range(min(TILE, height - top)):
         for v in range(VECTORS):
@@ -96,8 +113,6 @@ def load_gradients(
             if with_alpha:
                 rest = rest - load_first(transmittance, pixel, count) * load_first(g_alpha, pixel, count)
             if with_depth:
-                # depth = sum / alpha. The sum adds alpha g depth to `rest`, and the transmittance 1 - alpha as often g
-                # depth, since alpha divides: together that is once, where g is the gradient of the sum.
                 opaque = load_first(alpha, pixel, count)
                 g_sum = select(opaque > 0.0, load_first(g_depth, pixel, count) / opaque, 0.0)
                 store(state, G_DEPTH + i, g_sum)
@@ -109,119 +124,116 @@ def load_gradients(
 
 
 @inline
-def blend_tile_backward(
-    tile: Any, width: Any, height: Any, records: Any, entries: Any, starts: Any,
-    rgb: Any, alpha: Any, transmittance: Any, depth: Any, g_rgb: Any, g_alpha: Any, g_depth: Any,
-    slots: Any, state: Any, offsets: Any, with_alpha: Any, with_depth: Any, with_absolute: Any,
-) -> None:  # fmt: skip
-    tiles_x = (width + TILE - 1) // TILE
-    left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
-    start_tile(left, top, width, height, state)
-    load_gradients(
-        left, top, width, height, rgb, alpha, transmittance, depth,
-        g_rgb, g_alpha, g_depth, state, with_alpha, with_depth,
-    )  # fmt: skip
-
-    zero = broadcast(0.0)
-    at, end = get(starts, tile), get(starts, tile + 1)
-    while at < end:
-        live = unfinished(state)
-        if live == 0:
-            break
-        pause = min(at + LOOK_EVERY, end)
-        while at < pause:
-            entry = get(entries, at)
-            prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
-            record = entry_gaussian(entry) * RECORD
-            touched = entry_rows(entry)
-            row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
-            shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
-            red = scalar_max(get(records, record + RED), ZERO)
-            green = scalar_max(get(records, record + GREEN), ZERO)
-            blue = scalar_max(get(records, record + BLUE), ZERO)
-            distance = get(records, record + DEPTH)
-            v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
-            sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
-            for v in range(VECTORS):
-                dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-                peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
-                if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                    continue
-                sheared = shear * dx
-                column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
-                rows = touched & (live >> (v * TILE))
-                while rows:
-                    row = lowest_bit(rows)
-                    rows &= rows - 1
-                    i = row * TILE + v * LANES
-                    u = get(offsets, row) - sheared
-                    exponent = peak - u * u
-                    uncapped = exp2_bounded(exponent)
-                    opacity = select(exponent >= LOG2_ALPHA_MIN, minimum(uncapped, ALPHA_MAX), 0.0)
-                    before = load(state, T + i)
-                    after = before - opacity * before
-                    drawn = after > TRANSMITTANCE_MIN
-                    weight = select(drawn, opacity * before, 0.0)
-                    store(state, T + i, select(drawn, after, negative_absolute(before)))
-                    g_red, g_green, g_blue = load(state, G_RED + i), load(state, G_GREEN + i), load(state, G_BLUE + i)
-                    value = g_red * red + g_green * green + g_blue * blue
-                    sum_red = sum_red + weight * g_red
-                    sum_green = sum_green + weight * g_green
-                    sum_blue = sum_blue + weight * g_blue
-                    if with_depth:
-                        g_sum = load(state, G_DEPTH + i)
-                        value = value + g_sum * distance
-                        sum_depth = sum_depth + weight * g_sum
-                    value = weight * value
-                    rest = load(state, REST + i) - value
-                    store(state, REST + i, rest)
-                    # v: the gradient of the exponent 1/2 d^T cov^-1 d, which is that of alpha times -alpha
-                    gradient = select(drawn & (uncapped <= ALPHA_MAX), rest * (opacity / (1 - opacity)) - value, 0.0)
-                    gradient_u = gradient * u
-                    column_v = column_v + gradient
-                    column_u = column_u + gradient_u
-                    column_uu = column_uu + gradient_u * u
-                    if with_absolute:
-                        abs_x = abs_x + absolute(gradient * (curve * dx - shear * u))
-                        abs_y = abs_y + absolute(gradient_u)
-                column_x = column_v * dx
-                v_sum, v_x, v_xx = v_sum + column_v, v_x + column_x, v_xx + column_x * dx
-                v_u, v_xu, v_uu = v_u + column_u, v_xu + column_u * dx, v_uu + column_uu
-            slot = entry_slot(entry) * SLOT
-            if with_depth or with_absolute:
-                store_sums(
-                    slots,
-                    slot,
-                    (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y),
-                )
-            else:
-                store_sums(slots, slot, (v_sum, v_x, v_xx, v_u, v_xu, v_uu, sum_red, sum_green, sum_blue))
-            at += 1
-    while at < end:  # hidden behind finished pixels
-        slot = entry_slot(get(entries, at)) * SLOT
-        for i in range(0, SLOT, LANES):
-            store(slots, slot + i, zero)
-        at += 1
-
-
-@inline
 def blend_tiles_backward(
-    width: Any, height: Any, records: Any, entries: Any, starts: Any,
-    rgb: Any, alpha: Any, transmittance: Any, depth: Any, g_rgb: Any, g_alpha: Any, g_depth: Any,
-    slots: Any, with_alpha: Any, with_depth: Any, with_absolute: Any, counter: Any,
-) -> None:  # fmt: skip
+    width: Any,
+    height: Any,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    rgb: Any,
+    alpha: Any,
+    transmittance: Any,
+    depth: Any,
+    g_rgb: Any,
+    g_alpha: Any,
+    g_depth: Any,
+    slots: Any,
+    with_alpha: Any,
+    with_depth: Any,
+    with_absolute: Any,
+    counter: Any,
+) -> None:
+    """The kernels below; `with_depth` and `with_absolute` are constants: the compiler leaves out what is not wanted."""
     state, offsets = stack(_STATE), stack(OFFSETS)
-    tiles = len(starts) - 1
+    tiles, tiles_x, zero = len(starts) - 1, (width + TILE - 1) // TILE, broadcast(0.0)
     while True:
-        start = atomic_add(counter, 0, TILES_AT_ONCE)
-        if start >= tiles:
+        tile = atomic_add(counter, 0, 1)
+        if tile >= tiles:
             break
-        for tile in range(start, min(start + TILES_AT_ONCE, tiles)):
-            blend_tile_backward(
-                tile, width, height, records, entries, starts,
-                rgb, alpha, transmittance, depth, g_rgb, g_alpha, g_depth,
-                slots, state, offsets, with_alpha, with_depth, with_absolute,
-            )  # fmt: skip
+        left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+        start_tile(left, top, width, height, state)
+        load_gradients(
+            *(left, top, width, height, rgb, alpha, transmittance, depth),
+            *(g_rgb, g_alpha, g_depth, state, with_alpha, with_depth),
+        )
+        at, end = get(starts, tile), get(starts, tile + 1)
+        while at < end:
+            live = unfinished(state)
+            if live == 0:
+                break
+            pause = min(at + LOOK_EVERY, end)
+            while at < pause:
+                entry = get(entries, at)
+                prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+                at += 1
+                record, touched = entry_gaussian(entry) * RECORD, entry_rows(entry)
+                row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+                shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+                red = scalar_max(get(records, record + RED), ZERO)
+                green = scalar_max(get(records, record + GREEN), ZERO)
+                blue = scalar_max(get(records, record + BLUE), ZERO)
+                distance = get(records, record + DEPTH)
+                v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
+                sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
+                for v in range(VECTORS):
+                    dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
+                    peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
+                    if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
+                        continue
+                    sheared = shear * dx
+                    column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
+                    rows = touched & (live >> (v * TILE))
+                    while rows:
+                        row = lowest_bit(rows)
+                        rows &= rows - 1
+                        i = row * TILE + v * LANES
+                        u = get(offsets, row) - sheared
+                        exponent = peak - u * u
+                        uncapped = exp2_bounded(exponent)
+                        opacity = select(exponent >= LOG2_ALPHA_MIN, minimum(uncapped, ALPHA_MAX), 0.0)
+                        before = load(state, T + i)
+                        after = before - opacity * before
+                        drawn = after > TRANSMITTANCE_MIN
+                        weight = select(drawn, opacity * before, 0.0)
+                        store(state, T + i, select(drawn, after, negative_absolute(before)))
+                        g_red, g_green, g_blue = (
+                            load(state, G_RED + i),
+                            load(state, G_GREEN + i),
+                            load(state, G_BLUE + i),
+                        )
+                        value = g_red * red + g_green * green + g_blue * blue
+                        sum_red = sum_red + weight * g_red
+                        sum_green = sum_green + weight * g_green
+                        sum_blue = sum_blue + weight * g_blue
+                        if with_depth:
+                            g_sum = load(state, G_DEPTH + i)
+                            value = value + g_sum * distance
+                            sum_depth = sum_depth + weight * g_sum
+                        value = weight * value
+                        rest = load(state, REST + i) - value
+                        store(state, REST + i, rest)
+                        # v, the gradient of the exponent 1/2 d^T cov^-1 d, is that of alpha times -alpha
+                        v_pixel = rest * (opacity / (1 - opacity)) - value
+                        v_pixel = select(drawn & (uncapped <= ALPHA_MAX), v_pixel, 0.0)
+                        v_pixel_u = v_pixel * u
+                        column_v = column_v + v_pixel
+                        column_u = column_u + v_pixel_u
+                        column_uu = column_uu + v_pixel_u * u
+                        if with_absolute:
+                            abs_x = abs_x + absolute(v_pixel * (curve * dx - shear * u))
+                            abs_y = abs_y + absolute(v_pixel_u)
+                    column_x = column_v * dx
+                    v_sum, v_x, v_xx = v_sum + column_v, v_x + column_x, v_xx + column_x * dx
+                    v_u, v_xu, v_uu = v_u + column_u, v_xu + column_u * dx, v_uu + column_uu
+                shape, colours = (v_sum, v_x, v_xx, v_u, v_xu, v_uu), (sum_red, sum_green, sum_blue)
+                if with_depth or with_absolute:
+                    store_sums(slots, entry_slot(entry) * SLOT, (*shape, *colours, sum_depth, abs_x, abs_y))
+                else:
+                    store_sums(slots, entry_slot(entry) * SLOT, (*shape, *colours))
+        while at < end:  # hidden behind finished pixels
+            for i in range(0, SLOT, LANES):
+                store(slots, entry_slot(get(entries, at)) * SLOT + i, zero)
+            at += 1
 
 
 _SIGNATURE = "i8, i8, f4[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[::1], i8, f4[::1], f4[::1]"
@@ -251,9 +263,9 @@ def blend_backward(
         slots: [S,SLOT] the slot of every entry is written.
     """
     blend_tiles_backward(
-        width, height, records, entries, starts, rgb, rgb, transmittance, rgb,
-        g_rgb, g_alpha, g_rgb, slots, with_alpha, False, False, counter,
-    )  # fmt: skip
+        *(width, height, records, entries, starts, rgb, rgb, transmittance, rgb),
+        *(g_rgb, g_alpha, g_rgb, slots, with_alpha, False, False, counter),
+    )
 
 
 @kernel(_SIGNATURE)
@@ -274,18 +286,32 @@ def blend_backward_absolute(
 ) -> None:
     """`blend_backward`, and sums of absolute gradients of the centres."""
     blend_tiles_backward(
-        width, height, records, entries, starts, rgb, rgb, transmittance, rgb,
-        g_rgb, g_alpha, g_rgb, slots, with_alpha, False, True, counter,
-    )  # fmt: skip
+        *(width, height, records, entries, starts, rgb, rgb, transmittance, rgb),
+        *(g_rgb, g_alpha, g_rgb, slots, with_alpha, False, True, counter),
+    )
 
 
 @kernel(_SIGNATURE + ", f4[::1], f4[::1], f4[::1]")
 def blend_backward_full(
-        width: int, height: int, records: Any, entries: Any, starts: Any, rgb: Any, transmittance: Any, g_rgb: Any,
-    with_alpha: int, g_alpha: Any, slots: Any, alpha: Any, depth: Any, g_depth: Any, counter: Any, thread: int,
-) -> None:  # fmt: skip
+    width: int,
+    height: int,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    rgb: Any,
+    transmittance: Any,
+    g_rgb: Any,
+    with_alpha: int,
+    g_alpha: Any,
+    slots: Any,
+    alpha: Any,
+    depth: Any,
+    g_depth: Any,
+    counter: Any,
+    thread: int,
+) -> None:
     """`blend_backward_absolute` for pictures with depth [H,W] and alpha [H,W], and the gradient of the depth."""
     blend_tiles_backward(
-        width, height, records, entries, starts, rgb, alpha, transmittance, depth,
-        g_rgb, g_alpha, g_depth, slots, with_alpha, True, True, counter,
-    )  # fmt: skip
+        *(width, height, records, entries, starts, rgb, alpha, transmittance, depth),
+        *(g_rgb, g_alpha, g_depth, slots, with_alpha, True, True, counter),
+    )

@@ -46,22 +46,23 @@ from recon.kernels.splat import (
 
 f32 = np.float32
 
-_BUFFER = SLOT * LANES  # RECORD is as large
+_BUFFER = SLOT * LANES  # SLOT and RECORD are the same
 UNIT = f32(1) / HALF_LOG2E
 
 
 @inline
-def load_records(records: Any, first: Any, buffer: Any) -> None:
-    """buffer[field * LANES + lane] = records[first + lane, field]"""
-    for part in range(0, RECORD, LANES):
-        copy_transposed(records, first * RECORD + part, RECORD, buffer, part * LANES, LANES)
-
-
-@inline
 def combine(
-    first: Any, rows: Any, sums: Any, record: Any, present: Any, with_depth: Any, with_absolute: Any,
-    gradients: Any, g_means2d: Any, absolute: Any,
-) -> None:  # fmt: skip
+    first: Any,
+    rows: Any,
+    sums: Any,
+    record: Any,
+    present: Any,
+    with_depth: Any,
+    with_absolute: Any,
+    gradients: Any,
+    g_means2d: Any,
+    absolute: Any,
+) -> None:
     """Gradients of centre, covariance, opacity, colour and depth from the sums over pixels.
 
     With (p, q) = cov^-1 (dx, dy) and v the gradient of the exponent E = 1/2 d^T cov^-1 d at a pixel,
@@ -145,8 +146,8 @@ def gather(
                 continue
             for part in range(0, SLOT, LANES):
                 copy_transposed(rows_of_sums, part, SLOT, sums_of, part * LANES, LANES)
-            load_records(records, first, record)
+                copy_transposed(records, first * RECORD + part, RECORD, record, part * LANES, LANES)
             combine(
-                first, rows, sums_of, record, load(present, 0) > 0.0,
-                with_depth, with_absolute, gradients, g_means2d, absolute,
-            )  # fmt: skip
+                *(first, rows, sums_of, record, load(present, 0) > 0.0),
+                *(with_depth, with_absolute, gradients, g_means2d, absolute),
+            )

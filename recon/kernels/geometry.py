@@ -109,7 +109,6 @@ class Projection(NamedTuple):
     clamped: Any  # the same, held inside the limits of the Jacobian
     quat: Any  # wxyz, of unit length
     inverse_norm: Any  # of the stored quaternion
-    turn: Any  # rotation matrix of the quaternion, 9
     scale: Any  # 3
     axes: Any  # columns: the half-axes in the camera, 9
     image_axes: Any  # the same through the Jacobian: x of the three, then y of the three
@@ -119,21 +118,38 @@ class Projection(NamedTuple):
 
 
 @inline
+def rotation(camera: Any) -> Any:
+    """The nine numbers of the rotation to the camera, row by row."""
+    k, r = camera, ROTATION
+    upper = (get(k, r), get(k, r + 1), get(k, r + 2), get(k, r + 3), get(k, r + 4))
+    return (*upper, get(k, r + 5), get(k, r + 6), get(k, r + 7), get(k, r + 8))
+
+
+@inline
+def to_camera(camera: Any, x: Any, y: Any, z: Any) -> Any:
+    """A direction of the world, in the axes of the camera."""
+    r0, r1, r2, r3, r4, r5, r6, r7, r8 = rotation(camera)
+    return r0 * x + r1 * y + r2 * z, r3 * x + r4 * y + r5 * z, r6 * x + r7 * y + r8 * z
+
+
+@inline
+def to_world(camera: Any, x: Any, y: Any, z: Any) -> Any:
+    """The inverse of `to_camera`."""
+    r0, r1, r2, r3, r4, r5, r6, r7, r8 = rotation(camera)
+    return r0 * x + r3 * y + r6 * z, r1 * x + r4 * y + r7 * z, r2 * x + r5 * y + r8 * z
+
+
+@inline
 def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
     """EWA projection: see `recon.raster.reference.project`, whose steps these are.
 
     The determinant of the covariance F F^T + e I (F: the 2x3 `image_axes`) is the sum of positive terms
     |f1 x f2|^2 + e (|f1|^2 + |f2|^2) + e^2. As a c - b^2, a needle's would drown in rounding errors.
     """
-    k, r, t = camera, ROTATION, TRANSLATION
-    r0, r1, r2 = get(k, r), get(k, r + 1), get(k, r + 2)
-    r3, r4, r5 = get(k, r + 3), get(k, r + 4), get(k, r + 5)
-    r6, r7, r8 = get(k, r + 6), get(k, r + 7), get(k, r + 8)
+    k = camera
     fx, fy = get(k, FX), get(k, FY)
-    mx, my, mz = mean
-    x = r0 * mx + r1 * my + r2 * mz + get(k, t)
-    y = r3 * mx + r4 * my + r5 * mz + get(k, t + 1)
-    z = r6 * mx + r7 * my + r8 * mz + get(k, t + 2)
+    x, y, z = to_camera(camera, mean[0], mean[1], mean[2])
+    x, y, z = x + get(k, TRANSLATION), y + get(k, TRANSLATION + 1), z + get(k, TRANSLATION + 2)
     in_front = z > get(k, NEAR)
     iz = 1 / select(in_front, z, 1.0)
 
@@ -145,21 +161,9 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
     t6, t7, t8 = 2 * (qx * qz - qw * qy), 2 * (qy * qz + qw * qx), 1 - 2 * (qx * qx + qy * qy)
 
     s0, s1, s2 = exp2(log_scale[0] * LOG2E), exp2(log_scale[1] * LOG2E), exp2(log_scale[2] * LOG2E)
-    a0, a1, a2 = (
-        (r0 * t0 + r1 * t3 + r2 * t6) * s0,
-        (r0 * t1 + r1 * t4 + r2 * t7) * s1,
-        (r0 * t2 + r1 * t5 + r2 * t8) * s2,
-    )
-    a3, a4, a5 = (
-        (r3 * t0 + r4 * t3 + r5 * t6) * s0,
-        (r3 * t1 + r4 * t4 + r5 * t7) * s1,
-        (r3 * t2 + r4 * t5 + r5 * t8) * s2,
-    )
-    a6, a7, a8 = (
-        (r6 * t0 + r7 * t3 + r8 * t6) * s0,
-        (r6 * t1 + r7 * t4 + r8 * t7) * s1,
-        (r6 * t2 + r7 * t5 + r8 * t8) * s2,
-    )
+    a0, a3, a6 = to_camera(camera, t0 * s0, t3 * s0, t6 * s0)
+    a1, a4, a7 = to_camera(camera, t1 * s1, t4 * s1, t7 * s1)
+    a2, a5, a8 = to_camera(camera, t2 * s2, t5 * s2, t8 * s2)
 
     u, v = x * iz, y * iz
     cu = minimum(maximum(u, get(k, X_MIN)), get(k, X_MAX))
@@ -177,7 +181,6 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
         clamped=(cu, cv),
         quat=(qw, qx, qy, qz),
         inverse_norm=inverse_norm,
-        turn=(t0, t1, t2, t3, t4, t5, t6, t7, t8),
         scale=(s0, s1, s2),
         axes=(a0, a1, a2, a3, a4, a5, a6, a7, a8),
         image_axes=(f0, f1, f2, g0, g1, g2),

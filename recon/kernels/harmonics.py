@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from recon.kernels.lanes import copy_transposed
-from recon.kernels.simd import LANES, broadcast, get, inline, load, put, store
+from recon.kernels.simd import LANES, broadcast, get, inline, load, maximum, put, sqrt, store
+from recon.kernels.splat import POSITION
 
 MAX_COEFFICIENTS = 16
 
@@ -51,6 +52,15 @@ def store_rows(buffer: Any, target: Any, first: Any, stride: Any, rows: Any) -> 
         for row in range(min(LANES, rows - first)):
             for column in range(stride):
                 put(target, start + row * stride + column, get(buffer, column * LANES + row))
+
+
+@inline
+def view_direction(camera: Any, mean: Any) -> Any:
+    """The unit direction from the camera to a Gaussian, and the inverse of their distance."""
+    x, y, z = mean
+    x, y, z = x - get(camera, POSITION), y - get(camera, POSITION + 1), z - get(camera, POSITION + 2)
+    inverse = 1 / sqrt(maximum(x * x + y * y + z * z, 1e-24))
+    return (x * inverse, y * inverse, z * inverse), inverse
 
 
 @inline

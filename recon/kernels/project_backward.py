@@ -12,6 +12,7 @@ from recon.kernels.geometry import (
     project,
     store_scalars,
     store_tuples,
+    to_world,
 )
 from recon.kernels.harmonics import (
     C0,
@@ -22,10 +23,11 @@ from recon.kernels.harmonics import (
     direction_gradient,
     load_rows,
     store_rows,
+    view_direction,
 )
 from recon.kernels.lanes import atomic_add
 from recon.kernels.runtime import kernel
-from recon.kernels.simd import LANES, exp2, get, inline, load, maximum, minimum, put, select, sqrt, stack, store
+from recon.kernels.simd import LANES, exp2, get, inline, load, minimum, put, select, stack, store
 from recon.kernels.splat import (
     CHUNK,
     D_A,
@@ -40,8 +42,6 @@ from recon.kernels.splat import (
     FY,
     GRADIENT,
     LOG2E,
-    POSITION,
-    ROTATION,
     UNSEEN,
 )
 
@@ -63,11 +63,7 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     The covariance is F F^T + e I with rows f and g of F (`image_axes`); F = diag(focal / z) (A_xy - (x/z, y/z)^T A_z)
     with A the `axes`, the rotation to the camera times the Gaussian's turn times its scales.
     """
-    k, r = camera, ROTATION
-    r0, r1, r2 = get(k, r), get(k, r + 1), get(k, r + 2)
-    r3, r4, r5 = get(k, r + 3), get(k, r + 4), get(k, r + 5)
-    r6, r7, r8 = get(k, r + 6), get(k, r + 7), get(k, r + 8)
-    fx, fy = get(k, FX), get(k, FY)
+    fx, fy = get(camera, FX), get(camera, FY)
     iz, (u, v), (cu, cv) = p.inverse_depth, p.slope, p.clamped
     a0, a1, a2, a3, a4, a5, a6, a7, a8 = p.axes
     f0, f1, f2, g0, g1, g2 = p.image_axes
@@ -84,25 +80,13 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     dv = fy * g_centre[1] - select(v == cv, d3 * a6 + d4 * a7 + d5 * a8, 0.0)
     dx, dy = du * iz, dv * iz
     dz = dz - (dx * u + dy * v)
-    g_mean = (r0 * dx + r3 * dy + r6 * dz, r1 * dx + r4 * dy + r7 * dz, r2 * dx + r5 * dy + r8 * dz)
+    g_mean = to_world(camera, dx, dy, dz)
     g_log_scale = (d0 * a0 + d3 * a3 + d6 * a6, d1 * a1 + d4 * a4 + d7 * a7, d2 * a2 + d5 * a5 + d8 * a8)
 
     s0, s1, s2 = p.scale
-    t0, t1, t2 = (
-        (r0 * d0 + r3 * d3 + r6 * d6) * s0,
-        (r0 * d1 + r3 * d4 + r6 * d7) * s1,
-        (r0 * d2 + r3 * d5 + r6 * d8) * s2,
-    )
-    t3, t4, t5 = (
-        (r1 * d0 + r4 * d3 + r7 * d6) * s0,
-        (r1 * d1 + r4 * d4 + r7 * d7) * s1,
-        (r1 * d2 + r4 * d5 + r7 * d8) * s2,
-    )
-    t6, t7, t8 = (
-        (r2 * d0 + r5 * d3 + r8 * d6) * s0,
-        (r2 * d1 + r5 * d4 + r8 * d7) * s1,
-        (r2 * d2 + r5 * d5 + r8 * d8) * s2,
-    )
+    t0, t3, t6 = to_world(camera, d0 * s0, d3 * s0, d6 * s0)
+    t1, t4, t7 = to_world(camera, d1 * s1, d4 * s1, d7 * s1)
+    t2, t5, t8 = to_world(camera, d2 * s2, d5 * s2, d8 * s2)
     w, x, y, z = p.quat
     xy, xz, yz, wx, wy, wz = t1 + t3, t2 + t6, t5 + t7, t7 - t5, t2 - t6, t3 - t1
     qw = 2 * (x * wx + y * wy + z * wz)
@@ -115,54 +99,10 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
 
 
 @inline
-def project_block_backward(
-    camera: Any, means: Any, quats: Any, log_scales: Any, logits: Any, shN: Any, rows: Any, first: Any,
-    degree: Any, stored: Any, seen: Any, gradients: Any, g_means2d: Any,
-    g_means: Any, g_quats: Any, g_log_scales: Any, g_logits: Any, g_sh0: Any, g_shN: Any,
-    functions: Any, slopes: Any, rest: Any,
-) -> None:  # fmt: skip
-    mean, logit = load_triples(means, first, rows), load_scalars(logits, first, rows)
-    p = project(camera, mean, load_quads(quats, first, rows), load_triples(log_scales, first, rows))
-    at = first * GRADIENT
-    g_covariance = (
-        load(gradients, at + D_A * LANES),
-        load(gradients, at + D_B * LANES),
-        load(gradients, at + D_C * LANES),
-    )
-    g_depth, g_centre = load(gradients, at + D_DEPTH * LANES), load_pairs(g_means2d, first, rows)
-    g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, g_covariance, g_depth)
-    miss = exp2(minimum(logit * -LOG2E, 100.0))
-    g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
-
-    x, y, z = mean[0] - get(camera, POSITION), mean[1] - get(camera, POSITION + 1), mean[2] - get(camera, POSITION + 2)
-    inverse = 1 / sqrt(maximum(x * x + y * y + z * z, 1e-24))
-    x, y, z = x * inverse, y * inverse, z * inverse
-    red = load(gradients, at + D_RED * LANES)
-    green = load(gradients, at + D_GREEN * LANES)
-    blue = load(gradients, at + D_BLUE * LANES)
-    used = (degree + 1) * (degree + 1)
-    load_rows(shN, first, stored * 3 - 3, used * 3 - 3, rows, rest)
-    basis(degree, x, y, z, functions)
-    colour_gradient(used, functions, (red, green, blue), rest, slopes)
-    clear(rest, (used * 3 - 3) * LANES, (stored - used) * 3 * LANES)
-    store_rows(rest, g_shN, first, stored * 3 - 3, rows)
-    dx, dy, dz = direction_gradient(degree, x, y, z, slopes)
-    along = dx * x + dy * y + dz * z
-    dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
-
-    mean_x, mean_y, mean_z = g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz
-    store_tuples(
-        g_means, first, rows, (select(seen, mean_x, 0.0), select(seen, mean_y, 0.0), select(seen, mean_z, 0.0))
-    )
-    qw, qx, qy, qz = g_quat
-    store_tuples(
-        g_quats, first, rows,
-        (select(seen, qw, 0.0), select(seen, qx, 0.0), select(seen, qy, 0.0), select(seen, qz, 0.0)),
-    )  # fmt: skip
-    s0, s1, s2 = g_log_scale
-    store_tuples(g_log_scales, first, rows, (select(seen, s0, 0.0), select(seen, s1, 0.0), select(seen, s2, 0.0)))
-    store_scalars(g_logits, first, rows, select(seen, g_logit, 0.0))
-    store_tuples(g_sh0, first, rows, (C0 * red, C0 * green, C0 * blue))
+def store_seen(array: Any, first: Any, rows: Any, seen: Any, columns: Any) -> None:
+    """Write three columns, 0 for the Gaussians that are not seen."""
+    x, y, z = columns
+    store_tuples(array, first, rows, (select(seen, x, 0.0), select(seen, y, 0.0), select(seen, z, 0.0)))
 
 
 @kernel(
@@ -170,10 +110,27 @@ def project_block_backward(
     " f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
 )
 def project_gaussians_backward(
-        camera: Any, means: Any, quats: Any, log_scales: Any, logits: Any, shN: Any, rows: int, degree: int, stored:
-    int, slots: Any, gradients: Any, g_means2d: Any, g_means: Any, g_quats: Any, g_log_scales: Any, g_logits: Any,
-    g_sh0: Any, g_shN: Any, counter: Any, thread: int,
-) -> None:  # fmt: skip
+    camera: Any,
+    means: Any,
+    quats: Any,
+    log_scales: Any,
+    logits: Any,
+    shN: Any,
+    rows: int,
+    degree: int,
+    stored: int,
+    slots: Any,
+    gradients: Any,
+    g_means2d: Any,
+    g_means: Any,
+    g_quats: Any,
+    g_log_scales: Any,
+    g_logits: Any,
+    g_sh0: Any,
+    g_shN: Any,
+    counter: Any,
+    thread: int,
+) -> None:
     """Gradients of all parameters, from one camera.
 
     Args:
@@ -181,29 +138,54 @@ def project_gaussians_backward(
         gradients, g_means2d: what `gather` wrote (to g_means2d may have been added).
         g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN: written for all, with the parameters' shapes.
     """
+    used, width = (degree + 1) * (degree + 1), stored * 3 - 3
     functions, slopes, rest, lanes = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
     while True:
         start = atomic_add(counter, 0, CHUNK // 4)
         if start >= rows:
             break
         for first in range(start, min(start + CHUNK // 4, rows), LANES):
-            count = min(LANES, rows - first)
+            count, found = min(LANES, rows - first), 0
             store(lanes, 0, 0.0)
-            found = 0
             for lane in range(count):
                 if get(slots, 2 * (first + lane)) != UNSEEN:
                     put(lanes, lane, 1.0)
                     found = 1
-            if found:
-                project_block_backward(
-                    camera, means, quats, log_scales, logits, shN, rows, first, degree, stored,
-                    load(lanes, 0) > 0.0, gradients, g_means2d,
-                    g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN, functions, slopes, rest,
-                )  # fmt: skip
-            else:
+            if not found:
                 clear(g_means, 3 * first, 3 * count)
                 clear(g_quats, 4 * first, 4 * count)
                 clear(g_log_scales, 3 * first, 3 * count)
                 clear(g_logits, first, count)
                 clear(g_sh0, 3 * first, 3 * count)
-                clear(g_shN, (stored * 3 - 3) * first, (stored * 3 - 3) * count)
+                clear(g_shN, width * first, width * count)
+                continue
+
+            seen, at = load(lanes, 0) > 0.0, first * GRADIENT
+            mean, logit = load_triples(means, first, rows), load_scalars(logits, first, rows)
+            p = project(camera, mean, load_quads(quats, first, rows), load_triples(log_scales, first, rows))
+            g_a, g_b = load(gradients, at + D_A * LANES), load(gradients, at + D_B * LANES)
+            g_c, g_depth = load(gradients, at + D_C * LANES), load(gradients, at + D_DEPTH * LANES)
+            g_centre = load_pairs(g_means2d, first, rows)
+            g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
+            miss = exp2(minimum(logit * -LOG2E, 100.0))  # opacity is 1 / (1 + miss)
+            g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
+
+            red, green = load(gradients, at + D_RED * LANES), load(gradients, at + D_GREEN * LANES)
+            blue = load(gradients, at + D_BLUE * LANES)
+            (x, y, z), inverse = view_direction(camera, mean)
+            load_rows(shN, first, width, used * 3 - 3, rows, rest)
+            basis(degree, x, y, z, functions)
+            colour_gradient(used, functions, (red, green, blue), rest, slopes)
+            clear(rest, (used * 3 - 3) * LANES, (stored - used) * 3 * LANES)
+            store_rows(rest, g_shN, first, width, rows)
+            store_tuples(g_sh0, first, rows, (C0 * red, C0 * green, C0 * blue))
+            dx, dy, dz = direction_gradient(degree, x, y, z, slopes)
+            along = dx * x + dy * y + dz * z  # only what is across turns a direction
+            dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+
+            store_seen(g_means, first, rows, seen, (g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz))
+            store_seen(g_log_scales, first, rows, seen, g_log_scale)
+            store_scalars(g_logits, first, rows, select(seen, g_logit, 0.0))
+            qw, qx, qy, qz = g_quat
+            qw, qx = select(seen, qw, 0.0), select(seen, qx, 0.0)
+            store_tuples(g_quats, first, rows, (qw, qx, select(seen, qy, 0.0), select(seen, qz, 0.0)))

@@ -17,7 +17,7 @@ from recon.kernels.blend import blend, blend_with_depth
 from recon.kernels.blend_backward import blend_backward, blend_backward_absolute, blend_backward_full
 from recon.kernels.buffers import take
 from recon.kernels.gather import gather
-from recon.kernels.project import NOT_FINITE, PAGE, SLOTS, STATE, project_gaussians
+from recon.kernels.project import NOT_FINITE, STATE, project_gaussians
 from recon.kernels.project_backward import project_gaussians_backward
 from recon.kernels.runtime import get_threads, launch
 from recon.kernels.simd import LANES
@@ -33,12 +33,11 @@ from recon.kernels.splat import (
     SLOT,
     TILE,
 )
+from recon.kernels.tiles import PAGE, SLOTS
 
 Floats = NDArray[np.float32]
 
-_slots_per_gaussian = (
-    8.0  # room for the tiles of a Gaussian on average, learnt from the last camera; only a first guess
-)
+_slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
 
 class Parameters(NamedTuple):
