@@ -206,7 +206,9 @@ def info() -> None:
     from rich.console import Console
 
     from recon.info import table
+    from recon.session import use_threads
 
+    use_threads(None)
     Console().print(table())
 
 

@@ -25,6 +25,7 @@ from recon.datasets.normalize import normalize
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
+from recon.kernels.runtime import compiled_before, get_threads, set_threads
 from recon.loading import load_with_frame, newest_state
 from recon.render import Mode
 from recon.runs import Run
@@ -149,6 +150,8 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
 
 def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
+    if state.model.device.type == "cpu" and not compiled_before():
+        say("Compiling the CPU kernels, once for this version: the first step takes some seconds.")
     try:
         if not run.checkpoints():
             autosave.save(state)  # from here on the run can be resumed, whatever happens
@@ -309,10 +312,12 @@ def _at_most(points: Points, count: int, seed: int) -> Points:
 
 def use_threads(count: int | None) -> None:
     """Give our kernels so many CPU threads (None: all), and torch one: its waiting threads would take them away."""
-    from recon.kernels.runtime import set_threads
-
     torch.set_num_threads(1)
     if count is None:
+        try:
+            get_threads()
+        except ValueError as error:
+            raise InputError(str(error)) from error
         return
     most = 4 * (os.cpu_count() or 1)
     if not 1 <= count <= most:

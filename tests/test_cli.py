@@ -98,6 +98,12 @@ def test_render_makes_a_video(trained, tmp_path, monkeypatch):
     assert np.asarray(iio.imread(tmp_path / "orbit.mp4")).shape == (5, 32, 40, 3)
 
 
+def test_a_wrong_number_of_threads_in_the_environment_is_named():
+    command = [sys.executable, "-m", "recon", "info"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RECON_NUM_THREADS": "two"})
+    assert (done.returncode, done.stderr) == (2, "error: RECON_NUM_THREADS=two: not a positive number\n")
+
+
 def test_info_says_what_is_there(monkeypatch, capsys):
     run_cli(monkeypatch, "info")
     shown = capsys.readouterr().out

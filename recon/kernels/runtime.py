@@ -113,6 +113,12 @@ def cache_folder() -> Path | None:
     return folder
 
 
+def compiled_before() -> bool:
+    """Whether an earlier process left compiled kernels of this version; if not, the first use takes some seconds."""
+    folder = cache_folder()
+    return folder is not None and any(folder.rglob("*.nbc"))
+
+
 # ------------------------------------------------------------------------------------------ threads
 
 
@@ -163,16 +169,22 @@ def _threads_from_environment() -> int:
     asked = os.environ.get("RECON_NUM_THREADS")
     if not asked:
         return available_cores()
-    if not asked.isdigit() or int(asked) < 1:
+    if not asked.isascii() or not asked.isdigit() or int(asked) < 1:
         raise ValueError(f"RECON_NUM_THREADS={asked}: not a positive number")
     return int(asked)
 
 
-_threads = _threads_from_environment()
+_threads: int | None = None  # not asked for yet
 
 
 def get_threads() -> int:
-    """How many threads `launch` uses: RECON_NUM_THREADS, else every core this process may use."""
+    """How many threads `launch` uses: RECON_NUM_THREADS, else every core this process may use.
+
+    ValueError where RECON_NUM_THREADS is no such number.
+    """
+    global _threads
+    if _threads is None:
+        _threads = _threads_from_environment()
     return _threads
 
 
@@ -190,7 +202,7 @@ def launch(function: Kernel, *args: Any, threads: int | None = None) -> None:
     Safe to call from several threads at once, but not from inside a kernel's worker.
     """
     run = function._compiled or function.compile()
-    count = _threads if threads is None else min(threads, _threads)
+    count = get_threads() if threads is None else min(threads, get_threads())
     counter = np.zeros(8, np.int64)
     if count == 1:
         run(*args, counter, 0)

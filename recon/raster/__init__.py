@@ -23,6 +23,10 @@ MAX_SIGMAS = 3.33  # no Gaussian reaches further than this: exp(-3.33^2/2) is ju
 FOV_MARGIN = 0.3  # x/z and y/z are clamped, inside the Jacobian only, to the image plus this share of tan(fov/2)
 
 
+class NotFiniteError(ValueError, FloatingPointError):
+    """NaN or infinity in a parameter or camera: wrong input, or a training that diverged."""
+
+
 class Rasterizer(Protocol):
     """A pure function of stored Gaussian parameters and cameras, differentiable in the parameters.
 

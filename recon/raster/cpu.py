@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recon import sh
+from recon import raster, sh
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import (
@@ -128,7 +128,7 @@ def _project(tensors: dict[str, Tensor], cameras: Cameras, sh_degree: int, near:
         try:
             views.append(project_view(parameters, camera, *size, sh_degree, means2d[i], radii[i]))
         except NotFiniteError:
-            raise ValueError(_odd_value(parameters)) from None
+            raise raster.NotFiniteError(_odd_value(parameters)) from None
     return _Projected(views, means2d, radii)
 
 
