@@ -171,12 +171,18 @@ def test_memory_is_used_again_and_nothing_is_kept(threads: None) -> None:
     for _ in range(3):
         gradients(*render(large))
     assert sum(length * len(same) for length, same in buffers._buffers.items()) == held
+    results = 1.2 * (5 * 160 * 120 * 4 + 5000 * 16)  # the pictures and the centres, with what rounding up adds
     with torch.no_grad():
-        out, _ = render(large)
+        out, parameters = render(large)
     assert out.rgb.grad_fn is None
-    assert out.means2d is not None
-    # the pictures and the centres, with what rounding up adds
-    assert busy_bytes() - before < 1.5 * (5 * 160 * 120 * 4 + 5000 * 16)
+    assert busy_bytes() - before < results
+    out, parameters = render(large)
+    assert busy_bytes() - before > 1.5 * results
+    gradients(out, parameters)
+    del parameters
+    assert busy_bytes() - before < results, "the pictures must not keep what the gradient needed"
+    with pytest.raises(RuntimeError, match="second time"):
+        out.rgb.sum().backward()
     del out
     assert busy_bytes() == before
 

@@ -55,21 +55,25 @@ class NotFiniteError(ValueError):
     """A parameter is NaN or infinite, or a Gaussian is too large for float32."""
 
 
+class Lists(NamedTuple):
+    """What the projection found. Layouts are in `splat`."""
+
+    records: Floats  # N rounded up to LANES rows of RECORD, flat
+    slots: NDArray[np.uint32]  # [2 N]
+    entries: NDArray[np.int64]  # [E]
+    starts: NDArray[np.int64]  # [tiles + 1]
+
+
 @dataclass(frozen=True)
 class View:
-    """Gaussians as one camera sees them. Layouts are in `splat`."""
+    """Gaussians as one camera sees them."""
 
     camera: Floats
     width: int
     height: int
     sh_degree: int
-    means2d: Floats  # [N,2]
-    radii: NDArray[np.int32]  # [N,2]
-    records: Floats  # flat, N rounded up to LANES rows of RECORD
-    slots: NDArray[np.uint32]  # flat, 2 N
     slot_count: int
-    entries: NDArray[np.int64]  # [E]
-    starts: NDArray[np.int64]  # [tiles + 1]
+    lists: Lists
 
 
 class Pictures(NamedTuple):
@@ -139,24 +143,24 @@ def project_view(
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
     entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words)
-    return View(camera, width, height, sh_degree, means2d, radii, records, slots, needed, entries, starts)
+    return View(camera, width, height, sh_degree, needed, Lists(records, slots, entries, starts))
 
 
-def blend_view(view: View, background: Floats, pictures: Pictures) -> Floats:
-    """Blend a view over a background [3] and write the pictures.
+def blend_view(view: View, background: Floats, pictures: Pictures, transmittance: Floats) -> None:
+    """Blend a view over a background [3].
 
-    Returns:
-        the transmittance [H * W] that is left for the background, which the backward pass needs.
+    Args:
+        pictures: are written.
+        transmittance: [H * W] is written: what is left for the background, which the backward pass needs.
     """
-    transmittance = take(view.width * view.height, np.float32)
+    lists = view.lists
     assert pictures.alpha is not None
     outputs = (pictures.rgb.reshape(-1), pictures.alpha.reshape(-1), transmittance)
-    common = (view.width, view.height, view.records, view.entries, view.starts, background, *outputs)
+    common = (view.width, view.height, lists.records, lists.entries, lists.starts, background, *outputs)
     if pictures.depth is None:
         launch(blend, *common)
     else:
         launch(blend_with_depth, *common, pictures.depth.reshape(-1))
-    return transmittance
 
 
 def gradient_size(rows: int) -> int:
@@ -182,11 +186,19 @@ def blend_view_backward(
         blocks: [gradient_size(N)] the gradients of the rest are written, see `gather`.
         absolute: [N,2] where sums over pixels of absolute gradients of the centres are added, if wanted.
     """
-    rows = len(view.means2d)
+    rows, lists = len(g_means2d), view.lists
     sums = take(view.slot_count * SLOT, np.float32)
     g_rgb, g_alpha, g_depth = (None if g is None else g.reshape(-1) for g in gradients)
     with_alpha = g_alpha is not None
-    given = (view.width, view.height, view.records, view.entries, view.starts, pictures.rgb.reshape(-1), transmittance)
+    given = (
+        view.width,
+        view.height,
+        lists.records,
+        lists.entries,
+        lists.starts,
+        pictures.rgb.reshape(-1),
+        transmittance,
+    )
     common = (*given, g_rgb, int(with_alpha), g_alpha if with_alpha else transmittance, sums)
     if g_depth is not None:
         assert pictures.alpha is not None
@@ -199,7 +211,7 @@ def blend_view_backward(
     flat = g_means2d.reshape(-1)
     flags = (int(g_depth is not None), int(absolute is not None))
     added = flat if absolute is None else absolute.reshape(-1)
-    launch(gather, rows, view.records, view.slots, sums, *flags, blocks, flat, added)
+    launch(gather, rows, lists.records, lists.slots, sums, *flags, blocks, flat, added)
 
 
 def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> Parameters:
@@ -208,7 +220,7 @@ def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats,
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
     launch(
         *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.slots, blocks, g_means2d.reshape(-1)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
         *(array.reshape(-1) for array in gradients),
     )
     return gradients

@@ -12,19 +12,22 @@ backward, for any number of threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recon import raster, sh
+from recon import sh
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import (
     Floats,
+    Lists,
     NotFiniteError,
     Parameters,
     Pictures,
@@ -37,15 +40,6 @@ from recon.kernels.rasterize import (
     project_view_backward,
 )
 from recon.model import RenderOutput
-
-
-@dataclass(frozen=True)
-class _Projected:
-    """The Gaussians as each camera sees them; the arrays of the views are slices of these."""
-
-    views: list[View]
-    means2d: Floats  # [C,N,2]
-    radii: np.ndarray  # [C,N,2] int32
 
 
 def rasterize(
@@ -70,34 +64,33 @@ def rasterize(
         ValueError: shapes or types that do not fit; NaN or infinity in a parameter or a camera.
     """
     given = (means, quats, log_scales, logit_opacities, sh0, shN)
-    tensors = dict(zip(Parameters._fields, given, strict=True))
-    _check(tensors, cameras, sh_degree, near)
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    _check(given, cameras, sh_degree, near)
+    tensors = [tensor.contiguous() for tensor in given]
     if background is None:
         backgrounds = torch.zeros(len(cameras), 3)
     else:
         backgrounds = background.to(device="cpu", dtype=torch.float32).expand(len(cameras), 3)
-    projected = _project(tensors, cameras, sh_degree, near, far)
-    radii = torch.from_numpy(projected.radii)
-    absolute = torch.zeros(projected.means2d.shape) if absgrad else None
-    wanted = (*tensors.values(), backgrounds)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in wanted):
-        means2d, records = _Projection.apply(projected, *tensors.values())
+    shape = (len(cameras), len(means), 2)
+    centres, extents = _new(shape), _new(shape, np.int32)
+    views = _project(_parameters(tensors), cameras, sh_degree, near, far, centres, extents)
+    absolute = torch.zeros(shape) if absgrad else None
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, backgrounds)):
+        means2d, records = _Projection.apply(views, centres, *tensors)
         if means2d.requires_grad:
             means2d.retain_grad()
-        pictures = _Blending.apply(projected, depth, absolute, means2d, records, backgrounds)
+        pictures = _Blending.apply(views, depth, absolute, means2d, records, backgrounds)
     else:
-        means2d = torch.from_numpy(projected.means2d)
-        pictures = _as_tensors(_blend(projected, backgrounds.numpy(), depth)[0])
+        means2d = torch.from_numpy(centres)
+        pictures = _as_tensors(_blend(views, backgrounds.numpy(), depth)[0])
     rgb, alpha, expected = pictures
-    return RenderOutput(rgb, alpha, expected, means2d, radii, absgrad=absolute)
+    return RenderOutput(rgb, alpha, expected, means2d, torch.from_numpy(extents), absgrad=absolute)
 
 
-def _check(tensors: dict[str, Tensor], cameras: Cameras, sh_degree: int, near: float) -> None:
+def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float) -> None:
     """ValueError for what the kernels cannot take. NaN in the parameters is found by the kernels."""
-    rows, coefficients = len(tensors["means"]), 1 + tensors["shN"].shape[1]
+    rows, coefficients = len(given[0]), 1 + (given[-1].shape[1] if given[-1].dim() == 3 else 0)
     shapes = ((rows, 3), (rows, 4), (rows, 3), (rows,), (rows, 1, 3), (rows, coefficients - 1, 3))
-    for (name, tensor), shape in zip(tensors.items(), shapes, strict=True):
+    for name, tensor, shape in zip(Parameters._fields, given, shapes, strict=True):
         if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             got = f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}"
             raise ValueError(f"{name} is {got}; the CPU rasteriser takes {list(shape)}, torch.float32, cpu")
@@ -105,31 +98,44 @@ def _check(tensors: dict[str, Tensor], cameras: Cameras, sh_degree: int, near: f
         raise ValueError(f"sh_degree {sh_degree}: the coefficients reach degree {sh.degree_of(coefficients)}")
     if not near >= 0:
         raise ValueError(f"near {near}: must not be negative")
-    for name, tensor in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
-        if tensor.requires_grad:
+    if len(cameras) == 0:
+        raise ValueError("no cameras")
+    for name, matrices in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
+        if matrices.requires_grad:
             raise ValueError(f"cameras.{name} requires a gradient, which the CPU rasteriser does not give")
-        if not np.isfinite(tensor.numpy(force=True)).all():
+        if not np.isfinite(matrices.numpy(force=True)).all():
             raise ValueError(f"cameras.{name} contains NaN or infinity")
 
 
-def _arrays(tensors: dict[str, Tensor]) -> Parameters:
+def _new(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+    """An uninitialised array."""
+    return take(int(np.prod(shape)), dtype).reshape(shape)
+
+
+def _parameters(tensors: Iterable[Tensor]) -> Parameters:
     """The same memory as numpy arrays."""
-    return Parameters(**{name: tensor.detach().numpy() for name, tensor in tensors.items()})
+    return Parameters(*(tensor.detach().numpy() for tensor in tensors))
 
 
-def _project(tensors: dict[str, Tensor], cameras: Cameras, sh_degree: int, near: float, far: float) -> _Projected:
-    shape = (len(cameras), len(tensors["means"]), 2)
-    means2d, radii = (take(int(np.prod(shape)), dtype).reshape(shape) for dtype in (np.float32, np.int32))
+def _project(
+    parameters: Parameters,
+    cameras: Cameras,
+    sh_degree: int,
+    near: float,
+    far: float,
+    centres: Floats,
+    extents: NDArray[np.int32],
+) -> list[View]:
+    """Project into every camera; write centres [C,N,2] and extents [C,N,2]."""
     viewmats, Ks = (tensor.numpy(force=True).astype(np.float64) for tensor in (cameras.viewmats, cameras.Ks))
-    parameters, size = _arrays(tensors), (cameras.width, cameras.height)
-    views = []
-    for i in range(len(cameras)):
-        camera = pack_camera(viewmats[i], Ks[i], *size, near, far)
-        try:
-            views.append(project_view(parameters, camera, *size, sh_degree, means2d[i], radii[i]))
-        except NotFiniteError:
-            raise raster.NotFiniteError(_odd_value(parameters)) from None
-    return _Projected(views, means2d, radii)
+    size = (cameras.width, cameras.height)
+    try:
+        return [
+            project_view(parameters, pack_camera(viewmat, K, *size, near, far), *size, sh_degree, centre, extent)
+            for viewmat, K, centre, extent in zip(viewmats, Ks, centres, extents, strict=True)
+        ]
+    except NotFiniteError:
+        raise ValueError(_odd_value(parameters)) from None
 
 
 def _odd_value(parameters: Parameters) -> str:
@@ -138,21 +144,21 @@ def _odd_value(parameters: Parameters) -> str:
         odd = np.argwhere(~np.isfinite(array.reshape(len(array), -1)))
         if len(odd):
             return f"{name} contains NaN or infinity, first in row {odd[0, 0]}"
-    row = int(np.abs(parameters.log_scales).max(axis=1).argmax())
-    return f"log_scales: a Gaussian is too large to be projected in float32, perhaps row {row}"
+    lengths, largest = np.abs(parameters.quats).max(axis=1), parameters.log_scales.max(axis=1)
+    if lengths.max() > 1e18:
+        return f"quats: the one in row {lengths.argmax()} is too long for float32"
+    return f"log_scales: a Gaussian is too large for float32, perhaps the one in row {largest.argmax()}"
 
 
-def _blend(projected: _Projected, backgrounds: Floats, depth: bool) -> tuple[Pictures, list[Floats]]:
-    """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and what each view lets through."""
-    count, view = len(projected.views), projected.views[0]
-    size = count * view.height * view.width
-    rgb = take(3 * size, np.float32).reshape(count, 3, view.height, view.width)
-    alpha = take(size, np.float32).reshape(count, view.height, view.width)
-    expected = take(size, np.float32).reshape(count, view.height, view.width) if depth else None
-    transmittances = []
-    for i, view in enumerate(projected.views):
+def _blend(views: Sequence[View], backgrounds: Floats, depth: bool) -> tuple[Pictures, Floats]:
+    """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and the transmittances [C,H * W]."""
+    count, height, width = len(views), views[0].height, views[0].width
+    rgb, alpha = _new((count, 3, height, width)), _new((count, height, width))
+    expected = _new((count, height, width)) if depth else None
+    transmittances = _new((count, height * width))
+    for i, view in enumerate(views):
         own = Pictures(rgb[i], alpha[i], None if expected is None else expected[i])
-        transmittances.append(blend_view(view, backgrounds[i], own))
+        blend_view(view, backgrounds[i], own, transmittances[i])
     return Pictures(rgb, alpha, expected), transmittances
 
 
@@ -168,29 +174,53 @@ def _planar(picture: Tensor | None) -> Any:
     return None if picture is None else picture.permute(0, 3, 1, 2).contiguous().numpy()
 
 
+def _of_camera(pictures: Iterable[Any], number: int) -> Pictures:
+    own: list[Any] = [None if picture is None else picture[number] for picture in pictures]
+    return Pictures(*own)
+
+
+# The lists of views are kept by autograd's `save_for_backward`, as tensors: it lets go of them after the backward pass,
+# while `ctx` itself lives as long as the pictures do.
+
+_NO_LISTS = Lists(np.empty(0, np.float32), np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def _taken_apart(views: Sequence[View]) -> tuple[list[View], list[Tensor]]:
+    """Views without their lists, and these as tensors."""
+    lists = [torch.from_numpy(array) for view in views for array in view.lists]
+    return [replace(view, lists=_NO_LISTS) for view in views], lists
+
+
+def _put_together(views: Sequence[View], lists: Sequence[Tensor]) -> list[View]:
+    arrays = iter([tensor.numpy() for tensor in lists])
+    return [replace(view, lists=Lists(*(next(arrays) for _ in Lists._fields))) for view in views]
+
+
 class _Projection(torch.autograd.Function):
     """Parameters to centres, and to records, for which an empty tensor of their gradient's shape stands."""
 
     @staticmethod
-    def forward(ctx: Any, projected: _Projected, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(*tensors)
-        ctx.projected = projected
+    def forward(ctx: Any, views: Sequence[View], centres: Floats, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.views, lists = _taken_apart(views)
+        ctx.save_for_backward(*tensors, *lists)
+        ctx.shape = centres.shape
         ctx.set_materialize_grads(False)
-        count, rows, _ = projected.means2d.shape
-        return torch.from_numpy(projected.means2d), torch.empty(count, gradient_size(rows))
+        return torch.from_numpy(centres), torch.empty(len(views), gradient_size(centres.shape[1]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_means2d: Tensor | None, g_records: Tensor | None) -> tuple[Tensor | None, ...]:
-        parameters = Parameters(*(tensor.detach().numpy() for tensor in ctx.saved_tensors))
-        count, rows, _ = ctx.projected.means2d.shape
-        if g_means2d is None:
-            g_means2d = torch.zeros(count, rows, 2)
+    def backward(ctx: Any, g_centres: Tensor | None, g_records: Tensor | None) -> tuple[Tensor | None, ...]:
+        count = len(Parameters._fields)
+        parameters = _parameters(ctx.saved_tensors[:count])
+        views = _put_together(ctx.views, ctx.saved_tensors[count:])
+        if g_centres is None:
+            g_centres = torch.zeros(ctx.shape)
         if g_records is None:
-            g_records = torch.zeros(count, gradient_size(rows))
-        centres, records = g_means2d.contiguous().numpy(), g_records.contiguous().numpy()
+            g_records = torch.zeros(len(views), gradient_size(ctx.shape[1]))
         total: Parameters | None = None
-        for view, g_centre, g_record in zip(ctx.projected.views, centres, records, strict=True):
+        for view, g_centre, g_record in zip(
+            views, g_centres.contiguous().numpy(), g_records.contiguous().numpy(), strict=True
+        ):
             own = project_view_backward(parameters, view, g_centre, g_record)
             if total is None:
                 total = own
@@ -198,8 +228,8 @@ class _Projection(torch.autograd.Function):
                 for sums, more in zip(total, own, strict=True):
                     sums += more
         assert total is not None
-        wanted = ctx.needs_input_grad[1:]
-        return None, *(torch.from_numpy(g) if needed else None for g, needed in zip(total, wanted, strict=True))
+        wanted = ctx.needs_input_grad[2:]
+        return None, None, *(torch.from_numpy(g) if want else None for g, want in zip(total, wanted, strict=True))
 
 
 class _Blending(torch.autograd.Function):
@@ -208,17 +238,18 @@ class _Blending(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        projected: _Projected,
+        views: Sequence[View],
         depth: bool,
         absolute: Tensor | None,
         means2d: Tensor,
         records: Tensor,
         backgrounds: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        pictures, ctx.transmittances = _blend(projected, backgrounds.numpy(), depth)
+        pictures, transmittances = _blend(views, backgrounds.numpy(), depth)
         rgb, alpha, expected = _as_tensors(pictures)
-        ctx.save_for_backward(rgb, alpha, expected)
-        ctx.projected = projected
+        ctx.views, lists = _taken_apart(views)
+        ctx.save_for_backward(rgb, alpha, expected, torch.from_numpy(transmittances), *lists)
+        ctx.shape = means2d.shape
         ctx.absolute = None if absolute is None else absolute.numpy()
         ctx.set_materialize_grads(False)
         return rgb, alpha, expected
@@ -228,33 +259,27 @@ class _Blending(torch.autograd.Function):
     def backward(
         ctx: Any, g_rgb: Tensor | None, g_alpha: Tensor | None, g_depth: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        views = ctx.projected.views
-        rgb, alpha, depth = (None if tensor is None else tensor.numpy() for tensor in ctx.saved_tensors)
+        pictures, lists = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        rgb, alpha, depth, transmittances = (None if tensor is None else tensor.numpy() for tensor in pictures)
         assert rgb is not None
         assert alpha is not None
-        count, rows, _ = ctx.projected.means2d.shape
+        assert transmittances is not None
         if g_rgb is None:
             g_rgb = torch.zeros(rgb.shape)
-        g_pictures = Pictures(*(_planar(g) for g in (g_rgb, g_alpha, g_depth)))
-        size = gradient_size(rows)
-        centres, records = take(count * rows * 2, np.float32), take(count * size, np.float32)
-        centres, records = centres.reshape(count, rows, 2), records.reshape(count, size)
-        for i, view in enumerate(views):
-            own = Pictures(rgb[i].transpose(2, 0, 1), alpha[i], None if depth is None else depth[i])
+        gradients = [_planar(g) for g in (g_rgb, g_alpha, g_depth)]
+        centres, records = _new(tuple(ctx.shape)), _new((len(ctx.views), gradient_size(ctx.shape[1])))
+        for i, view in enumerate(_put_together(ctx.views, lists)):
             blend_view_backward(
                 view,
-                own,
-                ctx.transmittances[i],
-                Pictures(*[None if g is None else g[i] for g in g_pictures]),  # type: ignore[arg-type]
+                Pictures(rgb[i].transpose(2, 0, 1), alpha[i], None if depth is None else depth[i]),
+                transmittances[i],
+                _of_camera(gradients, i),
                 centres[i],
                 records[i],
                 None if ctx.absolute is None else ctx.absolute[i],
             )
         g_backgrounds = None
         if ctx.needs_input_grad[5]:
-            through = [
-                g.reshape(3, -1) @ transmittance
-                for g, transmittance in zip(g_pictures.rgb, ctx.transmittances, strict=True)
-            ]
-            g_backgrounds = torch.from_numpy(np.stack(through))
+            let_through = [g.reshape(3, -1) @ t for g, t in zip(gradients[0], transmittances, strict=True)]
+            g_backgrounds = torch.from_numpy(np.stack(let_through))
         return None, None, None, torch.from_numpy(centres), torch.from_numpy(records), g_backgrounds
