@@ -179,7 +179,8 @@ def test_memory_is_used_again_and_nothing_is_kept(threads: None) -> None:
     out, parameters = render(large)
     assert busy_bytes() - before > 1.5 * results
     gradients(out, parameters)
-    del parameters
+    for tensor in parameters:
+        tensor.grad = None
     assert busy_bytes() - before < results, "the pictures must not keep what the gradient needed"
     with pytest.raises(RuntimeError, match="second time"):
         out.rgb.sum().backward()
