@@ -170,7 +170,7 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
     except FloatingPointError as error:
         raise InputError(f"the training diverged at step {state.step:,} ({error}); {_way_back(run)}") from error
     except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; {_way_back(run)}") from error
+        raise InputError(f"{error.filename}: {error.strerror or error}; {_way_back(run)}") from error
     except InputError as error:
         raise InputError(f"{error}; {_way_back(run)}") from error
     try:
