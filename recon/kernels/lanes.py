@@ -6,14 +6,14 @@ on LANES rows at a time while the arrays keep their natural layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from recon.kernels.simd import LANES, call_llvm, element_pointer, get, inline, load, mask, put, stack, store, vector
+from recon.kernels.simd import LANES, element_pointer, get, inline, load, mask, put, stack, store, vector
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
@@ -239,36 +239,14 @@ def store_first(array: Any, index: Any, value: Any, count: Any) -> None:
 # ------------------------------------------------------------------------------------------ scalars
 
 
-def _scalar(name: str, doc: str, result: Any = types.float32) -> Callable[..., Any]:
-    def typed(typing_context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-            value = call_llvm(builder, f"llvm.{name}.f32", _F32, args)
-            return value if result == types.float32 else builder.fptosi(value, _I64)
+@intrinsic
+def scalar_max(typing_context: Any, x: Any, bound: Any) -> Any:
+    """The larger of two float32 without a branch; a NaN in `x` stays."""
 
-        return result(types.float32), generate
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        return builder.select(builder.fcmp_ordered(">", args[1], args[0]), args[1], args[0])
 
-    typed.__doc__ = doc
-    return intrinsic(typed)
-
-
-scalar_sqrt = _scalar("sqrt", "The square root of a float32.")
-ceil_to_int = _scalar("ceil", "A float32 rounded up, as int64.", types.int64)
-floor_to_int = _scalar("floor", "A float32 rounded down, as int64.", types.int64)
-
-
-def _scalar_bounded(predicate: str, doc: str) -> Callable[..., Any]:
-    def typed(typing_context: Any, x: Any, bound: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-            return builder.select(builder.fcmp_ordered(predicate, args[1], args[0]), args[1], args[0])
-
-        return types.float32(types.float32, types.float32), generate
-
-    typed.__doc__ = doc
-    return intrinsic(typed)
-
-
-scalar_min = _scalar_bounded("<", "The smaller of two float32 without a branch; a NaN in the first stays.")
-scalar_max = _scalar_bounded(">", "The larger of two float32 without a branch; a NaN in the first stays.")
+    return types.float32(types.float32, types.float32), generate
 
 
 @intrinsic
