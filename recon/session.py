@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from recon.train import Callback, TrainState, start, train
 METHOD = "splats"
 
 # Longest image side, px, that photos are reduced to when no downscale is given.
-LONGEST_SIDE = {"cpu": 640, "cuda": 1600}
+LONGEST_SIDE = {"cpu": 800, "cuda": 1600}
 
 # 3DGS-MCMC starts from opaque, small Gaussians; 3DGS from faint ones that touch each other.
 MCMC_START = {"opacity": 0.5, "scale": 0.1}
@@ -273,11 +274,8 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
     path = Path(options.scene)
     downscale = options.downscale
     if downscale is None:
-        scene = load_scene(path, test_every=options.test_every)
-        longest = max(max(view.camera.width, view.camera.height) for view in scene.views)
-        downscale = max(1, math.ceil(longest / LONGEST_SIDE[device.type]))
-    if options.downscale is not None or downscale > 1:
-        scene = load_scene(path, downscale=downscale, test_every=options.test_every)
+        downscale = _automatic_downscale(path, device)
+    scene = load_scene(path, downscale=downscale, test_every=options.test_every)
     sizes = sorted({(view.camera.width, view.camera.height) for view in scene.views})
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     points = "no points" if scene.points is None else f"{len(scene.points):,} points"
@@ -286,6 +284,23 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
         f" (--downscale {downscale}), {points}"
     )
     return normalize(scene), downscale
+
+
+def _automatic_downscale(path: Path, device: torch.device) -> int:
+    """The smallest with which no photo is longer than the device's `LONGEST_SIDE`."""
+    log = logging.getLogger("recon")
+    log.disabled = True  # what there is to warn of is said when the scene is opened for use
+    limit, downscale = LONGEST_SIDE[device.type], 1
+    try:
+        while True:
+            views = load_scene(path, downscale=downscale).views
+            longest = max(max(view.camera.width, view.camera.height) for view in views)
+            if longest <= limit:
+                return downscale
+            # A capture that holds only reduced copies of its photos is not smaller for a downscale that they meet.
+            downscale = max(downscale + 1, math.ceil(downscale * longest / limit))
+    finally:
+        log.disabled = False
 
 
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:

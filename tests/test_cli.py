@@ -279,3 +279,9 @@ def test_help_loads_nothing_heavy():
         shown = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         assert "heavy: []" in shown.stdout
         assert "usage: recon" in shown.stdout
+
+
+def test_large_photos_are_reduced_by_default(tmp_path, monkeypatch, capsys):
+    nerfstudio.save(tiny.scene(3, 1000, 400), tmp_path / "large")
+    run_cli(monkeypatch, "train", tmp_path / "large", "--output", tmp_path / "runs", "--steps", 1)
+    assert "500x200 (--downscale 2)" in capsys.readouterr().out
