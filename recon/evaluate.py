@@ -34,8 +34,6 @@ from recon.video import write_png
 if TYPE_CHECKING:
     from rich.table import Table
 
-MIN_SSIM_SIDE = 6  # px; smaller pictures have no SSIM
-
 
 @dataclass(frozen=True)
 class ViewScores:
@@ -159,7 +157,7 @@ def _compared(model: Model, view: View, number: int, background: Colour, lpips: 
     render = out.rgb[0].float().clamp(0, 1)
     photo = over_background(view.load().to(render), render.new_tensor(background))
     mask = None if view.mask is None else view.mask.load().to(render)
-    enough = min(render.shape[:2]) >= MIN_SSIM_SIDE
+    enough = min(render.shape[:2]) >= metrics.SSIM_MIN
     scores = ViewScores(
         name=view.name,
         width=view.camera.width,

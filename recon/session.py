@@ -137,13 +137,12 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     """
     run = runs.find(path)
     state = newest_state(run, device)
+    values = run.config()
     if moved_to is not None:
-        values = run.config()
         values["options"]["scene"] = str(moved_to.resolve())
-        scene = scene_of(Run(run.path), device, values)
+    scene = scene_of(run, device, values)
+    if moved_to is not None:
         runs.write_json(run.config_file, values)
-    else:
-        scene = scene_of(run, device)
     runs.forget_after(run, state.step)
     say(f"Run: {run.path}, from step {state.step:,}")
     return _run(run, state, scene, watch)
@@ -151,6 +150,7 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
 
 def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
+    stopped: Interrupted | None = None
     if state.model.device.type == "cpu" and not compiled_before():
         say("Compiling the CPU kernels, once for this version: the first step takes some seconds.")
     try:
@@ -161,19 +161,21 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
             if watch.tensorboard:
                 callbacks.append(open_ones.enter_context(TensorBoard(run, state.step)))
             open_ones.enter_context(stop.listening())
-            with ProgressBar(state.config.steps, state.step) as progress:
-                train(state, scene.train_views, callbacks=[*callbacks, progress])
+            try:
+                with ProgressBar(state.config.steps, state.step) as progress:
+                    train(state, scene.train_views, callbacks=[*callbacks, progress])
+            except Interrupted as interrupted:
+                stopped = interrupted
             autosave.save(state)
-    except Interrupted as interrupted:
-        autosave.save(state)
-        say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
-        raise SystemExit(128 + interrupted.signum) from None
     except FloatingPointError as error:
         raise InputError(f"the training diverged at step {state.step:,} ({error}); {_way_back(run)}") from error
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror or error}; {_way_back(run)}") from error
     except InputError as error:
         raise InputError(f"{error}; {_way_back(run)}") from error
+    if stopped is not None:
+        say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
+        raise SystemExit(128 + stopped.signum)
     try:
         evaluate_run(run, state, scene, peak_memory=evaluate.peak_memory_bytes())
     except KeyboardInterrupt:
