@@ -12,11 +12,14 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+import pycolmap
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, look_at
+from recon.datasets.errors import InputError
 from recon.datasets.images import SourceCamera, make_view, split_every
 from recon.datasets.scene import Points, Scene
 
@@ -135,3 +138,22 @@ def write_tiff(path: Path, pixels: NDArray, *, orientation: int = 1) -> None:
     directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
     header = struct.pack("<2sHI", b"II", 42, 8 + len(data) + len(depths))
     path.write_bytes(header + data + depths + directory + struct.pack("<I", 0))
+
+
+def pinhole(width: int, height: int) -> SourceCamera:
+    return SourceCamera("PINHOLE", (60.0, 61.0, 0.45 * width, 0.55 * height), width, height)
+
+
+def message(error: pytest.ExceptionInfo[InputError]) -> str:
+    """What the user reads, which is one line."""
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def as_text(capture: Path) -> None:
+    """Turn the model of a capture into text, by pycolmap."""
+    model = capture / "sparse" / "0"
+    pycolmap.Reconstruction(model).write_text(model)
+    for file in model.glob("*.bin"):
+        file.unlink()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import captures
+from captures import as_text
 from recon.datasets import colmap, colmap_files, nerfstudio
 from recon.datasets.errors import InputError
 from recon.datasets.images import SourceCamera, make_view
@@ -25,14 +26,6 @@ def capture(tmp_path: Path) -> Path:
     """A small capture, saved as COLMAP's binary model."""
     colmap.save(captures.scene(tmp_path / "source"), tmp_path / "capture")
     return tmp_path / "capture"
-
-
-def as_text(capture: Path) -> None:
-    """Turn the model of a capture into text, by pycolmap."""
-    model = capture / "sparse" / "0"
-    pycolmap.Reconstruction(model).write_text(model)
-    for file in model.glob("*.bin"):
-        file.unlink()
 
 
 def assert_same(a: Scene, b: Scene) -> None:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 import captures
+from captures import as_text
 from recon.datasets import colmap
 from recon.datasets.errors import InputError
 
@@ -19,14 +19,6 @@ def capture(tmp_path: Path) -> Path:
     """A small capture, saved as COLMAP's binary model."""
     colmap.save(captures.scene(tmp_path / "source"), tmp_path / "capture")
     return tmp_path / "capture"
-
-
-def as_text(capture: Path) -> None:
-    """Turn the model of a capture into text, by pycolmap."""
-    model = capture / "sparse" / "0"
-    pycolmap.Reconstruction(model).write_text(model)
-    for file in model.glob("*.bin"):
-        file.unlink()
 
 
 def refused(path: Path, **options: float) -> str:

@@ -14,24 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 import captures
+from captures import message, pinhole
 from recon.datasets.decode import decode
 from recon.datasets.errors import InputError
 from recon.datasets.images import (
-    SourceCamera,
     image_size,
     make_view,
     save_image,
 )
-
-
-def pinhole(width: int, height: int) -> SourceCamera:
-    return SourceCamera("PINHOLE", (60.0, 61.0, 0.45 * width, 0.55 * height), width, height)
-
-
-def message(error: pytest.ExceptionInfo[InputError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 import captures
+from captures import message, pinhole
 from recon.datasets.decode import decode
 from recon.datasets.errors import InputError
 from recon.datasets.images import (
@@ -25,17 +26,6 @@ from recon.datasets.images import (
     split_every,
     write_photo,
 )
-
-
-def pinhole(width: int, height: int) -> SourceCamera:
-    return SourceCamera("PINHOLE", (60.0, 61.0, 0.45 * width, 0.55 * height), width, height)
-
-
-def message(error: pytest.ExceptionInfo[InputError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
-
 
 # ---- EXIF
 

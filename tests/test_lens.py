@@ -12,6 +12,7 @@ import pycolmap
 import pytest
 
 import captures
+from captures import message
 from recon.datasets import cache, lens
 from recon.datasets.errors import InputError
 from recon.datasets.images import (
@@ -32,12 +33,6 @@ LENSES = {
     "DIVISION": (90.0, 91.0, 60.0, 50.0, -0.1),
     "EUCM": (90.0, 91.0, 60.0, 50.0, 0.5, 1.1),
 }
-
-
-def message(error: pytest.ExceptionInfo[InputError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("model", LENSES)
