@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
+DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,20 @@ class _ColourFile:
     upright: bool
     warp: Warp
 
+    @property
+    def pixel_bytes(self) -> int:
+        width, height = self.warp.size
+        return 3 * width * height * (1 if self.warp.is_identity else 2)
+
+    @property
+    def decoding_bytes(self) -> int:
+        return _decoding_bytes(self.warp)
+
+    def pixels(self) -> NDArray:
+        return cache.images.get(self, self._make)
+
     def load(self) -> Tensor:
-        stored = cache.images.get(self, self._make)
+        stored = self.pixels()
         return torch.from_numpy(stored.astype(np.float32) / np.float32(255 if stored.dtype == np.uint8 else 65535))
 
     def _make(self) -> NDArray:
@@ -92,8 +105,19 @@ class _MaskFile:
     upright: bool
     warp: Warp
 
+    @property
+    def pixel_bytes(self) -> int:
+        return math.prod(self.warp.size)
+
+    @property
+    def decoding_bytes(self) -> int:
+        return _decoding_bytes(self.warp)
+
+    def pixels(self) -> NDArray:
+        return cache.images.get(self, self._make)
+
     def load(self) -> Tensor:
-        return torch.from_numpy(cache.images.get(self, self._make).astype(np.float32))
+        return torch.from_numpy(self.pixels().astype(np.float32))
 
     def _make(self) -> NDArray:
         if self.path is None:
@@ -225,6 +249,10 @@ def write_photo(view: View, target: Path) -> Path:
         path = target.with_name(target.name + ".png")
         save_image(path, view.load())
     return path
+
+
+def _decoding_bytes(warp: Warp) -> int:
+    return 3 * math.prod(warp.size) if warp.is_identity else DECODING * math.prod(warp.unbent)
 
 
 def _as_float(pixels: NDArray) -> NDArray[np.float32]:

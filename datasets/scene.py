@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras
@@ -17,6 +18,26 @@ class ImageSource(Protocol):
     def load(self) -> Tensor:
         """float32 [H,W,K]; colour is 0..1 (K = 3, or 4 with straight alpha), a mask has K = 1 (1 = use the pixel),
         depth has K = 1 in world units along the viewing axis (0 = unknown)."""
+        ...
+
+
+@runtime_checkable
+class StoredImage(ImageSource, Protocol):
+    """An image that is kept in memory as whole numbers, which take a quarter or half of the memory of floats."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes that `pixels` is likely to take."""
+        ...
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that making `pixels` is likely to take for a moment."""
+        ...
+
+    def pixels(self) -> NDArray:
+        """[H,W,K] uint8 or uint16, not to be written to. Of a colour, the largest number stands for 1; a mask is 0 or
+        1. Kept for the next call, within the bound of `recon.datasets.cache.images`."""
         ...
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recon import rng
 from recon.config import TrainConfig
+from recon.datasets import cache
 from recon.datasets.cameras import Cameras
-from recon.datasets.scene import View
+from recon.datasets.scene import ImageSource, StoredImage, View
+from recon.kernels.buffers import take
+from recon.kernels.unpack import unpack
 
 # Downscale factor until this share of the training: coarse steps are cheap and find the coarse shape first.
 COARSE_TO_FINE = ((0.15, 4), (0.4, 2))
@@ -28,7 +31,7 @@ class Batch:
     Attributes:
         cameras: a batch of one.
         image: [1,H,W,3] over `background`; its memory is planar ([1,3,H,W] contiguous), as the loss likes it.
-        mask: [1,H,W,1], 1 where the photo counts; None if all of it does.
+        mask: [1,H,W,1], not 0 where the photo counts; None if all of it does.
         background: [3].
     """
 
@@ -40,19 +43,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Photo:
-    cameras: Cameras
+    """A photo as floats, ready for use."""
+
     planes: Tensor  # [1,3,H,W], premultiplied
     uncovered: Tensor | None  # [1,1,H,W] 1 - alpha
-    mask: Tensor | None  # [1,1,H,W]
+    mask: Tensor | None  # [1,H,W,1] bool
 
     @property
     def bytes(self) -> int:
-        planes = (self.planes, self.uncovered, self.mask)
-        return sum(p.numel() * p.element_size() for p in planes if p is not None)
+        parts = (self.planes, self.uncovered, self.mask)
+        return sum(part.numel() * part.element_size() for part in parts if part is not None)
+
+    def over(self, background: Tensor) -> Tensor:
+        """[1,3,H,W] over a colour [3]."""
+        if self.uncovered is None:
+            return self.planes
+        return self.planes + self.uncovered * background[None, :, None, None]
 
 
 class Batches:
-    """`at(step)` is a pure function of the step; photos are kept ready up to `max_bytes`."""
+    """`at(step)` is a pure function of the step.
+
+    Photos are held in memory once: in full size as the whole numbers that the cache of decoded images keeps, which
+    become floats at each step, and reduced as floats, those of the step's level alone. Where that cannot be (floats to
+    begin with, or a GPU to learn on), they are kept as floats in full size too.
+    """
 
     def __init__(
         self,
@@ -60,28 +75,41 @@ class Batches:
         config: TrainConfig,
         background: tuple[float, float, float],
         device: torch.device,
-        max_bytes: int = 2 << 30,
+        max_bytes: int | None = None,
     ) -> None:
-        """`background` is what stands behind photos with alpha where the config says "auto"."""
+        """
+        Args:
+            background: what stands behind photos with alpha where the config says "auto".
+            max_bytes: of photos kept as floats; None for the bound of the cache of decoded images.
+        """
         self._views = views
         self._config = config
         self._background = COLOURS.get(config.background, background)
         self._device = device
-        self._max_bytes = max_bytes
-        self._photos: OrderedDict[tuple[int, int], _Photo] = OrderedDict()
-        self._bytes = 0
+        self._max_bytes = cache.images.limit if max_bytes is None else max_bytes
+        self._cameras: dict[tuple[int, int], Cameras] = {}
+        self._ready: dict[int, _Photo] = {}
+        self._ready_level = 0
+        self._ready_bytes = 0
 
     def at(self, step: int) -> Batch:
-        photo = self._photo(self._view_index(step), self._level(step))
+        index, wanted = self._view_index(step), self._level(step)
+        view = self._views[index]
+        level, width, height = _reduced(view, wanted)
         background = torch.tensor(self._background)
         if self._config.background == "random":
             background = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
-        background = background.to(self._device)
-        planes = photo.planes
-        if photo.uncovered is not None:
-            planes = planes + photo.uncovered * background[None, :, None, None]
-        mask = None if photo.mask is None else photo.mask.permute(0, 2, 3, 1)
-        return Batch(photo.cameras, planes.permute(0, 2, 3, 1), mask, background)
+        if (index, level) not in self._cameras:
+            self._cameras[index, level] = view.camera.resized(width, height).to(self._device, torch.float32)
+        self._forget_other_levels(wanted)
+        if level == 1 and self._device.type == "cpu" and isinstance(view.image, StoredImage):
+            planes, mask = _unpacked(view.image, background), _mask(view.mask)
+            background = background.to(self._device)
+        else:
+            photo = self._photo(index, level)
+            background = background.to(self._device)
+            planes, mask = photo.over(background), photo.mask
+        return Batch(self._cameras[index, level], planes.permute(0, 2, 3, 1), mask, background)
 
     def _view_index(self, step: int) -> int:
         """Every view once per epoch, in a new order each time."""
@@ -95,25 +123,48 @@ class Batches:
         share = step / self._config.steps
         return next((factor for until, factor in COARSE_TO_FINE if share < until), 1)
 
+    def _forget_other_levels(self, level: int) -> None:
+        if level != self._ready_level:  # a training only ever goes on to finer ones
+            self._ready.clear()
+            self._ready_bytes = 0
+            self._ready_level = level
+
     def _photo(self, index: int, level: int) -> _Photo:
-        key = (index, level)
-        if key in self._photos:
-            self._photos.move_to_end(key)
-            return self._photos[key]
+        if index in self._ready:
+            return self._ready[index]
         photo = _prepare(self._views[index], level, self._device)
-        self._photos[key] = photo
-        self._bytes += photo.bytes
-        while self._bytes > self._max_bytes and len(self._photos) > 1:
-            self._bytes -= self._photos.popitem(last=False)[1].bytes
+        if self._ready_bytes + photo.bytes <= self._max_bytes:  # all come equally often, so none is worth another
+            self._ready[index] = photo
+            self._ready_bytes += photo.bytes
         return photo
 
 
-def _prepare(view: View, level: int, device: torch.device) -> _Photo:
+def _reduced(view: View, level: int) -> tuple[int, int, int]:
+    """The level that a photo can take, and its width and height then."""
     camera = view.camera
-    smaller_side = min(camera.width, camera.height)
-    while level > 1 and smaller_side // level < MIN_SIDE:
+    while level > 1 and min(camera.width, camera.height) // level < MIN_SIDE:
         level //= 2
-    width, height = camera.width // level, camera.height // level
+    return level, camera.width // level, camera.height // level
+
+
+def _unpacked(image: StoredImage, background: Tensor) -> Tensor:
+    pixels = image.pixels()
+    height, width = pixels.shape[:2]
+    planes = take(3 * height * width, np.float32).reshape(3, height, width)
+    unpack(pixels, background.numpy(), planes)
+    return torch.from_numpy(planes)[None]
+
+
+def _mask(source: ImageSource | None) -> Tensor | None:
+    """[1,H,W,1] bool of a mask in full size."""
+    if source is None:
+        return None
+    values = source.pixels() if isinstance(source, StoredImage) else source.load().numpy()
+    return torch.from_numpy(values > 0.999)[None]
+
+
+def _prepare(view: View, level: int, device: torch.device) -> _Photo:
+    level, width, height = _reduced(view, level)
     image = view.load().permute(2, 0, 1)[None]
     mask = None if view.mask is None else view.mask.load().permute(2, 0, 1)[None]
     planes, alpha = image[:, :3], image[:, 3:4] if image.shape[1] == 4 else None
@@ -126,9 +177,8 @@ def _prepare(view: View, level: int, device: torch.device) -> _Photo:
         return plane.contiguous().to(device)
 
     return _Photo(
-        camera.resized(width, height).to(device, torch.float32),
         ready(planes),
         None if alpha is None else 1 - ready(alpha),
         # A coarse pixel counts only if all it stands for does.
-        None if mask is None else (ready(mask) > 0.999).float(),
+        None if mask is None else ready(mask).permute(0, 2, 3, 1) > 0.999,
     )

@@ -6,7 +6,8 @@ import torch
 import tiny
 from recon.batches import Batches
 from recon.config import TrainConfig
-from recon.datasets.images import ArrayImage
+from recon.datasets import cache
+from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
 
 FINE = TrainConfig(steps=100, coarse_to_fine=False)
 BLACK = (0.0, 0.0, 0.0)
@@ -94,5 +95,34 @@ def test_photos_kept_ready_are_bounded():
     unbounded = Batches(views, FINE, BLACK, CPU)
     for step in range(3 * len(views)):
         assert same(bounded.at(step), unbounded.at(step))
-        assert len(bounded._photos) <= 2
-        assert bounded._bytes == one * len(bounded._photos)
+        assert len(bounded._ready) <= 2
+        assert bounded._ready_bytes == one * len(bounded._ready)
+
+
+def test_a_stored_photo_is_the_same_as_one_of_floats_and_kept_once(tmp_path):
+    pixels = torch.randint(0, 256, (64, 80, 4), generator=torch.Generator().manual_seed(0)) / 255
+    camera = tiny.scene(1, 80, 64).views[0].camera
+    source = SourceCamera("PINHOLE", (80.0, 80.0, 40.0, 32.0), 80, 64)
+    for channels in (3, 4):
+        path = tmp_path / f"{channels}.png"
+        save_image(path, pixels[..., :channels])
+        stored = make_view(path.name, path, source, camera.viewmats[0])
+        floats = dataclasses.replace(stored, image=ArrayImage(stored.load()))
+        held = cache.images.held_bytes
+        for config in (dataclasses.replace(FINE, background="random"), TrainConfig(steps=100)):
+            batches, expected = (Batches([view], config, (0.25, 0.5, 1.0), CPU) for view in (stored, floats))
+            for step in (0, 20, 50, 99):
+                a, b = batches.at(step), expected.at(step)
+                torch.testing.assert_close(a.image, b.image, rtol=0, atol=1e-6)
+                torch.testing.assert_close(a.background, b.background)
+                assert a.image.permute(0, 3, 1, 2).is_contiguous()
+            assert not batches._ready
+        assert cache.images.held_bytes == held
+
+
+def test_only_photos_of_the_level_are_kept():
+    batches = Batches(tiny.scene(4, 160, 128).train_views, TrainConfig(steps=100), BLACK, CPU)
+    for step in range(40):
+        batches.at(step)
+        size = 40 * 32 if step < 15 else 80 * 64
+        assert batches._ready_bytes == 12 * size * len(batches._ready)
