@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from recon.kernels.runtime import get_threads, set_threads
 from recon.kernels.unpack import PIECE, unpack
@@ -14,7 +17,7 @@ from recon.kernels.unpack import PIECE, unpack
 def test_planes_are_the_photo_over_the_background(dtype: type, channels: int) -> None:
     height, width = 37, PIECE // 30  # two pieces, the last one not whole
     full = np.iinfo(dtype).max
-    pixels = np.random.default_rng(0).integers(0, full + 1, (height, width, channels)).astype(dtype)
+    pixels: NDArray[Any] = np.random.default_rng(0).integers(0, full + 1, (height, width, channels)).astype(dtype)
     pixels[0, 0], pixels[0, 1] = 0, full
     pixels.flags.writeable = False  # as the cache of decoded images gives them
     background = np.array([0.1, 0.5, 0.9], np.float32)
