@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
+from recon.similarity import ssim_strips
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,11 @@ def psnr(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float:
 
 
 def ssim(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float:
-    """Mean structural similarity (Wang et al. 2004) through torchmetrics: 11x11 Gaussian window of deviation 1.5.
+    """Mean structural similarity (Wang et al. 2004) as torchmetrics has it: 11x11 Gaussian window of deviation 1.5.
 
-    torchmetrics mirrors both pictures at their borders (without repeating the border pixel) and averages over all
-    pixels, the border included, and all channels. Others crop the border (scikit-image) or pad with black (3DGS, and
-    our training loss): on photos of 480 pixels that gives about 0.001 and 0.01 more.
+    Both pictures are mirrored at their borders (without repeating the border pixel), and the mean is over all pixels,
+    the border included, and all channels. Others crop the border (scikit-image) or pad with black (3DGS, and our
+    training loss): on photos of 480 pixels that gives about 0.001 and 0.01 more.
 
     Args:
         image, target: [H,W,3], 0..1, at least `SSIM_MIN` pixels each way.
@@ -65,16 +65,16 @@ def ssim(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float:
     _check(image, target, mask)
     if min(image.shape[:2]) < SSIM_MIN:
         raise ValueError(f"SSIM needs {SSIM_MIN}x{SSIM_MIN} pixels or more, not {image.shape[1]}x{image.shape[0]}")
-    _import_torchmetrics()
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    _, values = structural_similarity_index_measure(
-        *_planar_pair(image, target, mask), data_range=1.0, return_full_image=True
-    )
-    values = values[0].permute(1, 2, 0).double()  # [H,W,3]
-    if mask is not None:
-        values = values[mask[..., 0] != 0]
-    return values.mean().item()
+    total, count, top = 0.0, 0, 0
+    x, y = _planar_pair(image, target, mask)
+    for values in ssim_strips(x[0], y[0]):
+        rows = values.shape[1]
+        if mask is not None:
+            values = values[:, mask[top : top + rows, :, 0] != 0]
+        total += values.double().sum().item()
+        count += values.numel()
+        top += rows
+    return total / count if count else math.nan
 
 
 def lpips(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float | None:
@@ -117,17 +117,6 @@ def _planar_pair(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Te
     return x.permute(2, 0, 1)[None], y.permute(2, 0, 1)[None]
 
 
-def _import_torchmetrics() -> None:
-    """torchmetrics imports any torchvision it finds; one that was built for another torch breaks both."""
-    try:
-        import torchmetrics  # noqa: F401
-    except (RuntimeError, ImportError) as error:
-        raise InputError(
-            f"torchmetrics cannot be imported ({error}); if it is torchvision that does not fit"
-            f" torch {torch.__version__}, uninstall it or install the build that does"
-        ) from error
-
-
 @functools.lru_cache(maxsize=2)
 def _lpips_network(device: torch.device) -> Any | None:
     """The LPIPS network on a device, or None; asked for once per process, so that a failure costs its time once."""
@@ -145,8 +134,11 @@ def _lpips_network(device: torch.device) -> Any | None:
         except (OSError, http.client.HTTPException) as error:  # no network, a refusal, a stall, a full disk, a bad file
             log.warning("no LPIPS: %s could not be fetched (%s); put it at %s by hand", url, error, path)
             return None
-    _import_torchmetrics()
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    try:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    except (ImportError, RuntimeError) as error:  # a torchvision that was built for another torch breaks it too
+        log.warning("no LPIPS: torchmetrics cannot be imported (%s)", " ".join(str(error).split()))
+        return None
 
     return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).to(device)
 
