@@ -28,10 +28,9 @@ CLONE_OFFSET = 0.5  # standard deviations between a Gaussian and its clone: iden
 class Adaptive:
     """Its state: for each Gaussian, the sum of its gradients and how often it was seen since the last refinement."""
 
-    def __init__(self, config: AdaptiveConfig, *, extent: float, steps: int, seed: int) -> None:
+    def __init__(self, config: AdaptiveConfig, *, extent: float, seed: int) -> None:
         self.config = config
         self.extent = extent
-        self.steps = steps
         self.seed = seed
         self.initial_count = 0  # not known before the first step
         self.gradient_sum = torch.zeros(0)
@@ -54,15 +53,17 @@ class Adaptive:
         self.times_seen = state["times_seen"].clone()
 
     @torch.no_grad()
-    def after_step(self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int) -> None:
+    def after_step(
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
+    ) -> None:
         done = step + 1
         config = self.config
-        if done > config.refine_until * self.steps:
+        if progress > config.refine_until:
             return
         self.initial_count = self.initial_count or len(model)
         self._accumulate(out)
-        if done % config.refine_every == 0 and done >= config.refine_from * self.steps:
-            self._refine(model, optimizer, done)
+        if done % config.refine_every == 0 and progress >= config.refine_from:
+            self._refine(model, optimizer, done, progress)
         if config.reset_every and done % config.reset_every == 0:
             self._reset_opacities(model, optimizer)
 
@@ -80,7 +81,7 @@ class Adaptive:
         self.gradient_sum += (gradients * half).norm(dim=-1).sum(dim=0)
         self.times_seen += (out.radii[..., 0] > 0).sum(dim=0)
 
-    def _refine(self, model: Gaussians, optimizer: torch.optim.Optimizer, done: int) -> None:
+    def _refine(self, model: Gaussians, optimizer: torch.optim.Optimizer, done: int, progress: float) -> None:
         config = self.config
         largest = model.log_scales.amax(dim=-1).exp()
         useless = model.opacities < config.prune_opacity
@@ -90,7 +91,7 @@ class Adaptive:
             useless |= largest > config.prune_scale * self.extent
         gradients = self.gradient_sum / self.times_seen.clamp_min(1.0)
         candidates = torch.nonzero(~useless & (gradients > config.grad_threshold))[:, 0]
-        room = max(0, self._ramp(done) - int((~useless).sum()))
+        room = max(0, self._ramp(progress) - int((~useless).sum()))
         order = torch.argsort(gradients[candidates], descending=True, stable=True)
         chosen = candidates[order[:room]]
         large = largest[chosen] > config.split_above * self.extent
@@ -103,9 +104,9 @@ class Adaptive:
         self.gradient_sum = torch.zeros_like(model.logit_opacities)
         self.times_seen = torch.zeros_like(model.logit_opacities)
 
-    def _ramp(self, done: int) -> int:
-        """The count allowed after `done` steps."""
-        share = min(1.0, done / max(1.0, self.config.refine_until * self.steps))
+    def _ramp(self, progress: float) -> int:
+        """The count allowed by now."""
+        share = min(1.0, progress / max(1e-9, self.config.refine_until))
         return int(self.initial_count + (self.config.max_gaussians - self.initial_count) * share)
 
     def _reset_opacities(self, model: Gaussians, optimizer: torch.optim.Optimizer) -> None:

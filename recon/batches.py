@@ -62,7 +62,7 @@ class _Photo:
 
 
 class Batches:
-    """`at(step)` is a pure function of the step.
+    """`at(step, progress)` is a pure function of the step and of the share of the training, 0..1, that is done.
 
     Photos are held in memory once: in full size as the whole numbers that the cache of decoded images keeps, which
     become floats at each step, and reduced as floats, those of the step's level alone. Where that cannot be (floats to
@@ -92,8 +92,8 @@ class Batches:
         self._ready_level = 0
         self._ready_bytes = 0
 
-    def at(self, step: int) -> Batch:
-        index, wanted = self._view_index(step), self._level(step)
+    def at(self, step: int, progress: float) -> Batch:
+        index, wanted = self._view_index(step), self._level(progress)
         view = self._views[index]
         level, width, height = _reduced(view, wanted)
         background = torch.tensor(self._background)
@@ -117,11 +117,10 @@ class Batches:
         order = torch.randperm(len(self._views), generator=rng.generator(self._config.seed, "view order", epoch))
         return int(order[position])
 
-    def _level(self, step: int) -> int:
+    def _level(self, progress: float) -> int:
         if not self._config.coarse_to_fine:
             return 1
-        share = step / self._config.steps
-        return next((factor for until, factor in COARSE_TO_FINE if share < until), 1)
+        return next((factor for until, factor in COARSE_TO_FINE if progress < until), 1)
 
     def _forget_other_levels(self, level: int) -> None:
         if level != self._ready_level:  # a training only ever goes on to finer ones
@@ -182,3 +181,16 @@ def _prepare(view: View, level: int, device: torch.device) -> _Photo:
         # A coarse pixel counts only if all it stands for does.
         None if mask is None else ready(mask).permute(0, 2, 3, 1) > 0.999,
     )
+
+
+def reduced_bytes(views: Sequence[View], config: TrainConfig) -> int:
+    """What the photos take that are kept as floats, at the level where that is most, on a CPU."""
+    factors = [factor for _, factor in COARSE_TO_FINE] if config.coarse_to_fine else []
+    return max(sum(_float_bytes(view, factor) for view in views) for factor in (*factors, 1))
+
+
+def _float_bytes(view: View, factor: int) -> int:
+    level, width, height = _reduced(view, factor)
+    if level == 1 and isinstance(view.image, StoredImage):
+        return 0
+    return width * height * (12 if view.mask is None else 13)

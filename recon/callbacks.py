@@ -50,7 +50,7 @@ class MetricsLog:
         self._every = every
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
-        if metrics.step % self._every == 0 or metrics.step == state.config.steps:
+        if metrics.step % self._every == 0 or state.progress >= 1:
             line = {"step": metrics.step, "loss": float(metrics.loss), "count": metrics.count}
             runs.append_line(self._file, line | {"seconds": round(state.seconds, 3)})
 
@@ -90,19 +90,21 @@ class TensorBoard:
 class ProgressBar:
     """Steps, speed, time left, loss and count on one line of the terminal. A context manager."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, state: TrainState) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        planned = state.config.steps if state.config.seconds is None else None
+        self._of_all = "" if planned is None else f"/{planned:,}"
 
         self._progress = Progress(
             TextColumn("Training"),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
         )
-        self._task = self._progress.add_task("training", total=total, completed=done, note="")
+        self._task = self._progress.add_task("training", total=1.0, completed=state.progress, note="")
         self._loss: float | None = None
-        self._window = (time.monotonic(), done)
+        self._window = (time.monotonic(), state.step)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -112,7 +114,7 @@ class ProgressBar:
         self._progress.stop()
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
-        if metrics.step % 10 and metrics.step != state.config.steps:
+        if metrics.step % 10 and state.progress < 1:
             return
         loss = float(metrics.loss)
         self._loss = loss if self._loss is None else 0.8 * self._loss + 0.2 * loss
@@ -121,8 +123,9 @@ class ProgressBar:
         speed = (metrics.step - step) / max(now - since, 1e-9)
         if now - since > 2:
             self._window = (now, metrics.step)
-        note = f"{speed:.0f} steps/s  loss {self._loss:.4f}  {metrics.count:,} Gaussians"
-        self._progress.update(self._task, completed=metrics.step, note=note)
+        steps = f"step {metrics.step:,}{self._of_all}  {speed:.0f} steps/s"
+        note = f"{steps}  loss {self._loss:.4f}  {metrics.count:,} Gaussians"
+        self._progress.update(self._task, completed=state.progress, note=note)
 
 
 class StopOnSignal:

@@ -55,6 +55,7 @@ class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
     steps: int = 2500
+    seconds: float | None = None  # train so long instead, whatever the number of steps; schedules go by the clock then
     seed: int = 0
     sh_degree: int = 3
     ssim_weight: float = 0.2

@@ -22,9 +22,8 @@ class MCMC:
 
     absgrad = False
 
-    def __init__(self, config: MCMCConfig, *, steps: int, seed: int) -> None:
+    def __init__(self, config: MCMCConfig, *, seed: int) -> None:
         self.config = config
-        self.steps = steps
         self.seed = seed
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -34,14 +33,13 @@ class MCMC:
         del state
 
     @torch.no_grad()
-    def after_step(self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int) -> None:
+    def after_step(
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
+    ) -> None:
         del out
         done = step + 1
         config = self.config
-        if (
-            done % config.refine_every == 0
-            and config.refine_from * self.steps <= done <= config.refine_until * self.steps
-        ):
+        if done % config.refine_every == 0 and config.refine_from <= progress <= config.refine_until:
             generator = rng.generator(self.seed, "relocate", done)
             self._relocate(model, optimizer, generator)
             self._grow(model, optimizer, generator)

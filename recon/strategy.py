@@ -20,8 +20,13 @@ class Strategy(Protocol):
         """Whether it reads `RenderOutput.absgrad`."""
         ...
 
-    def after_step(self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int) -> None:
-        """Called after the optimiser's step number `step` (from 0); `out.means2d.grad` still holds its gradients."""
+    def after_step(
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
+    ) -> None:
+        """Called after the optimiser's step number `step` (from 0); `out.means2d.grad` still holds its gradients.
+
+        `progress` is the share of the training, 0..1, that is done with it: schedules go by that.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -31,11 +36,11 @@ class Strategy(Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
-def make_strategy(config: AdaptiveConfig | MCMCConfig, *, extent: float, steps: int, seed: int) -> Strategy:
-    """The strategy of a config for a scene of size `extent` and a training of `steps` steps."""
+def make_strategy(config: AdaptiveConfig | MCMCConfig, *, extent: float, seed: int) -> Strategy:
+    """The strategy of a config for a scene of size `extent`."""
     from recon.adaptive import Adaptive
     from recon.mcmc import MCMC
 
     if isinstance(config, MCMCConfig):
-        return MCMC(config, steps=steps, seed=seed)
-    return Adaptive(config, extent=extent, steps=steps, seed=seed)
+        return MCMC(config, seed=seed)
+    return Adaptive(config, extent=extent, seed=seed)

@@ -24,7 +24,7 @@ class TrainState:
 
     Attributes:
         step: how many steps are done.
-        seconds: time spent in the loop so far, over all resumes.
+        seconds: time spent in the loop so far, its callbacks included, over all resumes.
         extent: of the scene; scales the step sizes of the means.
         background: behind photos with alpha and behind the scene in evaluation, unless the config fixes one.
         source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
@@ -39,6 +39,13 @@ class TrainState:
     source_from_world: Tensor
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is done, 0..1: of its time where the config limits that, else of its steps."""
+        if self.config.seconds is None:
+            return self.step / self.config.steps
+        return min(1.0, self.seconds / self.config.seconds)
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
     return TrainState(
         model=model,
         optimizer=optimizer_for(model, config, scene.extent),
-        strategy=make_strategy(config.strategy, extent=scene.extent, steps=config.steps, seed=config.seed),
+        strategy=make_strategy(config.strategy, extent=scene.extent, seed=config.seed),
         config=config,
         extent=scene.extent,
         background=scene.background,
@@ -75,18 +82,18 @@ def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> Selec
 
 
 def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = ()) -> None:
-    """Train `state` in place until its config's last step. A callback ends it early by raising.
+    """Train `state` in place until its config's last step or second. A callback ends it early by raising.
 
-    On a CPU the result is the same, bit for bit, whether or not it was interrupted and resumed in between.
+    On a CPU the result of a given number of steps is the same, bit for bit, whether or not the training was interrupted
+    and resumed in between.
     """
     config, model = state.config, state.model
     batches = Batches(views, config, state.background, model.device)
     with one_torch_thread(model.device):
-        while state.step < config.steps:
-            began = time.perf_counter()
-            progress = state.step / config.steps
+        began, before = time.perf_counter(), state.seconds
+        while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
-            batch = batches.at(state.step)
+            batch = batches.at(state.step, progress)
             out = model.render(
                 batch.cameras,
                 background=batch.background,
@@ -104,9 +111,9 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
             seen = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
             state.optimizer.step(visible=seen)
             state.optimizer.zero_grad(set_to_none=True)
-            state.strategy.after_step(model, state.optimizer, out, state.step)
             state.step += 1
-            state.seconds += time.perf_counter() - began
+            state.seconds = before + time.perf_counter() - began
+            state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)
             metrics = StepMetrics(state.step, loss.detach(), len(model))
             for callback in callbacks:
                 callback(state, metrics)

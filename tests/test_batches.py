@@ -30,17 +30,17 @@ def test_a_step_is_the_same_whatever_came_before():
     views = tiny.scene().train_views
     config = TrainConfig(steps=100, background="random")
     in_order = Batches(views, config, BLACK, CPU)
-    expected = [in_order.at(step) for step in range(60)]
+    expected = [in_order.at(step, step / 100) for step in range(60)]
     for step in (59, 3, 41):
-        batch = Batches(views, config, BLACK, CPU).at(step)
+        batch = Batches(views, config, BLACK, CPU).at(step, step / 100)
         assert same(batch, expected[step])
         assert torch.equal(batch.background, expected[step].background)
     other_seed = Batches(views, dataclasses.replace(config, seed=1), BLACK, CPU)
-    assert any(not same(other_seed.at(step), expected[step]) for step in range(20))
+    assert any(not same(other_seed.at(step, step / 100), expected[step]) for step in range(20))
 
 
 def test_the_image_is_planar_in_memory():
-    image = Batches(tiny.scene().train_views, FINE, BLACK, CPU).at(0).image
+    image = Batches(tiny.scene().train_views, FINE, BLACK, CPU).at(0, 0.0).image
     assert image.shape == (1, 32, 40, 3)
     assert image.permute(0, 3, 1, 2).is_contiguous()
 
@@ -48,9 +48,10 @@ def test_the_image_is_planar_in_memory():
 def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
     views = tiny.scene(4, 160, 128).train_views
     batches = Batches(views, TrainConfig(steps=100), BLACK, CPU)
-    sizes = [(batches.at(s).cameras.width, batches.at(s).cameras.height) for s in (0, 14, 15, 39, 40, 99)]
+    cameras = [batches.at(step, step / 100).cameras for step in (0, 14, 15, 39, 40, 99)]
+    sizes = [(c.width, c.height) for c in cameras]
     assert sizes == [(40, 32), (40, 32), (80, 64), (80, 64), (160, 128), (160, 128)]
-    coarse = batches.at(0)
+    coarse = batches.at(0, 0.0)
     view = views[batches._view_index(0)]
     blocks = view.load().reshape(32, 4, 40, 4, 3).mean(dim=(1, 3))
     torch.testing.assert_close(coarse.image[0], blocks)
@@ -61,7 +62,7 @@ def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
 
 def test_small_photos_are_not_made_smaller():
     batches = Batches(tiny.scene().train_views, TrainConfig(steps=100), BLACK, CPU)
-    assert batches.at(0).cameras.height == 32
+    assert batches.at(0, 0.0).cameras.height == 32
 
 
 @pytest.mark.parametrize(("name", "colour"), [("black", 0.0), ("white", 1.0), ("auto", 0.25)])
@@ -70,7 +71,7 @@ def test_alpha_shows_the_background(name, colour):
     photo = torch.cat([torch.full((32, 40, 3), 0.5), torch.zeros(32, 40, 1)], dim=-1)
     photo[:, 20:, 3] = 1.0
     config = dataclasses.replace(FINE, background=name)
-    batch = Batches([dataclasses.replace(view, image=ArrayImage(photo))], config, (0.25, 0.25, 0.25), CPU).at(0)
+    batch = Batches([dataclasses.replace(view, image=ArrayImage(photo))], config, (0.25, 0.25, 0.25), CPU).at(0, 0.0)
     assert torch.all(batch.image[0, :, :20] == colour)
     assert torch.all(batch.image[0, :, 20:] == 0.5)
     assert torch.all(batch.background == colour)
@@ -81,7 +82,7 @@ def test_a_coarse_pixel_counts_only_if_all_of_it_does():
     mask = torch.ones(128, 160, 1)
     mask[0, 0] = 0
     batches = Batches([dataclasses.replace(view, mask=ArrayImage(mask))], TrainConfig(steps=100), BLACK, CPU)
-    coarse = batches.at(0).mask
+    coarse = batches.at(0, 0.0).mask
     assert coarse is not None
     assert coarse.shape == (1, 32, 40, 1)
     assert coarse[0, 0, 0] == 0
@@ -94,7 +95,7 @@ def test_photos_kept_ready_are_bounded():
     bounded = Batches(views, FINE, BLACK, CPU, max_bytes=2 * one)
     unbounded = Batches(views, FINE, BLACK, CPU)
     for step in range(3 * len(views)):
-        assert same(bounded.at(step), unbounded.at(step))
+        assert same(bounded.at(step, step / 100), unbounded.at(step, step / 100))
         assert len(bounded._ready) <= 2
         assert bounded._ready_bytes == one * len(bounded._ready)
 
@@ -112,7 +113,7 @@ def test_a_stored_photo_is_the_same_as_one_of_floats_and_kept_once(tmp_path):
         for config in (dataclasses.replace(FINE, background="random"), TrainConfig(steps=100)):
             batches, expected = (Batches([view], config, (0.25, 0.5, 1.0), CPU) for view in (stored, floats))
             for step in (0, 20, 50, 99):
-                a, b = batches.at(step), expected.at(step)
+                a, b = batches.at(step, step / 100), expected.at(step, step / 100)
                 torch.testing.assert_close(a.image, b.image, rtol=0, atol=1e-6)
                 torch.testing.assert_close(a.background, b.background)
                 assert a.image.permute(0, 3, 1, 2).is_contiguous()
@@ -123,6 +124,6 @@ def test_a_stored_photo_is_the_same_as_one_of_floats_and_kept_once(tmp_path):
 def test_only_photos_of_the_level_are_kept():
     batches = Batches(tiny.scene(4, 160, 128).train_views, TrainConfig(steps=100), BLACK, CPU)
     for step in range(40):
-        batches.at(step)
+        batches.at(step, step / 100)
         size = 40 * 32 if step < 15 else 80 * 64
         assert batches._ready_bytes == 12 * size * len(batches._ready)

@@ -27,9 +27,9 @@ def seen(model, gradients) -> RenderOutput:
     return RenderOutput(picture, picture[..., :1], None, means2d, radii, absgrad=2 * means2d.grad)
 
 
-def step_through(strategy, model, optimizer, gradients, last):
+def step_through(strategy, model, optimizer, gradients, last, total=None):
     for step in range(last):
-        strategy.after_step(model, optimizer, seen(model, gradients), step)
+        strategy.after_step(model, optimizer, seen(model, gradients), step, (step + 1) / (total or last))
 
 
 ADAPTIVE = AdaptiveConfig(max_gaussians=1000, refine_from=0.0, refine_until=1.0, refine_every=10, grad_threshold=0.5)
@@ -40,7 +40,7 @@ def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
     before = model.state_dict()["means"].clone()
     gradients = torch.zeros(50)
     gradients[:5] = 0.1  # times half the width, 10 px: 1.0 > 0.5
-    strategy = Adaptive(ADAPTIVE, extent=1.0, steps=10, seed=0)
+    strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
     step_through(strategy, model, optimizer_of(model), gradients, 10)
     assert len(model) == 55
     torch.testing.assert_close(model.means.detach()[:45], before[5:])
@@ -49,7 +49,7 @@ def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
 def test_adaptive_gradients_count_in_half_images():
     for gradient, count in ((0.049, 20), (0.051, 40)):
         model = tiny.gaussians(20)
-        strategy = Adaptive(ADAPTIVE, extent=1.0, steps=10, seed=0)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
         step_through(strategy, model, optimizer_of(model), torch.full((20,), gradient), 10)
         assert len(model) == count
 
@@ -57,7 +57,7 @@ def test_adaptive_gradients_count_in_half_images():
 def test_adaptive_absgrad_reads_the_absolute_gradients():
     model = tiny.gaussians(20)
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True})
-    strategy = Adaptive(config, extent=1.0, steps=10, seed=0)
+    strategy = Adaptive(config, extent=1.0, seed=0)
     assert strategy.absgrad
     step_through(strategy, model, optimizer_of(model), torch.full((20,), 0.03), 10)
     assert len(model) == 40
@@ -68,8 +68,8 @@ def test_adaptive_ramp_admits_the_most_pulled_first():
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "max_gaussians": 200})
     gradients = torch.arange(1.0, 101.0)
     kept = model.state_dict()["means"][:90].clone()
-    strategy = Adaptive(config, extent=1.0, steps=100, seed=0)
-    step_through(strategy, model, optimizer_of(model), gradients, 10)
+    strategy = Adaptive(config, extent=1.0, seed=0)
+    step_through(strategy, model, optimizer_of(model), gradients, 10, total=100)
     assert len(model) == 110
     torch.testing.assert_close(model.means.detach()[:90], kept)
 
@@ -77,10 +77,10 @@ def test_adaptive_ramp_admits_the_most_pulled_first():
 def test_adaptive_never_exceeds_the_cap_and_stops_in_time():
     model = tiny.gaussians(100)
     config = AdaptiveConfig(max_gaussians=150, refine_from=0.0, refine_until=0.5, refine_every=5)
-    strategy, optimizer = Adaptive(config, extent=1.0, steps=100, seed=0), optimizer_of(model)
+    strategy, optimizer = Adaptive(config, extent=1.0, seed=0), optimizer_of(model)
     counts = []
     for step in range(100):
-        strategy.after_step(model, optimizer, seen(model, torch.ones(len(model))), step)
+        strategy.after_step(model, optimizer, seen(model, torch.ones(len(model))), step, (step + 1) / 100)
         counts.append(len(model))
     assert max(counts) == 150
     assert counts[49:] == [150] * 51
@@ -95,10 +95,10 @@ def test_adaptive_prunes_the_transparent_and_after_a_reset_the_huge():
     config = AdaptiveConfig(
         max_gaussians=30, refine_from=0.0, refine_until=1.0, refine_every=10, reset_every=15, grad_threshold=9.0
     )
-    strategy, optimizer = Adaptive(config, extent=10.0, steps=30, seed=0), optimizer_of(model)
+    strategy, optimizer = Adaptive(config, extent=10.0, seed=0), optimizer_of(model)
     counts = {}
     for step in range(30):
-        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step)
+        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 30)
         counts[step + 1] = len(model)
         if step + 1 == 15:
             assert float(model.opacities.detach().max()) == pytest.approx(2 * config.prune_opacity)
@@ -110,13 +110,14 @@ def test_adaptive_state_resumes_in_the_middle_of_an_interval():
     for interrupted in (False, True):
         model = tiny.gaussians(40)
         optimizer = optimizer_of(model)
-        strategy = Adaptive(ADAPTIVE, extent=1.0, steps=20, seed=3)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, seed=3)
         for step in range(20):
             if interrupted and step == 15:
                 saved = {name: value.clone() for name, value in strategy.state_dict().items()}
-                strategy = Adaptive(ADAPTIVE, extent=1.0, steps=20, seed=3)
+                strategy = Adaptive(ADAPTIVE, extent=1.0, seed=3)
                 strategy.load_state_dict(saved)
-            strategy.after_step(model, optimizer, seen(model, torch.linspace(0, 0.1, len(model))), step)
+            pulled = torch.linspace(0, 0.1, len(model))
+            strategy.after_step(model, optimizer, seen(model, pulled), step, (step + 1) / 20)
         results.append(model.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert len(results[0]["means"]) > 40
@@ -171,9 +172,9 @@ def test_mcmc_relocates_the_dead_and_grows_to_the_cap():
         model.logit_opacities[:10] = -8.0
     dead = model.state_dict()["means"][:10].clone()
     config = MCMCConfig(max_gaussians=108, refine_from=0.0, refine_until=1.0, refine_every=10, noise=0.0)
-    strategy, optimizer = MCMC(config, steps=100, seed=0), optimizer_of(model)
+    strategy, optimizer = MCMC(config, seed=0), optimizer_of(model)
     for step in range(100):
-        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step)
+        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 100)
         if step + 1 == 10:
             assert len(model) == 105
             assert float(model.opacities.detach().min()) > config.dead_opacity * 0.99
@@ -189,8 +190,8 @@ def test_mcmc_noise_spares_the_opaque_and_repeats_with_the_seed():
             model.logit_opacities[:50] = 6.0
             model.logit_opacities[50:] = -6.0
         before = model.state_dict()["means"].clone()
-        strategy = MCMC(MCMCConfig(refine_from=1.0), steps=1000, seed=seed)
-        strategy.after_step(model, optimizer_of(model), seen(model, torch.zeros(100)), 0)
+        strategy = MCMC(MCMCConfig(refine_from=1.0), seed=seed)
+        strategy.after_step(model, optimizer_of(model), seen(model, torch.zeros(100)), 0, 0.001)
         moved.append((model.means.detach() - before).norm(dim=-1))
     assert float(moved[0][:50].max()) < 1e-6
     assert float(moved[0][50:].min()) > 1e-6
@@ -203,5 +204,5 @@ def test_mcmc_with_everything_dead_does_not_fail():
     with torch.no_grad():
         model.logit_opacities[:] = -9.0
     config = MCMCConfig(max_gaussians=10, refine_from=0.0, refine_every=1)
-    MCMC(config, steps=10, seed=0).after_step(model, optimizer_of(model), seen(model, torch.zeros(10)), 0)
+    MCMC(config, seed=0).after_step(model, optimizer_of(model), seen(model, torch.zeros(10)), 0, 0.1)
     assert len(model) == 10
