@@ -39,6 +39,7 @@ def train(
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
+    max_memory: float | None = None,
     save_every: float = 30.0,
     tensorboard: bool = False,
 ) -> None:
@@ -62,13 +63,15 @@ def train(
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
+        max_memory: Most memory to use, GB: less is kept in memory, and if need be there are fewer Gaussians or
+            smaller photos. By default most of what is free.
         save_every: Seconds between checkpoints.
         tensorboard: Also log for TensorBoard.
     """
     from recon import session
 
     session.use_threads(threads)
-    watch = session.Watch(save_every=save_every, tensorboard=tensorboard)
+    watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",
         downscale=downscale,

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from recon import __version__, config, evaluate, export, render, rng, runs, video
+from recon import __version__, config, evaluate, export, fitting, render, rng, runs, video
 from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import Background, MCMCConfig, Preset, TrainConfig
@@ -104,6 +104,7 @@ class Watch:
 
     save_every: float = 30.0
     tensorboard: bool = False
+    max_memory: float | None = None  # GB; None: most of what is free
 
     def __post_init__(self) -> None:
         if not self.save_every > 0:
@@ -115,9 +116,16 @@ class Watch:
 def begin(options: Options, output: Path, device: torch.device, watch: Watch) -> Run:
     """Train a capture from the start and evaluate it; returns the run."""
     settings = options.train_config()
-    scene, downscale = open_scene(options, device)
+    fitted = fitting.fit(
+        lambda downscale: open_scene(dataclasses.replace(options, downscale=downscale), device),
+        *(options.downscale, settings),
+        on_gpu=device.type == "cuda",
+        max_memory=watch.max_memory,
+    )
+    say(fitted.said)
+    scene, settings = fitted.scene, fitted.settings
     state = start(initial_model(scene, settings, device), settings, scene)
-    options = dataclasses.replace(options, downscale=downscale)
+    options = dataclasses.replace(options, downscale=fitted.downscale)
     record = {
         "recon": __version__,
         "options": dataclasses.asdict(options),
@@ -126,7 +134,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     }
     run = runs.create(output, scene.name, METHOD, record)
     say(f"Run: {run.path}")
-    return _run(run, state, scene, watch)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
 def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
@@ -145,10 +153,12 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         runs.write_json(run.config_file, values)
     runs.forget_after(run, state.step)
     say(f"Run: {run.path}, from step {state.step:,}")
-    return _run(run, state, scene, watch)
+    fitted = fitting.refit(scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory)
+    say(fitted.said)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
-def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
+def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
     stopped: Interrupted | None = None
     if state.model.device.type == "cpu" and not compiled_before():
@@ -177,7 +187,7 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch) -> Run:
         say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
         raise SystemExit(128 + stopped.signum)
     try:
-        evaluate_run(run, state, scene, peak_memory=evaluate.peak_memory_bytes())
+        evaluate_run(run, state, scene, trained=True, memory_estimate=memory_estimate)
     except KeyboardInterrupt:
         say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
         raise SystemExit(130) from None
@@ -197,17 +207,19 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, markup=False)
 
 
-def evaluate_run(run: Run, state: TrainState, scene: Scene, *, peak_memory: int | None = None) -> None:
+def evaluate_run(
+    run: Run, state: TrainState, scene: Scene, *, trained: bool = False, memory_estimate: int | None = None
+) -> None:
     """Scores and pictures of the held-out photos, into the run and onto the terminal.
 
     Args:
-        peak_memory: of the training, bytes; None keeps what the run's summary says.
+        trained: whether this process has trained, so that its peak of memory tells; else the summary keeps its own.
+        memory_estimate: what training and evaluation were to take, bytes.
     """
     if not scene.test:
         say("No photo was held out, so there are no scores.")
         return
-    if peak_memory is None and run.summary_file.is_file():
-        peak_memory = runs.read_json(run.summary_file).get("peak_memory_bytes")
+    before = runs.read_json(run.summary_file) if not trained and run.summary_file.is_file() else {}
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Evaluating", total=len(scene.test))
         result = evaluate.evaluate(
@@ -218,12 +230,14 @@ def evaluate_run(run: Run, state: TrainState, scene: Scene, *, peak_memory: int 
             progress=lambda done, _: bar.update(task, completed=done),
         )
     size = evaluate.model_bytes(state.model)
+    peak_memory = evaluate.peak_memory_bytes() if trained else before.get("peak_memory_bytes")
     summary: dict[str, Any] = {
         "step": state.step,
         "train_seconds": round(state.seconds, 3),
         "count": len(state.model),
         "model_bytes": size,
         "peak_memory_bytes": peak_memory,
+        "memory_estimate_bytes": memory_estimate if trained else before.get("memory_estimate_bytes"),
         **result.to_json(),
     }
     runs.write_json(run.summary_file, summary)

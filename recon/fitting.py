@@ -1,0 +1,130 @@
+"""Making a training fit into memory before it starts, and saying so in a line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recon import memory
+from recon.config import TrainConfig
+from recon.datasets import cache
+from recon.datasets.errors import InputError
+from recon.datasets.scene import Scene
+from recon.kernels import buffers
+from recon.kernels.runtime import compiled_before
+from recon.memory import GB, Plan
+
+LEAST_SIDE = 100  # px; photos are not made smaller than this to save memory
+STEPS = (2, 3, 4, 6, 8, 12, 16)  # what the downscale is multiplied with, in turn
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A capture and settings whose training fits into memory."""
+
+    scene: Scene
+    downscale: int | None  # None: as it was
+    settings: TrainConfig
+    plan: Plan
+    said: str
+
+
+def fit(
+    open_at: Callable[[int | None], tuple[Scene, int]],
+    downscale: int | None,
+    settings: TrainConfig,
+    *,
+    on_gpu: bool,
+    max_memory: float | None,
+) -> Fitted:
+    """Open a capture so that training on it fits, and bound what is kept in memory.
+
+    What does not fit is reduced: first the photos that are kept, then Gaussians, then the photos' size.
+
+    Args:
+        open_at: opens the capture at a downscale (None: its own choice), and says which one that was.
+        max_memory: GB, or None for most of what is free.
+    Raises:
+        InputError: naming the least that would do, if that is more than the limit.
+    """
+    limit = memory.limit_bytes(max_memory)
+    scene, asked = open_at(downscale)
+    now, wanted = asked, settings.strategy.max_gaussians
+    factors = iter(STEPS)
+    while True:
+        work = memory.workload(scene, settings, on_gpu=on_gpu)
+        program = memory.program_bytes(compiled=on_gpu or compiled_before())
+        found = memory.plan(work, program=program, limit=limit)
+        factor = next(factors, None)
+        if found is not None and (found.count >= memory.few(wanted) or not _can_shrink(scene, now, asked, factor)):
+            break
+        if not _can_shrink(scene, now, asked, factor):
+            least = memory.least(work, program=program)
+            raise InputError(f"{_limit_name(max_memory, limit)}: too little; the least that does is {_up(least)} GB")
+        assert factor is not None
+        scene, now = open_at(asked * factor)
+    _keep_to(found)
+    strategy = dataclasses.replace(settings.strategy, max_gaussians=found.count)
+    reduced = _reductions(found, now if now != asked else None, wanted)
+    said = _said(found, max_memory, limit, reduced)
+    return Fitted(scene, now, dataclasses.replace(settings, strategy=strategy), found, said)
+
+
+def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: float | None) -> Fitted:
+    """The same for a training whose settings are fixed, since it has begun: only less is kept in memory.
+
+    InputError if it does not fit into the limit that the user gives.
+    """
+    limit = memory.limit_bytes(max_memory)
+    work = memory.workload(scene, settings, on_gpu=on_gpu)
+    program = memory.program_bytes(compiled=on_gpu or compiled_before())
+    found = memory.plan(work, program=program, limit=limit, fewest=work.count)
+    if found is None:
+        found = memory.smallest_plan(work, program=program)
+        if max_memory is not None:
+            least = _up(found.estimate.total)
+            raise InputError(f"--max-memory {max_memory:g}: too little for this run; it takes {least} GB")
+    _keep_to(found)
+    said = _said(found, max_memory, limit, _reductions(found, None, found.count))
+    return Fitted(scene, None, settings, found, said)
+
+
+def _keep_to(plan: Plan) -> None:
+    """Set the bounds of what this process keeps in memory."""
+    cache.images.limit = plan.photo_limit
+    buffers.SPARE = plan.spare
+
+
+def _can_shrink(scene: Scene, now: int, asked: int, factor: int | None) -> bool:
+    if factor is None:
+        return False
+    side = min(min(view.camera.width, view.camera.height) for view in scene.views)
+    return side * now // (asked * factor) >= LEAST_SIDE
+
+
+def _reductions(plan: Plan, downscale: int | None, wanted: int) -> list[str]:
+    reduced = []
+    if downscale is not None:
+        reduced.append(f"photos reduced (--downscale {downscale})")
+    if plan.photo_share < 1:
+        reduced.append(f"{plan.photo_share:.0%} of the photos kept decoded")
+    if plan.count < wanted:
+        reduced.append(f"at most {plan.count:,} Gaussians")
+    return reduced
+
+
+def _said(plan: Plan, max_memory: float | None, limit: int, reduced: list[str]) -> str:
+    about = f"Memory: about {plan.estimate.total / GB:.2g} GB of {limit / GB:.3g} GB"
+    if not reduced:
+        return about
+    return f"{about}. {_limit_name(max_memory, limit)}: {', '.join(reduced)}"
+
+
+def _limit_name(max_memory: float | None, limit: int) -> str:
+    return f"{limit / GB:.2g} GB of memory are free" if max_memory is None else f"--max-memory {max_memory:g}"
+
+
+def _up(size: int) -> str:
+    """GB, rounded up to what can be given as the option."""
+    return f"{-(-size // (GB // 100)) / 100:g}"
