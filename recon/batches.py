@@ -194,16 +194,3 @@ def _float_bytes(view: View, factor: int) -> int:
     if level == 1 and isinstance(view.image, StoredImage):
         return 0
     return width * height * (12 if view.mask is None else 13)
-
-
-def reduced_bytes(views: Sequence[View], config: TrainConfig) -> int:
-    """What the photos take that are kept as floats, at the level where that is most, on a CPU."""
-    factors = [factor for _, factor in COARSE_TO_FINE] if config.coarse_to_fine else []
-    return max(sum(_float_bytes(view, factor) for view in views) for factor in (*factors, 1))
-
-
-def _float_bytes(view: View, factor: int) -> int:
-    level, width, height = _reduced(view, factor)
-    if level == 1 and isinstance(view.image, StoredImage):
-        return 0
-    return width * height * (12 if view.mask is None else 13)

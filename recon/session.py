@@ -172,7 +172,7 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimat
                 callbacks.append(open_ones.enter_context(TensorBoard(run, state.step)))
             open_ones.enter_context(stop.listening())
             try:
-                with ProgressBar(state.config.steps, state.step) as progress:
+                with ProgressBar(state) as progress:
                     train(state, scene.train_views, callbacks=[*callbacks, progress])
             except Interrupted as interrupted:
                 stopped = interrupted
