@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recon.kernels.adam import AdamUpdate, adam_update
+from recon.kernels.adam import AdamUpdate, adam_update, settings_of
+from recon.kernels.rasterize import Parameters, project_view_step
+from recon.raster import waiting
 
 EPS = 1e-15  # 3DGS's: gradients of single Gaussians are tiny, and the usual 1e-8 would swamp them
 
@@ -30,6 +33,23 @@ class SelectiveAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
+    _waiting: tuple[waiting.Pass, ...] = ()
+
+    @contextlib.contextmanager
+    def finishing_backward(self) -> Iterator[None]:
+        """While inside, `backward` may leave its last part, the largest gradients, to the next `step`.
+
+        `step` then makes both in one pass over memory where it can, with the same result. The gradients that wait are
+        part of `.grad` in all but name: until `step` they are missing there, and `zero_grad` drops them.
+        """
+        with waiting.collecting(p for group in self.param_groups for p in group["params"]) as passes:
+            yield
+        self._waiting = (*self._waiting, *passes)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self._waiting = ()
+        super().zero_grad(set_to_none)
+
     @torch.no_grad()
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None, *, visible: Tensor | None = None
@@ -50,46 +70,88 @@ class SelectiveAdam(torch.optim.Optimizer):
                 loss = closure()
         if visible is not None and (visible.dtype not in (torch.bool, torch.uint8) or visible.device.type != "cpu"):
             raise ValueError(f"`visible` is {visible.dtype} on {visible.device}: not bool or uint8 on the CPU")
-        updates, names = [], []
-        for index, group in enumerate(self.param_groups):
-            name = group.get("name", f"group {index}")
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    updates.append(self._update(parameter, group, visible, name))
-                    names.append(name)
-        finite = adam_update(updates, None if visible is None else visible.contiguous().view(torch.uint8).numpy())
-        broken = dict.fromkeys(name for name, good in zip(names, finite, strict=True) if not good)
+        groups = {
+            parameter: {"name": f"group {index}", **group}
+            for index, group in enumerate(self.param_groups)
+            for parameter in group["params"]
+        }
+        passes, self._waiting = self._waiting, ()
+        if len(passes) == 1 and visible is not None and all(p.grad is None for p in groups):
+            broken = self._step_of_pass(passes[0], groups, visible)
+        else:
+            for each in passes:
+                each.accumulate()
+            broken = self._step_of_gradients(groups, visible)
         if broken:
-            raise FloatingPointError(f"the gradient of {', '.join(broken)} is not finite")
+            raise FloatingPointError(f"the gradient of {', '.join(dict.fromkeys(broken))} is not finite")
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any], visible: Tensor | None, name: str) -> AdamUpdate:
-        """What the kernel is to do; counts the step."""
-        assert parameter.grad is not None
+    def _step_of_pass(self, last: waiting.Pass, groups: dict[Tensor, dict[str, Any]], visible: Tensor) -> list[str]:
+        """The end of a backward pass and the step in one; names the groups whose gradient is not finite."""
+        for parameter in last.tensors:
+            self._check(parameter, groups[parameter], visible)
+        states = [self._counted(parameter) for parameter in last.tensors]
+        finite = project_view_step(
+            Parameters(*(parameter.detach().numpy() for parameter in last.tensors)),
+            Parameters(*(state["exp_avg"].numpy() for state in states)),
+            Parameters(*(state["exp_avg_sq"].numpy() for state in states)),
+            *(last.view, last.g_centres, last.g_records, visible.contiguous().view(torch.uint8).numpy()),
+            [settings_of(*_progress(state, groups[p])) for state, p in zip(states, last.tensors, strict=True)],
+        )
+        return [groups[p]["name"] for p, good in zip(last.tensors, finite, strict=True) if not good]
+
+    def _step_of_gradients(self, groups: dict[Tensor, dict[str, Any]], visible: Tensor | None) -> list[str]:
+        """The step with the gradients that are there; names the groups of which one is not finite."""
+        updates, names = [], []
+        for parameter, group in groups.items():
+            if parameter.grad is None:
+                continue
+            self._check(parameter, group, visible)
+            state = self._counted(parameter)
+            updates.append(
+                AdamUpdate(
+                    parameter.detach().numpy(),
+                    parameter.grad.contiguous().numpy(),
+                    state["exp_avg"].numpy(),
+                    state["exp_avg_sq"].numpy(),
+                    *_progress(state, group),
+                )
+            )
+            names.append(group["name"])
+        finite = adam_update(updates, None if visible is None else visible.contiguous().view(torch.uint8).numpy())
+        return [name for name, good in zip(names, finite, strict=True) if not good]
+
+    @staticmethod
+    def _check(parameter: Tensor, group: dict[str, Any], visible: Tensor | None) -> None:
+        """ValueError for what the kernels cannot take."""
         if parameter.device.type != "cpu" or parameter.dtype != torch.float32 or not parameter.is_contiguous():
-            raise ValueError(f"{name} is {parameter.dtype} on {parameter.device}: not contiguous float32 on the CPU")
+            where = f"{parameter.dtype} on {parameter.device}"
+            raise ValueError(f"{group['name']} is {where}: not contiguous float32 on the CPU")
         if visible is not None and visible.shape != parameter.shape[:1]:
-            raise ValueError(f"{name} is {tuple(parameter.shape)}, but `visible` has {tuple(visible.shape)} rows")
+            rows = tuple(visible.shape)
+            raise ValueError(f"{group['name']} is {tuple(parameter.shape)}, but `visible` has {rows} rows")
+
+    def _counted(self, parameter: Tensor) -> dict[str, Any]:
+        """The state of a parameter, with one step more."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
-        return AdamUpdate(
-            parameter.detach().numpy(),
-            parameter.grad.contiguous().numpy(),
-            state["exp_avg"].numpy(),
-            state["exp_avg_sq"].numpy(),
-            step=int(state["step"].item()),
-            lr=float(group["lr"]),
-            betas=group["betas"],
-            eps=group["eps"],
-        )
+        return state
+
+
+def _progress(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float, tuple[float, float], float]:
+    """The last fields of an `AdamUpdate`: step, lr, betas, eps."""
+    return int(state["step"].item()), float(group["lr"]), group["betas"], group["eps"]
 
 
 class DenseAdam(torch.optim.Adam):
-    """torch's fused Adam behind the call of `SelectiveAdam`: it updates every row."""
+    """torch's fused Adam behind the calls of `SelectiveAdam`: it updates every row."""
+
+    def finishing_backward(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None, *, visible: Tensor | None = None

@@ -105,7 +105,8 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
             regularisers = model.regularisers()
             for term in regularisers.values():
                 loss = loss + term
-            loss.backward()
+            with state.optimizer.finishing_backward():  # the optimiser may make the end of it together with its step
+                loss.backward()
             assert out.radii is not None
             # A regulariser reaches every row; without one, rows that were not seen have no gradient.
             seen = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)

@@ -23,7 +23,7 @@ from recon.kernels.simd import LANES, broadcast, get, inline, load, put, select,
 PIECE = 1 << 14  # about as many elements does a thread take at a time
 
 _COLUMNS = 8  # of the kernel's table: four addresses, number of elements, row width, rows per piece, first piece
-_SETTINGS = 5  # see `_settings`
+SETTINGS = 5  # see `settings_of`
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
@@ -66,7 +66,7 @@ def adam_update(updates: Sequence[AdamUpdate], visible: NDArray[np.uint8] | None
     if pieces > 0:
         launch(
             _adam,
-            *(np.array(table, np.int64), np.array([_settings(u) for u in updates], np.float32).reshape(-1)),
+            *(np.array(table, np.int64), np.array([settings_of(*u[4:]) for u in updates], np.float32).reshape(-1)),
             np.empty(0, np.uint8) if visible is None else visible,
             *(pieces, finite, scratch, np.empty(get_threads() * scratch, np.float32)),
             threads=pieces,
@@ -74,11 +74,10 @@ def adam_update(updates: Sequence[AdamUpdate], visible: NDArray[np.uint8] | None
     return [bool(flag) for flag in finite]
 
 
-def _settings(update: AdamUpdate) -> list[float]:
+def settings_of(step: int, lr: float, betas: tuple[float, float], eps: float) -> list[float]:
     """Size of the step, 1 - beta1, 1 - beta2, factor of sqrt(exp_avg_sq), epsilon; bias corrections included."""
-    beta1, beta2 = update.betas
-    corrected = update.lr / (1 - beta1**update.step)
-    return [corrected, 1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**update.step), update.eps]
+    beta1, beta2 = betas
+    return [lr / (1 - beta1**step), 1 - beta1, 1 - beta2, 1 / math.sqrt(1 - beta2**step), eps]
 
 
 @intrinsic
@@ -121,7 +120,7 @@ def _adam(
         size, width, rows = table[at + 4], table[at + 5], table[at + 6]
         first = (piece - table[at + 7]) * rows * width
         last = min(first + rows * width, size)
-        factors = _factors(settings, entry * _SETTINGS)
+        factors = factors_of(settings, entry)
         everything = broadcast(_ONE) > _ZERO
         broken = broadcast(_ZERO) > _ZERO
         if visible.size == 0:
@@ -145,9 +144,27 @@ def _adam(
 
 
 @inline
-def _factors(settings: Any, at: int) -> Any:
+def factors_of(settings: Any, update: int) -> Any:
+    """What `moved` needs of a row of `settings_of`."""
+    at = update * SETTINGS
     step, gain1, gain2 = get(settings, at), get(settings, at + 1), get(settings, at + 2)
     return broadcast(step), broadcast(gain1), broadcast(gain2), broadcast(get(settings, at + 3)), get(settings, at + 4)
+
+
+@inline
+def moved(value: Any, gradient: Any, mean: Any, square: Any, factors: Any, chosen: Any) -> Any:
+    """Adam on a vector: the new value and moments where `chosen`, and which of those gradients are not finite.
+
+    Nothing changes where a gradient is not finite.
+    """
+    step, gain1, gain2, correction, eps = factors
+    finite = gradient - gradient == _ZERO
+    good = chosen & finite
+    new_mean = mean + gain1 * (gradient - mean)
+    new_square = square + gain2 * (gradient * gradient - square)
+    new_value = value - step * new_mean / (sqrt(new_square) * correction + eps)
+    new_value, new_mean = select(good, new_value, value), select(good, new_mean, mean)
+    return new_value, new_mean, select(good, new_square, square), chosen & ~finite
 
 
 @inline
@@ -174,16 +191,10 @@ def _spread(visible: Any, first_row: int, width: int, flags: Any) -> None:
 def _update(arrays: Any, factors: Any, element: int, count: int, chosen: Any) -> Any:
     """Adam on a vector of elements, of which `count` belong to the array. Tells which chosen ones had to be skipped."""
     values, gradients, exp_avg, exp_avg_sq = arrays
-    step, gain1, gain2, correction, eps = factors
-    gradient = load_first(gradients, element, count)
-    finite = gradient - gradient == _ZERO
-    good = chosen & finite
-    value = load_first(values, element, count)
+    gradient, value = load_first(gradients, element, count), load_first(values, element, count)
     mean, square = load_first(exp_avg, element, count), load_first(exp_avg_sq, element, count)
-    new_mean = mean + gain1 * (gradient - mean)
-    new_square = square + gain2 * (gradient * gradient - square)
-    new_value = value - step * new_mean / (sqrt(new_square) * correction + eps)
-    store_first(exp_avg, element, select(good, new_mean, mean), count)
-    store_first(exp_avg_sq, element, select(good, new_square, square), count)
-    store_first(values, element, select(good, new_value, value), count)
-    return chosen & ~finite
+    value, mean, square, broken = moved(value, gradient, mean, square, factors, chosen)
+    store_first(exp_avg, element, mean, count)
+    store_first(exp_avg_sq, element, square, count)
+    store_first(values, element, value, count)
+    return broken

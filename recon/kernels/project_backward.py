@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from recon.kernels.geometry import (
     load_pairs,
@@ -98,6 +98,78 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     return g_mean, g_quat, g_log_scale
 
 
+class Shape(NamedTuple):
+    """LANES Gaussians but for their colours: vectors or tuples of vectors."""
+
+    mean: Any
+    quat: Any
+    log_scale: Any
+    logit: Any
+
+
+class BlockGradient(NamedTuple):
+    """Gradients of LANES Gaussians, of undefined value for those that are not seen; zero there for `sh0`."""
+
+    mean: Any
+    quat: Any
+    log_scale: Any
+    logit: Any
+    sh0: Any
+
+
+@inline
+def load_shape(first: Any, rows: Any, means: Any, quats: Any, log_scales: Any, logits: Any) -> Any:
+    return Shape(
+        mean=load_triples(means, first, rows),
+        quat=load_quads(quats, first, rows),
+        log_scale=load_triples(log_scales, first, rows),
+        logit=load_scalars(logits, first, rows),
+    )
+
+
+@inline
+def block_gradient(
+    camera: Any,
+    shape: Any,
+    degree: Any,
+    gradients: Any,
+    first: Any,
+    g_centre: Any,
+    functions: Any,
+    slopes: Any,
+    rest: Any,
+) -> Any:
+    """Gradients of the Gaussians from row `first` on.
+
+    Args:
+        gradients, g_centre: of their records and centres.
+        functions, slopes: scratch memory, FUNCTIONS each.
+        rest: the coefficients of the bands in use but the constant one, which are replaced by their gradients.
+    """
+    p, at = project(camera, shape.mean, shape.quat, shape.log_scale), first * GRADIENT
+    g_a, g_b = load(gradients, at + D_A * LANES), load(gradients, at + D_B * LANES)
+    g_c, g_depth = load(gradients, at + D_C * LANES), load(gradients, at + D_DEPTH * LANES)
+    g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
+    miss = exp2(minimum(shape.logit * -LOG2E, 100.0))  # opacity is 1 / (1 + miss)
+    g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
+
+    red, green = load(gradients, at + D_RED * LANES), load(gradients, at + D_GREEN * LANES)
+    blue = load(gradients, at + D_BLUE * LANES)
+    (x, y, z), inverse = view_direction(camera, shape.mean)
+    basis(degree, x, y, z, functions)
+    colour_gradient((degree + 1) * (degree + 1), functions, (red, green, blue), rest, slopes)
+    dx, dy, dz = direction_gradient(degree, x, y, z, slopes)
+    along = dx * x + dy * y + dz * z  # only what is across turns a direction
+    dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+    return BlockGradient(
+        mean=(g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz),
+        quat=g_quat,
+        log_scale=g_log_scale,
+        logit=g_logit,
+        sh0=(C0 * red, C0 * green, C0 * blue),
+    )
+
+
 @inline
 def store_seen(array: Any, first: Any, rows: Any, seen: Any, columns: Any) -> None:
     """Write three columns, 0 for the Gaussians that are not seen."""
@@ -160,32 +232,17 @@ def project_gaussians_backward(
                 clear(g_shN, width * first, width * count)
                 continue
 
-            seen, at = load(lanes, 0) > 0.0, first * GRADIENT
-            mean, logit = load_triples(means, first, rows), load_scalars(logits, first, rows)
-            p = project(camera, mean, load_quads(quats, first, rows), load_triples(log_scales, first, rows))
-            g_a, g_b = load(gradients, at + D_A * LANES), load(gradients, at + D_B * LANES)
-            g_c, g_depth = load(gradients, at + D_C * LANES), load(gradients, at + D_DEPTH * LANES)
-            g_centre = load_pairs(g_means2d, first, rows)
-            g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
-            miss = exp2(minimum(logit * -LOG2E, 100.0))  # opacity is 1 / (1 + miss)
-            g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
-
-            red, green = load(gradients, at + D_RED * LANES), load(gradients, at + D_GREEN * LANES)
-            blue = load(gradients, at + D_BLUE * LANES)
-            (x, y, z), inverse = view_direction(camera, mean)
+            seen = load(lanes, 0) > 0.0
+            shape = load_shape(first, rows, means, quats, log_scales, logits)
             load_rows(shN, first, width, used * 3 - 3, rows, rest)
-            basis(degree, x, y, z, functions)
-            colour_gradient(used, functions, (red, green, blue), rest, slopes)
+            g_centre = load_pairs(g_means2d, first, rows)
+            g = block_gradient(camera, shape, degree, gradients, first, g_centre, functions, slopes, rest)
             clear(rest, (used * 3 - 3) * LANES, (stored - used) * 3 * LANES)
             store_rows(rest, g_shN, first, width, rows)
-            store_tuples(g_sh0, first, rows, (C0 * red, C0 * green, C0 * blue))
-            dx, dy, dz = direction_gradient(degree, x, y, z, slopes)
-            along = dx * x + dy * y + dz * z  # only what is across turns a direction
-            dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
-
-            store_seen(g_means, first, rows, seen, (g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz))
-            store_seen(g_log_scales, first, rows, seen, g_log_scale)
-            store_scalars(g_logits, first, rows, select(seen, g_logit, 0.0))
-            qw, qx, qy, qz = g_quat
+            store_tuples(g_sh0, first, rows, g.sh0)
+            store_seen(g_means, first, rows, seen, g.mean)
+            store_seen(g_log_scales, first, rows, seen, g.log_scale)
+            store_scalars(g_logits, first, rows, select(seen, g.logit, 0.0))
+            qw, qx, qy, qz = g.quat
             qw, qx = select(seen, qw, 0.0), select(seen, qx, 0.0)
             store_tuples(g_quats, first, rows, (qw, qx, select(seen, qy, 0.0), select(seen, qz, 0.0)))

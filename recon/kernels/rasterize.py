@@ -6,6 +6,7 @@ of spherical harmonics, H and W image size, E entries of all tiles, S slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from recon.kernels.buffers import take
 from recon.kernels.gather import gather
 from recon.kernels.project import NOT_FINITE, STATE, project_gaussians
 from recon.kernels.project_backward import project_gaussians_backward
+from recon.kernels.project_step import project_gaussians_step
 from recon.kernels.runtime import get_threads, launch
 from recon.kernels.simd import LANES
 from recon.kernels.splat import (
@@ -224,3 +226,34 @@ def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats,
         *(array.reshape(-1) for array in gradients),
     )
     return gradients
+
+
+def project_view_step(
+    parameters: Parameters,
+    exp_avgs: Parameters,
+    exp_avg_sqs: Parameters,
+    view: View,
+    g_means2d: Floats,
+    blocks: Floats,
+    visible: NDArray[np.uint8],
+    settings: Sequence[Sequence[float]],
+) -> list[bool]:
+    """`project_view_backward` and `adam_update` of the rows where `visible` [N] is not 0, in one pass.
+
+    Bands of the harmonics that the view did not use are left alone, as if their moments were zero.
+
+    Args:
+        exp_avgs, exp_avg_sqs: the moments, with the parameters' shapes.
+        settings: of each parameter; see `adam.settings_of`.
+    Returns:
+        for each parameter whether its gradient was finite in all those rows.
+    """
+    arrays = [tuple(array.reshape(-1) for array in group) for group in (parameters, exp_avgs, exp_avg_sqs)]
+    finite = np.ones(len(parameters), np.uint8)
+    launch(
+        project_gaussians_step,
+        *(view.camera, *arrays, len(parameters.means)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
+        *(visible, np.array(settings, np.float32).reshape(-1), finite),
+    )
+    return [bool(flag) for flag in finite]

@@ -40,6 +40,7 @@ from recon.kernels.rasterize import (
     project_view_backward,
 )
 from recon.model import RenderOutput
+from recon.raster import waiting
 
 
 def rasterize(
@@ -217,6 +218,10 @@ class _Projection(torch.autograd.Function):
             g_centres = torch.zeros(ctx.shape)
         if g_records is None:
             g_records = torch.zeros(len(views), gradient_size(ctx.shape[1]))
+        if len(views) == 1 and all(ctx.needs_input_grad[2:]):
+            last = waiting.Pass(ctx.saved_tensors[:count], views[0], g_centres[0].numpy(), g_records[0].numpy())
+            if waiting.leave(last):
+                return (None,) * len(ctx.needs_input_grad)
         total: Parameters | None = None
         for view, g_centre, g_record in zip(
             views, g_centres.contiguous().numpy(), g_records.contiguous().numpy(), strict=True
