@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import logging
 import math
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -28,6 +29,8 @@ DOWNLOAD_S = 60.0  # and so is one that will plainly not finish within this time
 
 SSIM_MIN = 6  # pixels each way; what mirroring by half the window needs
 LPIPS_MIN = 31  # pixels each way; what the pooling layers of AlexNet leave at least one value of
+
+_one_lpips = threading.Lock()  # the network is fetched once, and keeps sums while it runs
 
 
 def psnr(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float:
@@ -94,11 +97,12 @@ def lpips(image: Tensor, target: Tensor, *, mask: Tensor | None = None) -> float
     _check(image, target, mask)
     if min(image.shape[:2]) < LPIPS_MIN:
         return None
-    network = _lpips_network(image.device)
-    if network is None:
-        return None
-    with torch.no_grad():
-        return network(*_planar_pair(image, target, mask)).item()
+    with _one_lpips:
+        network = _lpips_network(image.device)
+        if network is None:
+            return None
+        with torch.no_grad():
+            return network(*_planar_pair(image, target, mask)).item()
 
 
 def _check(image: Tensor, target: Tensor, mask: Tensor | None) -> None:

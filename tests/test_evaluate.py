@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from recon import metrics
 from recon.datasets.cameras import Cameras, intrinsics
+from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import View
 from recon.evaluate import (
@@ -214,19 +216,56 @@ def test_time_is_the_rendering_without_its_first_use() -> None:
     assert 5 < result.fps <= 50  # the median: one slow view does not count
 
 
-def test_scores_and_pictures_come_from_one_render(tmp_path: Path) -> None:
+def test_scores_and_pictures_come_from_one_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One render for each view, and one before them to warm up; pictures are there when a view is reported as done."""
+    monkeypatch.setattr("recon.evaluate.TOGETHER", 2)
     photos = [noise(i) for i in range(3)]
     model = Painting(photos[0])
     events = []
 
     def note(done: int, total: int) -> None:
-        events.append((done, total, model.count, len(list(tmp_path.iterdir()))))
+        events.append((done, total, model.count, len(list(tmp_path.glob("*.png")))))
 
     views = [view(p, f"{i}.png") for i, p in enumerate(photos)]
     evaluate(model, views, lpips=False, comparisons=tmp_path, progress=note)
-    assert events == [(1, 3, 2, 1), (2, 3, 3, 2), (3, 3, 4, 3)]
+    assert events == [(1, 3, 3, 2), (2, 3, 3, 2), (3, 3, 4, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000_0.png", "001_1.png", "002_2.png"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nothing_runs_while_a_picture_is_timed(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do torch's threads change for those who did not ask, and the results come in the order of the views."""
+    monkeypatch.setattr("recon.evaluate.get_threads", lambda: threads)
+    before = torch.get_num_threads()
+    busy, seen = [0], []
+
+    class Photo:
+        def load(self) -> Tensor:
+            busy[0] += 1
+            time.sleep(0.002)
+            busy[0] -= 1
+            return noise(1)
+
+    class Watched(Painting):
+        def render(self, *args: Any, **options: Any) -> RenderOutput:
+            seen.append(busy[0])
+            return super().render(*args, **options)
+
+    views = [View(f"{i:02d}.png", camera(), Photo()) for i in range(19)]
+    found = list(compare(Watched(noise()), views, lpips=False))
+    assert [one.scores.name for one in found] == [one.name for one in views]
+    assert [one.number for one in found] == list(range(19))
+    assert seen == [0] * 20
+    assert torch.get_num_threads() == before
+
+
+def test_a_photo_that_cannot_be_read_ends_the_evaluation() -> None:
+    class Broken:
+        def load(self) -> Tensor:
+            raise InputError("broken.jpg: cannot be decoded")
+
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        evaluate(Painting(noise()), [view(noise()), View("broken", camera(), Broken())], lpips=False)
 
 
 def test_lpips_is_averaged_or_not_available(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,9 +95,8 @@ def test_ssim_is_torchmetrics_own(height: int, width: int) -> None:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     image, target = (picture.double() for picture in pictures(height, width))
-    _, values = structural_similarity_index_measure(
-        *(picture.permute(2, 0, 1)[None] for picture in (image, target)), data_range=1.0, return_full_image=True
-    )
+    x, y = (picture.permute(2, 0, 1)[None] for picture in (image, target))
+    _, values = structural_similarity_index_measure(x, y, data_range=1.0, return_full_image=True)
     assert metrics.ssim(image, target) == pytest.approx(values.mean().item(), abs=1e-9)
     assert metrics.ssim(image.float(), target.float()) == pytest.approx(values.mean().item(), abs=2e-6)
 
