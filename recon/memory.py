@@ -43,6 +43,7 @@ SPARE = 256 * MB  # free scratch memory that is kept for use again
 LEAST_SPARE = 16 * MB
 
 KEPT_SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)  # of the photos, tried in turn
+LEAST_PHOTOS = 64 * MB  # of photos, for which it is not worth to decode any twice
 FEWEST = 1000  # Gaussians
 FEW = 10_000  # rather than fewer of them (and than a quarter of those wanted), photos are made smaller
 
@@ -187,12 +188,11 @@ def plan(work: Workload, *, program: int, limit: int, fewest: int = FEWEST) -> P
     whole = max(work.photo_bytes, work.reduced_bytes, 1)
 
     def tried(share: float, spare: int, count: int) -> Plan:
-        kept = estimate(
-            dataclasses.replace(work, count=count), program=program, photo_limit=round(share * whole), spare=spare
-        )
+        kept = max(round(share * whole), min(whole, LEAST_PHOTOS))
+        found = estimate(dataclasses.replace(work, count=count), program=program, photo_limit=kept, spare=spare)
         # What is left may hold photos that take more than expected, such as 16-bit ones.
-        left = max(0, limit - kept.total) // 4 if share == 1 else 0
-        return Plan(kept, round(share * whole) + left, share, spare, count)
+        left = max(0, limit - found.total) // 4 if kept == whole else 0
+        return Plan(found, kept + left, kept / whole, spare, count)
 
     choices = [(1.0, SPARE, work.count), *((share, LEAST_SPARE, work.count) for share in KEPT_SHARES)]
     for choice in choices:
@@ -212,9 +212,10 @@ def plan(work: Workload, *, program: int, limit: int, fewest: int = FEWEST) -> P
 
 def smallest_plan(work: Workload, *, program: int) -> Plan:
     """With as few photos and as little spare memory as it goes, and all Gaussians, whether or not it fits."""
-    kept = round(KEPT_SHARES[-1] * max(work.photo_bytes, work.reduced_bytes, 1))
+    whole = max(work.photo_bytes, work.reduced_bytes, 1)
+    kept = max(round(KEPT_SHARES[-1] * whole), min(whole, LEAST_PHOTOS))
     smallest = estimate(work, program=program, photo_limit=kept, spare=LEAST_SPARE)
-    return Plan(smallest, kept, KEPT_SHARES[-1], LEAST_SPARE, work.count)
+    return Plan(smallest, kept, kept / whole, LEAST_SPARE, work.count)
 
 
 def few(count: int) -> int:
