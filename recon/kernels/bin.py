@@ -3,6 +3,10 @@
 Both are counting sorts. Every share of the items counts where its items go, the counts become positions (first by
 place, then by share), and every share moves its items. Equal keys keep their order, so the result is that of a stable
 sort of the parameters by depth, whatever the number of threads.
+
+All steps of all sorts are one kernel, since starting one on several threads costs about as much as a step. Its pieces
+are numbered in the order of the steps, and a thread that took a piece waits for the steps before to be done. It waits
+for running threads only, so one that starts late or not at all holds up nobody.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from recon.kernels.splat import CHUNK, ROW_BITS, SLOT_BITS
 
 DIGIT_BITS = 13  # of a key at a time: the counts of one share fit into the first cache
 MAX_SHARES = 16  # more would make more counts than work
-SHARE = 8192  # items that are worth a thread
+SHARE = 4096  # items that are worth a thread
 
 COUNT, POSITIONS, MOVE = range(3)
 AHEAD = 8  # items between a prefetch and the use of what it fetches
@@ -38,64 +42,71 @@ def to_positions(counts: Any, places: Any, shares: Any) -> Any:
     return total
 
 
-@kernel("i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8, i8, i8, u4[::1]")
-def sort_by_digit(
-    step: int,
+@inline
+def share_of(items: Any, share: Any, shares: Any) -> Any:
+    """The first of the items of a share, and the end of them."""
+    return items * share // shares, items * (share + 1) // shares
+
+
+@inline
+def clear(counts: Any, start: Any, count: Any) -> None:
+    for i in range(start, start + count):
+        put(counts, i, 0)
+
+
+@inline
+def sort_keys(
+    step: Any, first: Any, last: Any, keys: Any, ids: Any, to_keys: Any, to_ids: Any, digit: Any, counts: Any, own: Any
+) -> None:
+    """Count or move keys first ... last - 1; `digit` is (what is subtracted from keys, shift, mask)."""
+    lowest, shift, mask = digit
+    for i in range(first, last):
+        key = get(keys, i)
+        place = own + (((key - lowest) >> shift) & mask)
+        target = get(counts, place)
+        put(counts, place, target + 1)
+        if step == MOVE:
+            put(to_keys, target, key)
+            put(to_ids, target, get(ids, i))
+
+
+@inline
+def fill_tiles(
+    step: Any, start: Any, end: Any, ids: Any, slots: Any, slot_words: Any, entries: Any, counts: Any, own: Any
+) -> None:
+    """Count or move the slots of Gaussians ids[start : end]."""
+    for i in range(start, end):
+        if i + 2 * AHEAD < end:
+            prefetch(slots, 2 * get(ids, i + 2 * AHEAD))
+        if i + AHEAD < end:
+            prefetch(slot_words, get(slots, 2 * get(ids, i + AHEAD)))
+        gaussian = get(ids, i)
+        first = get(slots, 2 * gaussian)
+        for slot in range(first, first + get(slots, 2 * gaussian + 1)):
+            word = get(slot_words, slot)
+            place = own + (word >> ROW_BITS)
+            target = get(counts, place)
+            put(counts, place, target + 1)
+            if step == MOVE:
+                rows = word & ((1 << ROW_BITS) - 1)
+                put(entries, target, ((gaussian << SLOT_BITS) | slot) << ROW_BITS | rows)
+
+
+@kernel(
+    "i8, i8, i8, i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
+)
+def sort_and_fill(
     shares: int,
-    items: int,
+    passes: int,
+    bits: int,
+    lowest: int,
+    count: int,
+    tiles: int,
     visible: Any,
     keys: Any,
     ids: Any,
-    sorted_keys: Any,
-    sorted_ids: Any,
-    lowest: int,
-    shift: int,
-    bits: int,
-    counts: Any,
-    counter: Any,
-    thread: int,
-) -> None:
-    """One step of one pass of the radix sort.
-
-    The digit is `bits` bits of key - lowest, from bit `shift` on. In the first pass items are chunks, and `visible`
-    says how many keys they hold; later they are keys, and `visible` is empty.
-    """
-    places = 1 << bits
-    while True:
-        share = atomic_add(counter, 0, 1)
-        if share >= shares:
-            break
-        if step == POSITIONS:
-            to_positions(counts, places, shares)
-            break
-        own, start, end = share * places, items * share // shares, items * (share + 1) // shares
-        if step == COUNT:
-            for i in range(places):
-                put(counts, own + i, 0)
-        parts = end - start if len(visible) else 1
-        for part in range(parts):
-            if len(visible):
-                first = (start + part) * CHUNK
-                last = first + get(visible, 3 * (start + part))
-            else:
-                first, last = start, end
-            for i in range(first, last):
-                key = get(keys, i)
-                place = own + (((key - lowest) >> shift) & (places - 1))
-                target = get(counts, place)
-                put(counts, place, target + 1)
-                if step == MOVE:
-                    put(sorted_keys, target, key)
-                    put(sorted_ids, target, get(ids, i))
-
-
-@kernel("i8, i8, i8, i8, u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]")
-def fill_tiles(
-    step: int,
-    shares: int,
-    items: int,
-    tiles: int,
-    ids: Any,
+    other_keys: Any,
+    other_ids: Any,
     slots: Any,
     slot_words: Any,
     counts: Any,
@@ -104,36 +115,59 @@ def fill_tiles(
     counter: Any,
     thread: int,
 ) -> None:
-    """One step of sorting the slots of Gaussians ids[0 : items] into `entries`; starts[tile] is the first of each."""
+    """Sort Gaussians by key, `bits` bits of key - lowest in each of `passes` passes; then fill the lists of the tiles.
+
+    Args:
+        count: of the visible Gaussians.
+        visible [chunks,3], keys, ids [N rounded up to CHUNK], slots [N,2], slot_words [S]: of `project_gaussians`.
+            Keys and ids are overwritten.
+        other_keys, other_ids: scratch memory of the same sizes.
+        counts: [shares, places or tiles, whichever is more] scratch memory.
+        entries: [at most S] the slots in the order of the tiles, front to back.
+        starts: [tiles + 1] where the list of each tile begins, and their end.
+    """
+    pieces = 2 * shares + 1  # of a sort
     while True:
-        share = atomic_add(counter, 0, 1)
-        if share >= shares:
+        piece = atomic_add(counter, 0, 1)
+        sort, number = piece // pieces, piece % pieces
+        if sort > passes:
             break
-        own, start, end = share * tiles, items * share // shares, items * (share + 1) // shares
-        if step == POSITIONS:
-            total = to_positions(counts, tiles, shares)
-            for tile in range(tiles):
-                put(starts, tile, get(counts, tile))
-            put(starts, tiles, total)
-            break
+        if number < shares:
+            step, share, before = COUNT, number, 0
+        elif number == shares:
+            step, share, before = POSITIONS, 0, shares
+        else:
+            step, share, before = MOVE, number - shares - 1, shares + 1
+        while atomic_add(counter, 1, 0) < sort * pieces + before:
+            pass
+        places = tiles if sort == passes else 1 << bits
+        own = share * places
         if step == COUNT:
-            for i in range(tiles):
-                put(counts, own + i, 0)
-        for i in range(start, end):
-            if i + 2 * AHEAD < end:
-                prefetch(slots, 2 * get(ids, i + 2 * AHEAD))
-            if i + AHEAD < end:
-                prefetch(slot_words, get(slots, 2 * get(ids, i + AHEAD)))
-            gaussian = get(ids, i)
-            first = get(slots, 2 * gaussian)
-            for slot in range(first, first + get(slots, 2 * gaussian + 1)):
-                word = get(slot_words, slot)
-                place = own + (word >> ROW_BITS)
-                target = get(counts, place)
-                put(counts, place, target + 1)
-                if step == MOVE:
-                    rows = word & ((1 << ROW_BITS) - 1)
-                    put(entries, target, ((gaussian << SLOT_BITS) | slot) << ROW_BITS | rows)
+            clear(counts, own, places)
+        if step == POSITIONS:
+            total = to_positions(counts, places, shares)
+            if sort == passes:
+                for tile in range(tiles):
+                    put(starts, tile, get(counts, tile))
+                put(starts, tiles, total)
+        elif sort == passes:
+            start, end = share_of(count, share, shares)
+            from_ids = ids if passes % 2 == 0 else other_ids
+            fill_tiles(step, start, end, from_ids, slots, slot_words, entries, counts, own)
+        else:
+            digit = lowest, sort * bits, places - 1
+            if sort == 0:  # keys lie at the beginnings of chunks
+                start, end = share_of(len(visible) // 3, share, shares)
+                for chunk in range(start, end):
+                    first, last = chunk * CHUNK, chunk * CHUNK + get(visible, 3 * chunk)
+                    sort_keys(step, first, last, keys, ids, other_keys, other_ids, digit, counts, own)
+            else:
+                start, end = share_of(count, share, shares)
+                if sort % 2 == 0:
+                    sort_keys(step, start, end, keys, ids, other_keys, other_ids, digit, counts, own)
+                else:
+                    sort_keys(step, start, end, other_keys, other_ids, keys, ids, digit, counts, own)
+        atomic_add(counter, 1, 1)
 
 
 def bin_gaussians(
@@ -143,9 +177,12 @@ def bin_gaussians(
     visible: NDArray[np.int64],
     slots: NDArray[np.uint32],
     slot_words: NDArray[np.uint32],
+    slot_count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lists of the entries of all tiles, from what `project_gaussians` found (keys and ids are used up).
 
+    Args:
+        slot_count: no more than so many of the slots are used.
     Returns:
         entries [E] and starts [tiles + 1]: those of tile t are entries[starts[t] : starts[t + 1]], front to back.
     """
@@ -155,26 +192,11 @@ def bin_gaussians(
     passes = -(-width // DIGIT_BITS)
     bits = -(-width // passes)
     shares = max(1, min(get_threads(), MAX_SHARES, count // SHARE))
-
-    counts = take(shares << bits, np.uint32)
-    items, chunks = len(visible), visible.reshape(-1)
-    sorted_keys, sorted_ids = take(len(keys), np.uint32), take(len(keys), np.uint32)
-    for number in range(passes):
-        for step in (COUNT, POSITIONS, MOVE):
-            launch(
-                *(sort_by_digit, step, shares, items, chunks, keys, ids, sorted_keys, sorted_ids),
-                *(lowest, number * bits, bits, counts),
-                threads=1 if step == POSITIONS else shares,
-            )
-        keys, ids, sorted_keys, sorted_ids = sorted_keys, sorted_ids, keys, ids
-        items, chunks = count, chunks[:0]
-
-    counts, starts, entries = take(shares * tiles, np.uint32), take(tiles + 1, np.int64), take(0, np.int64)
-    for step in (COUNT, POSITIONS, MOVE):
-        launch(
-            *(fill_tiles, step, shares, count, tiles, ids, slots, slot_words, counts, entries, starts),
-            threads=1 if step == POSITIONS else shares,
-        )
-        if step == POSITIONS:
-            entries = take(int(starts[tiles]), np.int64)
-    return entries, starts
+    entries, starts = take(slot_count, np.int64), take(tiles + 1, np.int64)
+    launch(
+        *(sort_and_fill, shares, passes, bits, lowest, count, tiles),
+        *(visible.reshape(-1), keys, ids, take(len(keys), np.uint32), take(len(ids), np.uint32)),
+        *(slots, slot_words, take(shares * max(tiles, 1 << bits), np.uint32), entries, starts),
+        threads=shares,
+    )
+    return entries[: int(starts[tiles])], starts

@@ -259,11 +259,14 @@ def float_bits(typing_context: Any, x: Any) -> Any:
 
 @intrinsic
 def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
-    """Add to an int64 that threads share; gives the value before."""
+    """Add to an int64 that threads share; gives the value before.
+
+    A thread that sees the sum also sees all that was written before it was added to.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
         pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _I64)
-        return builder.atomic_rmw("add", pointer, args[2], "monotonic")
+        return builder.atomic_rmw("add", pointer, args[2], "acq_rel")
 
     return types.int64(array, types.int64, types.int64), generate
 

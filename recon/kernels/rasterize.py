@@ -144,7 +144,7 @@ def project_view(
             break
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words)
+    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words, needed)
     return View(camera, width, height, sh_degree, needed, Lists(records, slots, entries, starts))
 
 
