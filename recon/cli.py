@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from recon import machine
 from recon.config import Background, Preset
 from recon.datasets.errors import InputError
 
@@ -68,9 +69,10 @@ def train(
         save_every: Seconds between checkpoints.
         tensorboard: Also log for TensorBoard.
     """
-    from recon import session
+    with machine.importing():
+        from recon import session
 
-    session.use_threads(threads)
+    machine.use_threads(threads)
     watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",
@@ -89,9 +91,9 @@ def train(
     if resume is not None:
         for option in options.changed():
             raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
-        run = session.resume(resume, scene, session.pick_device(device), watch)
+        run = session.resume(resume, scene, machine.pick_device(device), watch)
     elif scene is not None:
-        run = session.begin(options, output, session.pick_device(device), watch)
+        run = session.begin(options, output, machine.pick_device(device), watch)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
     session.say(f"Export it: recon export {run.path} scene.ply")
@@ -108,8 +110,8 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
     from recon import runs, session
     from recon.loading import load_state
 
-    session.use_threads(threads)
-    where = session.pick_device(device)
+    machine.use_threads(threads)
+    where = machine.pick_device(device)
     found = runs.find(run)
     state = load_state(run, where)
     session.evaluate_run(found, state, session.scene_of(found, where))
@@ -147,8 +149,8 @@ def render(
     from recon import runs, session
     from recon.loading import load_state
 
-    session.use_threads(threads)
-    where = session.pick_device(device)
+    machine.use_threads(threads)
+    where = machine.pick_device(device)
     if not 0 < fps <= FASTEST:
         raise InputError(f"--fps {fps}: not more than 0 and at most {FASTEST}")
     if frames < 1:
@@ -209,9 +211,8 @@ def info() -> None:
     from rich.console import Console
 
     from recon.info import table
-    from recon.session import use_threads
 
-    use_threads(None)
+    machine.use_threads(None)
     Console().print(table())
 
 
@@ -226,7 +227,7 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
     """
     from recon import session
 
-    session.use_threads(threads)
+    machine.use_threads(threads)
     capture, run = output / "capture", output / "runs"
     session.make_capture(capture, views)
     train(capture, preset=preset, output=run, threads=threads)
@@ -251,6 +252,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main() -> None:
     """Run a command. Wrong input ends with one line on the error stream and exit code 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    machine.let_threads_sleep()
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,

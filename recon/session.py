@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 
 from recon import __version__, config, evaluate, export, fitting, render, rng, runs, video
 from recon.batches import COLOURS
@@ -26,7 +25,7 @@ from recon.datasets.normalize import normalize
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
-from recon.kernels.runtime import compiled_before, get_threads, set_threads
+from recon.kernels import prepare
 from recon.loading import load_with_frame, newest_state
 from recon.render import Mode
 from recon.runs import Run
@@ -116,6 +115,7 @@ class Watch:
 def begin(options: Options, output: Path, device: torch.device, watch: Watch) -> Run:
     """Train a capture from the start and evaluate it; returns the run."""
     settings = options.train_config()
+    kernels = prepare.for_training() if device.type == "cpu" else None
     fitted = fitting.fit(
         lambda downscale: open_scene(dataclasses.replace(options, downscale=downscale), device),
         *(options.downscale, settings),
@@ -134,7 +134,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     }
     run = runs.create(output, scene.name, METHOD, record)
     say(f"Run: {run.path}")
-    return _run(run, state, scene, watch, fitted.plan.estimate.total)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total, kernels)
 
 
 def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
@@ -144,6 +144,7 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         moved_to: where its capture is now, if elsewhere than it was; the run remembers the new place.
     """
     run = runs.find(path)
+    kernels = prepare.for_training() if device.type == "cpu" else None
     state = newest_state(run, device)
     values = run.config()
     if moved_to is not None:
@@ -155,14 +156,21 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     say(f"Run: {run.path}, from step {state.step:,}")
     fitted = fitting.refit(scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory)
     say(fitted.said)
-    return _run(run, state, scene, watch, fitted.plan.estimate.total)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total, kernels)
 
 
-def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None) -> Run:
+def _run(
+    run: Run,
+    state: TrainState,
+    scene: Scene,
+    watch: Watch,
+    memory_estimate: int | None,
+    kernels: prepare.Preparation | None,
+) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
     stopped: Interrupted | None = None
-    if state.model.device.type == "cpu" and not compiled_before():
-        say("Compiling the CPU kernels, once for this version: the first step takes some seconds.")
+    if kernels is not None:
+        _wait_for(kernels)
     try:
         if not run.checkpoints():
             autosave.save(state)  # from here on the run can be resumed, whatever happens
@@ -192,6 +200,16 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimat
         say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
         raise SystemExit(130) from None
     return run
+
+
+def _wait_for(kernels: prepare.Preparation) -> None:
+    """Until the CPU kernels are ready; at the first start of a version that takes a while, and a bar shows how long."""
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("Compiling", total=None, visible=False)
+        kernels.wait(
+            lambda count, cores: say(f"Compiling {count} CPU kernels on {cores} cores, once for this version."),
+            lambda done, count: bar.update(task, completed=done, total=count, visible=True),
+        )
 
 
 def _way_back(run: Run) -> str:
@@ -339,33 +357,6 @@ def _at_most(points: Points, count: int, seed: int) -> Points:
         return points
     kept = torch.randperm(len(points), generator=rng.generator(seed, "initial points"))[:count].sort().values
     return Points(points.xyz[kept], points.rgb[kept])
-
-
-def use_threads(count: int | None) -> None:
-    """Give our kernels so many CPU threads (None: all), and torch one: its waiting threads would take them away."""
-    torch.set_num_threads(1)
-    if count is None:
-        try:
-            get_threads()
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return
-    most = 4 * (os.cpu_count() or 1)
-    if not 1 <= count <= most:
-        raise InputError(f"--threads {count}: not between 1 and {most}")
-    set_threads(count)
-
-
-def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to train on; InputError where CUDA is asked for and cannot be used."""
-    from recon.raster import gsplat_cuda
-
-    if wanted == "cpu":
-        return torch.device("cpu")
-    problem = gsplat_cuda.problem()
-    if wanted == "cuda" and problem:
-        raise InputError(f"--device cuda: {problem}")
-    return torch.device("cpu" if problem else "cuda")
 
 
 def make_capture(folder: Path, views: int) -> None:

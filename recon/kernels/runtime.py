@@ -1,4 +1,4 @@
-"""Compiling kernels, keeping the compiled code, and running kernels on all cores.
+"""Compiling kernels, and running them on all cores.
 
 A kernel is a function of numpy arrays and numbers that ends with two parameters more: `counter`, an int64 array of
 zeros that the threads share, and `thread`, the number of the calling thread. It takes pieces of work by
@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import queue
-import shutil
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-import platformdirs
 
-from recon.kernels.simd import CHECKED, FLAGS, LANES
+from recon.kernels import store
+from recon.kernels.simd import FLAGS
 
-KEPT_CACHES = 8  # folders of older versions of the kernels that stay in the user's cache
+_compiling = threading.RLock()  # one for all kernels, as Numba has one compiler
 
-_compiling = threading.Lock()  # one for all kernels: where Numba's cache is, is a global setting
+KERNELS: list[Kernel] = []  # all that were made, in that order
 
 
 class Kernel:
@@ -40,19 +37,44 @@ class Kernel:
         self._signature = signature
         self._compiled: Any = None
 
+    @property
+    def name(self) -> str:
+        """Module and name, by which another process finds it: "recon.kernels.blend:blend"."""
+        return f"{self._function.__module__}:{self._function.__qualname__}"
+
+    @property
+    def source(self) -> Path:
+        """The file it is written in."""
+        return Path(self._function.__code__.co_filename)
+
     def __call__(self, *args: Any) -> Any:
         return (self._compiled or self.compile())(*args)
 
-    def compile(self) -> Any:
-        """Compile now, or load what an earlier process compiled."""
+    def load(self) -> bool:
+        """Load what some process has compiled before; False where there is nothing."""
         with _compiling:
             if self._compiled is None:
-                try:
-                    self._compiled = _compiled(self._function, self._signature, cache=True)
-                except OSError as error:  # the cache cannot be read or written, for instance because the disk is full
-                    warnings.warn(f"compiled kernels cannot be kept ({error})", RuntimeWarning, stacklevel=2)
-                    self._compiled = _compiled(self._function, self._signature, cache=False)
+                dispatcher = self._dispatcher()
+                if store.load(dispatcher, self._function, self._signature):
+                    self._finish(dispatcher)
+            return self._compiled is not None
+
+    def compile(self) -> Any:
+        """Load, or else compile now."""
+        with _compiling:
+            if not self.load():
+                dispatcher = self._dispatcher()
+                dispatcher.compile(self._signature)
+                store.save(dispatcher, self._function, self._signature)
+                self._finish(dispatcher)
             return self._compiled
+
+    def _dispatcher(self) -> Any:
+        return numba.njit(self._function, nogil=True, error_model="numpy", fastmath=set(FLAGS))
+
+    def _finish(self, dispatcher: Any) -> None:
+        dispatcher.disable_compile()
+        self._compiled = dispatcher
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
@@ -62,61 +84,18 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
         signature: argument types without the last two, in Numba's notation: "f4[::1], i8, f4" for a flat float32 array,
             an int64 and a float32. Calls with other types raise TypeError; they never compile a second version.
     """
-    return lambda function: Kernel(function, f"void({signature}, i8[::1], i8)")
 
+    def decorated(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, f"void({signature}, i8[::1], i8)")
+        KERNELS.append(made)
+        return made
 
-def _compiled(function: Callable[..., Any], signature: str, *, cache: bool) -> Any:
-    folder = cache_folder() if cache else None
-    with _numba_cache(folder):
-        dispatcher = numba.njit(
-            function, nogil=True, cache=folder is not None, error_model="numpy", fastmath=set(FLAGS)
-        )
-        dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
-
-
-@contextlib.contextmanager
-def _numba_cache(folder: Path | None) -> Iterator[None]:
-    """Numba takes the folder of its cache from a global setting when it decorates: set that for the moment."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = "" if folder is None else str(folder)
-    try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
-
-
-@functools.cache
-def cache_folder() -> Path | None:
-    """The user's folder for compiled kernels of exactly this source code and vector width, or None if not writable.
-
-    Numba looks only at the file of a function to see whether its cached code is out of date, not at imported ones.
-    """
-    digest = hashlib.sha256(f"{LANES} {CHECKED} {numba.__version__}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
-    root = Path(platformdirs.user_cache_dir("recon")) / "kernels"
-    folder = root / digest.hexdigest()[:16]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.touch()
-        probe = folder / f".writable-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-        older = sorted((f for f in root.iterdir() if f != folder), key=lambda f: f.stat().st_mtime)
-        for old in older[:-KEPT_CACHES]:
-            shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        warnings.warn(f"kernels are compiled at every start, since {error}", RuntimeWarning, stacklevel=2)
-        return None
-    return folder
+    return decorated
 
 
 def compiled_before() -> bool:
-    """Whether an earlier process left compiled kernels of this version; if not, the first use takes some seconds."""
-    folder = cache_folder()
-    return folder is not None and any(folder.rglob("*.nbc"))
+    """Whether some process left compiled kernels of this version; if not, the first use takes some seconds."""
+    return not store.is_empty()
 
 
 # ------------------------------------------------------------------------------------------ threads

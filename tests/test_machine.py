@@ -1,0 +1,68 @@
+"""How a command starts: what it sets before torch is loaded, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from recon.datasets.errors import InputError
+from recon.kernels.runtime import get_threads, set_threads
+from recon.machine import importing, pick_device, use_threads
+
+
+@pytest.mark.parametrize(("given", "wanted"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_the_command_lets_threads_sleep_unless_told_otherwise(given: dict[str, str], wanted: str) -> None:
+    script = (
+        "import sys, os; sys.argv = ['recon', 'export', 'no-such-run', 'out.ply']\n"
+        "from recon import cli; assert 'torch' not in sys.modules\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", script], env=kept | given, capture_output=True, text=True)
+    assert done.stdout.split() == [wanted, "True"], done.stderr
+
+
+def test_only_the_command_changes_the_environment() -> None:
+    script = "import os, recon; before = dict(os.environ); recon.load, recon.Gaussians; print(before == os.environ)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "True\n"
+
+
+def test_garbage_is_collected_again_after_imports() -> None:
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_threads_and_devices_that_cannot_be_had() -> None:
+    threads, torch_threads = get_threads(), torch.get_num_threads()
+    try:
+        use_threads(2)
+        assert (get_threads(), torch.get_num_threads()) == (2, 1)
+        for count in (0, 100_000):
+            with pytest.raises(InputError, match=f"--threads {count}"):
+                use_threads(count)
+    finally:
+        set_threads(threads)
+        torch.set_num_threads(torch_threads)
+    assert pick_device("cpu").type == "cpu"
+    if not torch.cuda.is_available():
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(InputError, match="--device cuda"):
+            pick_device("cuda")
