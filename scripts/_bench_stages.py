@@ -17,9 +17,11 @@ from recon.kernels import runtime
 from recon.raster import Rasterizer, cpu, reference
 from recon.train import StepMetrics, TrainState, train
 
-STAGES = {
+STAGES = {  # by the names of kernels, those of earlier commits too
     "project_gaussians": "project",
     "sort_and_fill": "bin",
+    "sort_by_digit": "bin",
+    "fill_tiles": "bin",
     "blend": "blend",
     "blend_backward": "blend back",
     "gather": "gather",
