@@ -15,9 +15,11 @@ from pathlib import Path
 import psutil
 
 from recon.batches import reduced_bytes
-from recon.config import TrainConfig
+from recon.config import MCMCConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, StoredImage, View
+from recon.evaluate import TOGETHER
+from recon.kernels.runtime import get_threads
 
 GB = 10**9
 MB = 10**6
@@ -27,18 +29,20 @@ SHARE = 0.8  # of the memory that is free, where no limit is given
 # The program
 LIBRARIES = 150 * MB  # what is loaded between the opening of a capture and the first step: SciPy, compiled kernels
 COMPILING = 100 * MB  # the compiler, where the kernels are not compiled yet
-SCORING = 90 * MB  # torchmetrics
+SCORING = 50 * MB  # what the first scored photo loads: Pillow's fonts and writers
 
 # Bytes per pixel of the largest photo
 PICTURE = 68  # rendering, its transmittance and gradient, and two photos as floats
-SCORED = 820  # SSIM by convolutions of both pictures, their squares and product; the side-by-side picture
+RENDERED = 40  # a rendering with depth, in evaluation, of which one is kept for each view
+KEPT_RENDERED = 12
+SCORED = 220  # a photo, differences in double precision, the side-by-side picture; in each thread
 
-# Gaussians, beside their parameters, as many moments of each of two kinds, and gradients
+# Gaussians, beside their parameters and as many moments of each of two kinds
 RECORD = 190  # bytes: records, sorting keys, centres, radii, and gradients of these; what densification remembers
 SLOT = 92  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
-OVERDRAW = 60  # Gaussians above a pixel, by their extents; 36 to 48 were seen
+OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
-OUTGROWN = 3  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
+OUTGROWN = 4  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
 SPARE = 256 * MB  # free scratch memory that is kept for use again
 LEAST_SPARE = 16 * MB
 
@@ -57,7 +61,9 @@ class Workload:
         reduced_bytes: of their reduced copies for the coarse steps, of the level that takes most.
         decoding_bytes: to decode one photo, for a moment.
         pixels, held_out_pixels: of the largest photo to train on, and held out.
+        held_out: how many photos are.
         count: the most Gaussians there may be.
+        gradients: whether gradients of all parameters are written: a step of plain photometric loss needs none.
         on_gpu: whether all but the photos and checkpoints is in other memory than this is about.
     """
 
@@ -66,8 +72,11 @@ class Workload:
     decoding_bytes: int
     pixels: int
     held_out_pixels: int
+    held_out: int
     count: int
     sh_degree: int
+    threads: int
+    gradients: bool = False
     on_gpu: bool = False
 
 
@@ -78,12 +87,12 @@ class Estimate:
     Attributes:
         program: interpreter, libraries and what is loaded already.
         photos: kept in memory.
-        decoding: a photo on its way into memory.
+        decoding: a photo on its way into memory. Evaluation decodes one in each thread.
         gaussians: parameters and moments.
-        kernels: gradients and scratch memory.
+        kernels: gradients of parameters where there are any, and scratch memory.
         pictures: what is rendered and compared in a step.
         copies: for densification and checkpoints.
-        evaluation: rendering and scoring a held-out photo, after the training has let go of the photos and copies.
+        evaluation: rendering and scoring held-out photos, when the training needs no pictures and copies any more.
     """
 
     program: int
@@ -97,8 +106,8 @@ class Estimate:
 
     @property
     def total(self) -> int:
-        training = self.photos + self.decoding + self.pictures + self.copies
-        return self.program + self.gaussians + self.kernels + max(training, self.decoding + self.evaluation)
+        kept = self.program + self.photos + self.gaussians + self.kernels
+        return kept + max(self.decoding + self.pictures + self.copies, self.evaluation)
 
 
 @dataclass(frozen=True)
@@ -128,8 +137,11 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         decoding_bytes=max(_decoding_bytes(view) for view in scene.views),
         pixels=_most_pixels(views),
         held_out_pixels=_most_pixels(scene.test_views),
+        held_out=len(scene.test),
         count=settings.strategy.max_gaussians,
         sh_degree=settings.sh_degree,
+        threads=get_threads(),
+        gradients=isinstance(settings.strategy, MCMCConfig),
         on_gpu=on_gpu,
     )
 
@@ -166,7 +178,9 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
     pixels = max(work.pixels, work.held_out_pixels)
     # A Gaussian of side w touches about (1 + w / 16)^2 tiles; the sides follow from count, pixels and overdraw.
     slots = (math.sqrt(work.count) + math.sqrt(OVERDRAW * pixels) / 16) ** 2
-    scratch = work.count * (row + RECORD) + round(slots * SLOT)
+    scratch = work.count * (RECORD + (row if work.gradients else 0)) + round(slots * SLOT)
+    together = min(TOGETHER, work.held_out)
+    scored = RENDERED + together * KEPT_RENDERED + min(work.threads, together) * SCORED
     return Estimate(
         program=program,
         photos=sum(photos),
@@ -175,7 +189,7 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
         kernels=here * (scratch + min(spare, OUTGROWN * scratch)),
         pictures=here * work.pixels * PICTURE,
         copies=work.count * row * COPIES,
-        evaluation=work.held_out_pixels * SCORED + SCORING if work.held_out_pixels else 0,
+        evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING if together else 0,
     )
 
 

@@ -52,19 +52,22 @@ WORK = Workload(
     decoding_bytes=50 * MB,
     pixels=500_000,
     held_out_pixels=500_000,
+    held_out=8,
     count=100_000,
     sh_degree=3,
+    threads=2,
 )
 PROGRAM = 500 * MB
 
 
 @pytest.mark.parametrize(
-    "name", ["photo_bytes", "reduced_bytes", "decoding_bytes", "pixels", "held_out_pixels", "count", "sh_degree"]
+    "name",
+    ["photo_bytes", "reduced_bytes", "decoding_bytes", "pixels", "held_out_pixels", "count", "sh_degree", "threads"],
 )
 def test_more_of_anything_takes_no_less(name: str) -> None:
     totals = [
         memory.estimate(dataclasses.replace(WORK, **{name: round(getattr(WORK, name) * factor)}), program=PROGRAM).total
-        for factor in (0, 0.4, 1, 1.7, 3)
+        for factor in (0, 0.5, 1, 2, 60)
     ]
     assert totals == sorted(totals)
     assert totals[-1] > totals[0]
@@ -86,19 +89,21 @@ def test_a_plan_reduces_photos_first_and_gaussians_last_and_keeps_to_the_limit()
     whole = memory.estimate(WORK, program=PROGRAM).total
     least = memory.least(WORK, program=PROGRAM)
     counts, shares = [], []
-    for limit in range(whole + 100 * MB, least, -20 * MB):
+    for limit in range(whole + 50 * MB, least, -10 * MB):
         plan = memory.plan(WORK, program=PROGRAM, limit=limit)
         assert plan is not None
         assert plan.estimate.total <= limit
         assert plan.photo_limit == memory.LEAST_PHOTOS or plan.count == WORK.count
         counts.append(plan.count)
         shares.append(plan.photo_share)
+    assert len(counts) > 10
     assert counts == sorted(counts, reverse=True)
     assert shares == sorted(shares, reverse=True)
     assert counts[0] == WORK.count
     assert shares[0] == 1
-    assert counts[-1] < 10_000
-    assert memory.plan(WORK, program=PROGRAM, limit=least) is not None
+    last = memory.plan(WORK, program=PROGRAM, limit=least)
+    assert last is not None
+    assert last.count == memory.FEWEST
     assert memory.plan(WORK, program=PROGRAM, limit=least - 1) is None
 
 
@@ -190,14 +195,23 @@ def _trained(capture: Path, *options: str) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "count"), [((320, 240), 20_000), ((960, 720), 20_000), ((320, 240), 120_000), ((640, 480), 60_000)]
+    ("size", "count", "limited"),
+    [
+        ((320, 240), 20_000, False),  # nearly all of it is the program
+        ((960, 720), 20_000, True),
+        ((320, 240), 120_000, True),
+        ((640, 480), 60_000, True),
+    ],
 )
-def test_the_estimate_is_near_the_measured_peak(tmp_path: Path, size: tuple[int, int], count: int) -> None:
+def test_the_estimate_is_near_the_measured_peak_and_a_limit_is_kept(
+    tmp_path: Path, size: tuple[int, int], count: int, limited: bool
+) -> None:
     made = synthetic.make(views=40, width=size[0], height=size[1], supersample=1, points=count // 2)
     synthetic.write(made, tmp_path, "nerfstudio")
     options = ("--steps", "300", "--max-gaussians", str(count), "--downscale", "1")
     found = _trained(tmp_path, *options)
     assert 0.8 <= found["memory_estimate_bytes"] / found["peak_memory_bytes"] <= 1.35
-    limit = 0.93 * found["peak_memory_bytes"] / GB
-    limited = _trained(tmp_path, *options, "--max-memory", f"{limit:.3f}")
-    assert limited["peak_memory_bytes"] <= limit * GB
+    if limited:
+        limit = 0.93 * found["peak_memory_bytes"]
+        reduced = _trained(tmp_path, *options, "--max-memory", f"{limit / GB:.3f}")
+        assert reduced["peak_memory_bytes"] <= limit
