@@ -66,3 +66,26 @@ def test_threads_and_devices_that_cannot_be_had() -> None:
         assert pick_device("auto").type == "cpu"
         with pytest.raises(InputError, match="--device cuda"):
             pick_device("cuda")
+
+
+def test_a_program_that_ends_at_once_leaves_nothing_undone() -> None:
+    script = """
+import atexit, sys, threading, time
+from recon import __main__, cli
+
+def command():
+    atexit.register(print, "at exit")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    print("command")
+
+cli.main = command
+__main__.main()
+print("never")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "command\nthread\nat exit\n", "")
+
+
+def test_a_program_reports_wrong_input_as_the_command_does() -> None:
+    done = subprocess.run([sys.executable, "-m", "recon", "export", "nowhere", "a.ply"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: nowhere: no such run or file\n")
