@@ -48,7 +48,12 @@ class SelectiveAdam(torch.optim.Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self._waiting = ()
-        super().zero_grad(set_to_none)
+        if not set_to_none:
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:  # torch's own way takes ten times as long, in every step
+            for parameter in group["params"]:
+                parameter.grad = None
 
     @torch.no_grad()
     def step(  # type: ignore[override]

@@ -186,8 +186,9 @@ def bin_gaussians(
     Returns:
         entries [E] and starts [tiles + 1]: those of tile t are entries[starts[t] : starts[t + 1]], front to back.
     """
-    count = int(visible[:, 0].sum())
-    lowest, highest = int(visible[:, 1].min(initial=0xFFFFFFFF)), int(visible[:, 2].max(initial=0))
+    count = int(np.add.reduce(visible[:, 0]))  # the methods of arrays take three times as long
+    lowest = int(np.minimum.reduce(visible[:, 1], initial=0xFFFFFFFF))
+    highest = int(np.maximum.reduce(visible[:, 2], initial=0))
     width = max(1, (highest - lowest).bit_length()) if count else 1
     passes = -(-width // DIGIT_BITS)
     bits = -(-width // passes)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.kernels.buffers import take
 from recon.kernels.lanes import atomic_add, load_first, store_first, sum_lanes
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import LANES, absolute, broadcast, inline, lane_index, load, put, select, store
@@ -77,7 +78,7 @@ def photometric_value_and_gradient(
     planes, count = cameras * channels, rgb.size
     if kept is not None:
         count = channels * int(np.count_nonzero(kept))
-    gradient = np.empty_like(rgb)
+    gradient = take(rgb.size, np.float32).reshape(rgb.shape)
     if count == 0:
         gradient.fill(0)
         return 0.0, gradient
@@ -91,7 +92,7 @@ def photometric_value_and_gradient(
         np.empty(0, np.float32) if kept is None else kept.reshape(-1),
         *(planes, height, width, tile_width, strip_height),
         *(np.float32((1 - ssim_weight) / count), np.float32(-2 * ssim_weight / count)),
-        *(gradient.reshape(-1), sums.reshape(-1), np.empty(get_threads() * SCRATCH, np.float32)),
+        *(gradient.reshape(-1), sums.reshape(-1), take(get_threads() * SCRATCH, np.float32)),
     )
     similarity, difference = sums.sum(axis=0) / count
     return (1 - ssim_weight) * difference + ssim_weight * (1 - similarity), gradient

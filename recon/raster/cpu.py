@@ -13,7 +13,6 @@ backward, for any number of threads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import (
     Floats,
-    Lists,
     NotFiniteError,
     Parameters,
     Pictures,
@@ -180,21 +178,14 @@ def _of_camera(pictures: Iterable[Any], number: int) -> Pictures:
     return Pictures(*own)
 
 
-# The lists of views are kept by autograd's `save_for_backward`, as tensors: it lets go of them after the backward pass,
-# while `ctx` itself lives as long as the pictures do.
+def _anchor(views: Sequence[View]) -> Tensor:
+    """Views for `save_for_backward`, which takes tensors only: it lets go of them after the backward pass.
 
-_NO_LISTS = Lists(np.empty(0, np.float32), np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-def _taken_apart(views: Sequence[View]) -> tuple[list[View], list[Tensor]]:
-    """Views without their lists, and these as tensors."""
-    lists = [torch.from_numpy(array) for view in views for array in view.lists]
-    return [replace(view, lists=_NO_LISTS) for view in views], lists
-
-
-def _put_together(views: Sequence[View], lists: Sequence[Tensor]) -> list[View]:
-    arrays = iter([tensor.numpy() for tensor in lists])
-    return [replace(view, lists=Lists(*(next(arrays) for _ in Lists._fields))) for view in views]
+    `ctx` itself lives as long as the pictures do, and would keep the memory of the lists from being used again.
+    """
+    anchor = torch.empty(0)
+    anchor.views = views  # type: ignore[attr-defined]
+    return anchor
 
 
 class _Projection(torch.autograd.Function):
@@ -202,8 +193,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, views: Sequence[View], centres: Floats, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.views, lists = _taken_apart(views)
-        ctx.save_for_backward(*tensors, *lists)
+        ctx.save_for_backward(*tensors, _anchor(views))
         ctx.shape = centres.shape
         ctx.set_materialize_grads(False)
         return torch.from_numpy(centres), torch.empty(len(views), gradient_size(centres.shape[1]))
@@ -211,18 +201,17 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_centres: Tensor | None, g_records: Tensor | None) -> tuple[Tensor | None, ...]:
-        count = len(Parameters._fields)
-        parameters = _parameters(ctx.saved_tensors[:count])
-        views = _put_together(ctx.views, ctx.saved_tensors[count:])
+        *tensors, anchor = ctx.saved_tensors
+        views = anchor.views
         if g_centres is None:
             g_centres = torch.zeros(ctx.shape)
         if g_records is None:
             g_records = torch.zeros(len(views), gradient_size(ctx.shape[1]))
         if len(views) == 1 and all(ctx.needs_input_grad[2:]):
-            last = waiting.Pass(ctx.saved_tensors[:count], views[0], g_centres[0].numpy(), g_records[0].numpy())
+            last = waiting.Pass(tuple(tensors), views[0], g_centres[0].numpy(), g_records[0].numpy())
             if waiting.leave(last):
                 return (None,) * len(ctx.needs_input_grad)
-        total: Parameters | None = None
+        parameters, total = _parameters(tensors), None
         for view, g_centre, g_record in zip(
             views, g_centres.contiguous().numpy(), g_records.contiguous().numpy(), strict=True
         ):
@@ -252,8 +241,7 @@ class _Blending(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         pictures, transmittances = _blend(views, backgrounds.numpy(), depth)
         rgb, alpha, expected = _as_tensors(pictures)
-        ctx.views, lists = _taken_apart(views)
-        ctx.save_for_backward(rgb, alpha, expected, torch.from_numpy(transmittances), *lists)
+        ctx.save_for_backward(rgb, alpha, expected, torch.from_numpy(transmittances), _anchor(views))
         ctx.shape = means2d.shape
         ctx.absolute = None if absolute is None else absolute.numpy()
         ctx.set_materialize_grads(False)
@@ -264,7 +252,7 @@ class _Blending(torch.autograd.Function):
     def backward(
         ctx: Any, g_rgb: Tensor | None, g_alpha: Tensor | None, g_depth: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        pictures, lists = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        *pictures, anchor = ctx.saved_tensors
         rgb, alpha, depth, transmittances = (None if tensor is None else tensor.numpy() for tensor in pictures)
         assert rgb is not None
         assert alpha is not None
@@ -272,8 +260,8 @@ class _Blending(torch.autograd.Function):
         if g_rgb is None:
             g_rgb = torch.zeros(rgb.shape)
         gradients = [_planar(g) for g in (g_rgb, g_alpha, g_depth)]
-        centres, records = _new(tuple(ctx.shape)), _new((len(ctx.views), gradient_size(ctx.shape[1])))
-        for i, view in enumerate(_put_together(ctx.views, lists)):
+        centres, records = _new(tuple(ctx.shape)), _new((len(anchor.views), gradient_size(ctx.shape[1])))
+        for i, view in enumerate(anchor.views):
             blend_view_backward(
                 view,
                 Pictures(rgb[i].transpose(2, 0, 1), alpha[i], None if depth is None else depth[i]),
