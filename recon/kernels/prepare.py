@@ -7,6 +7,7 @@ not ready is compiled when it is called.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import queue
 import signal
@@ -137,6 +138,7 @@ def for_training() -> Preparation:
 
 def serve(folder: str) -> None:
     """What a worker does: compile the kernels whose names come in, a line each, and say when one is done."""
+    gc.disable()  # a worker ends soon
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training; without it, no more names come in
     store.use_folder(Path(folder))
     for line in sys.stdin:
