@@ -71,14 +71,17 @@ def fit(
     return Fitted(scene, now, dataclasses.replace(settings, strategy=strategy), found, said)
 
 
-def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: float | None) -> Fitted:
+def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: float | None, state_bytes: int) -> Fitted:
     """The same for a training whose settings are fixed, since it has begun: only less is kept in memory.
 
-    InputError if it does not fit into the limit that the user gives.
+    Args:
+        state_bytes: what its state has brought into memory already: the estimate has it among the Gaussians.
+    Raises:
+        InputError: it does not fit into the limit that the user gives.
     """
     limit = memory.limit_bytes(max_memory)
     work = memory.workload(scene, settings, on_gpu=on_gpu)
-    program = memory.program_bytes(compiled=on_gpu or compiled_before())
+    program = memory.program_bytes(compiled=on_gpu or compiled_before()) - state_bytes
     found = memory.plan(work, program=program, limit=limit, fewest=work.count)
     if found is None:
         found = memory.smallest_plan(work, program=program)

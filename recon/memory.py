@@ -27,7 +27,7 @@ MB = 10**6
 SHARE = 0.8  # of the memory that is free, where no limit is given
 
 # The program
-LIBRARIES = 150 * MB  # what is loaded between the opening of a capture and the first step: SciPy, compiled kernels
+LIBRARIES = 120 * MB  # what is loaded between the opening of a capture and the first step: SciPy, compiled kernels
 COMPILING = 100 * MB  # the compiler, where the kernels are not compiled yet
 SCORING = 50 * MB  # what the first scored photo loads: Pillow's fonts and writers
 
@@ -245,13 +245,18 @@ def least(work: Workload, *, program: int) -> int:
 
 def program_bytes(*, compiled: bool) -> int:
     """What this process holds, with what it is going to load."""
-    return psutil.Process().memory_info().rss + LIBRARIES + (0 if compiled else COMPILING)
+    return held_bytes() + LIBRARIES + (0 if compiled else COMPILING)
+
+
+def held_bytes() -> int:
+    """The physical memory that this process holds."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def limit_bytes(max_memory: float | None) -> int:
     """The bytes that this process may hold: what the user says (GB), or most of what it has and what is free."""
     if max_memory is None:
-        return psutil.Process().memory_info().rss + round(SHARE * free_bytes())
+        return held_bytes() + round(SHARE * free_bytes())
     if not (math.isfinite(max_memory) and max_memory > 0):
         raise InputError(f"--max-memory {max_memory:g}: must be more than 0 (GB)")
     return round(max_memory * GB)

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from recon import __version__, config, evaluate, export, fitting, render, rng, runs, video
+from recon import __version__, config, evaluate, export, fitting, memory, render, rng, runs, video
 from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import Background, MCMCConfig, Preset, TrainConfig
@@ -145,7 +145,9 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     """
     run = runs.find(path)
     kernels = prepare.for_training() if device.type == "cpu" else None
+    held = memory.held_bytes()
     state = newest_state(run, device)
+    held = memory.held_bytes() - held
     values = run.config()
     if moved_to is not None:
         values["options"]["scene"] = str(moved_to.resolve())
@@ -154,7 +156,9 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         runs.write_json(run.config_file, values)
     runs.forget_after(run, state.step)
     say(f"Run: {run.path}, from step {state.step:,}")
-    fitted = fitting.refit(scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory)
+    fitted = fitting.refit(
+        scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory, state_bytes=held
+    )
     say(fitted.said)
     return _run(run, state, scene, watch, fitted.plan.estimate.total, kernels)
 
