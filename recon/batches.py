@@ -91,6 +91,8 @@ class Batches:
         self._ready: dict[int, _Photo] = {}
         self._ready_level = 0
         self._ready_bytes = 0
+        self._epoch = -1  # whose order is known
+        self._order: list[int] = []
 
     def at(self, step: int, progress: float) -> Batch:
         index, wanted = self._view_index(step), self._level(progress)
@@ -114,8 +116,11 @@ class Batches:
     def _view_index(self, step: int) -> int:
         """Every view once per epoch, in a new order each time."""
         epoch, position = divmod(step, len(self._views))
-        order = torch.randperm(len(self._views), generator=rng.generator(self._config.seed, "view order", epoch))
-        return int(order[position])
+        if epoch != self._epoch:
+            generator = rng.generator(self._config.seed, "view order", epoch)
+            self._order = torch.randperm(len(self._views), generator=generator).tolist()
+            self._epoch = epoch
+        return self._order[position]
 
     def _level(self, progress: float) -> int:
         if not self._config.coarse_to_fine:

@@ -31,10 +31,11 @@ def train(
     downscale: int | None = None,
     test_every: int = 8,
     steps: int | None = None,
+    budget_seconds: float | None = None,
     max_gaussians: int | None = None,
     strategy: Literal["adaptive", "mcmc"] = "adaptive",
     grad_threshold: float | None = None,
-    absgrad: bool = False,
+    absgrad: bool = True,
     reset_every: int | None = None,
     background: Background = "auto",
     seed: int = 0,
@@ -55,10 +56,11 @@ def train(
         downscale: Train on photos this many times smaller. By default as small as the device needs.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
         steps: Training steps, instead of the preset's.
+        budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
         max_gaussians: Most Gaussians, instead of the preset's.
         strategy: How Gaussians are added and removed.
         grad_threshold: Adaptive: refine only what is pulled more than this (3DGS: 0.0002). 0: what is pulled most.
-        absgrad: Adaptive: judge by absolute gradients (AbsGS).
+        absgrad: Adaptive: judge by absolute gradients (AbsGS), or else as 3DGS does, where opposite pulls cancel out.
         reset_every: Adaptive: steps between opacity resets (3DGS: 3000). By default never.
         background: Behind the scene. auto is the capture's own, or black.
         seed: Same seed, same result.
@@ -81,6 +83,7 @@ def train(
         preset=preset,
         strategy=strategy,
         steps=steps,
+        budget_seconds=budget_seconds,
         max_gaussians=max_gaussians,
         grad_threshold=grad_threshold,
         absgrad=absgrad,

@@ -31,6 +31,15 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+def seconds_since_start() -> float:
+    """How long this process has been there."""
+    import time
+
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
+
+
 def let_threads_sleep() -> None:
     """Threads of torch that wait do not spin, unless the user has it otherwise. To be called before torch is loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

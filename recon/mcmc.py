@@ -20,8 +20,6 @@ SHARPNESS, THRESHOLD = 100.0, 0.995  # of the switch that spares opaque Gaussian
 class MCMC:
     """Nothing is remembered between steps: all it needs is in the model."""
 
-    absgrad = False
-
     def __init__(self, config: MCMCConfig, *, seed: int) -> None:
         self.config = config
         self.seed = seed
@@ -31,6 +29,10 @@ class MCMC:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         del state
+
+    def absgrad(self, progress: float) -> bool:
+        del progress
+        return False
 
     @torch.no_grad()
     def after_step(

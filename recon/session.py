@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from recon import __version__, config, evaluate, export, fitting, memory, render, rng, runs, video
+from recon import __version__, budget, config, evaluate, export, fitting, machine, memory, render, rng, runs, video
 from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
-from recon.config import Background, MCMCConfig, Preset, TrainConfig
+from recon.config import MCMCConfig, TrainConfig
 from recon.datasets import load_scene, synthetic
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
@@ -27,6 +27,7 @@ from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
 from recon.kernels import prepare
 from recon.loading import load_with_frame, newest_state
+from recon.options import Options
 from recon.render import Mode
 from recon.runs import Run
 from recon.train import Callback, TrainState, start, train
@@ -40,61 +41,6 @@ LONGEST_SIDE = {"cpu": 800, "cuda": 1600}
 MCMC_START = {"opacity": 0.5, "scale": 0.1}
 
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a training was asked for; kept in the run's config.json. None: the preset's, or chosen automatically."""
-
-    scene: str
-    downscale: int | None = None
-    test_every: int = 8
-    preset: Preset = "default"
-    strategy: Literal["adaptive", "mcmc"] = "adaptive"
-    steps: int | None = None
-    max_gaussians: int | None = None
-    grad_threshold: float | None = None
-    absgrad: bool = False
-    reset_every: int | None = None
-    background: Background = "auto"
-    seed: int = 0
-
-    def train_config(self) -> TrainConfig:
-        """The preset with what was asked for; InputError naming the option that cannot be."""
-        self._check("steps", self.steps, 1)
-        self._check("max-gaussians", self.max_gaussians, 1)
-        self._check("reset-every", self.reset_every, 0)
-        self._check("grad-threshold", self.grad_threshold, 0)
-        self._check("seed", self.seed, 0)
-        chosen = config.preset(self.preset, self.strategy)
-        wanted = {
-            "max_gaussians": self.max_gaussians,
-            "grad_threshold": self.grad_threshold,
-            "absgrad": self.absgrad or None,
-            "reset_every": self.reset_every,
-        }
-        known = {f.name for f in dataclasses.fields(chosen.strategy)}
-        for name, value in wanted.items():
-            if value is not None and name not in known:
-                raise InputError(f"--{name.replace('_', '-')}: not a setting of --strategy {self.strategy}")
-        given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-        return dataclasses.replace(
-            chosen,
-            steps=chosen.steps if self.steps is None else self.steps,
-            background=self.background,
-            seed=self.seed,
-            strategy=dataclasses.replace(chosen.strategy, **given),
-        )
-
-    @staticmethod
-    def _check(option: str, value: float | None, least: int) -> None:
-        if value is not None and not value >= least:
-            raise InputError(f"--{option} {value}: must be at least {least}")
-
-    def changed(self) -> list[str]:
-        """The options, as typed, that are not at their defaults."""
-        fields = [f for f in dataclasses.fields(self) if f.name != "scene" and getattr(self, f.name) != f.default]
-        return [f"--{f.name.replace('_', '-')}" for f in fields]
 
 
 @dataclass(frozen=True)
@@ -124,7 +70,16 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     )
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
-    state = start(initial_model(scene, settings, device), settings, scene)
+    model = initial_model(scene, settings, device)
+    _wait_for(kernels)
+    if options.budget_seconds is not None:
+        left = options.budget_seconds - machine.seconds_since_start()
+        settings = budget.plan(settings, model, scene, left, count=options.max_gaussians)
+        say(
+            f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps, at"
+            f" most {settings.strategy.max_gaussians:,} Gaussians"
+        )
+    state = start(model, settings, scene)
     options = dataclasses.replace(options, downscale=fitted.downscale)
     record = {
         "recon": __version__,
@@ -134,7 +89,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     }
     run = runs.create(output, scene.name, METHOD, record)
     say(f"Run: {run.path}")
-    return _run(run, state, scene, watch, fitted.plan.estimate.total, kernels)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
 def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
@@ -160,21 +115,13 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory, state_bytes=held
     )
     say(fitted.said)
-    return _run(run, state, scene, watch, fitted.plan.estimate.total, kernels)
+    _wait_for(kernels)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
-def _run(
-    run: Run,
-    state: TrainState,
-    scene: Scene,
-    watch: Watch,
-    memory_estimate: int | None,
-    kernels: prepare.Preparation | None,
-) -> Run:
+def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
     stopped: Interrupted | None = None
-    if kernels is not None:
-        _wait_for(kernels)
     try:
         if not run.checkpoints():
             autosave.save(state)  # from here on the run can be resumed, whatever happens
@@ -206,8 +153,10 @@ def _run(
     return run
 
 
-def _wait_for(kernels: prepare.Preparation) -> None:
+def _wait_for(kernels: prepare.Preparation | None) -> None:
     """Until the CPU kernels are ready; at the first start of a version that takes a while, and a bar shows how long."""
+    if kernels is None:
+        return
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
         task = bar.add_task("Compiling", total=None, visible=False)
         kernels.wait(

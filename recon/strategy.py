@@ -15,9 +15,8 @@ from recon.model import RenderOutput
 class Strategy(Protocol):
     """Looks at each training step and edits the rows of the model."""
 
-    @property
-    def absgrad(self) -> bool:
-        """Whether it reads `RenderOutput.absgrad`."""
+    def absgrad(self, progress: float) -> bool:
+        """Whether it will read `RenderOutput.absgrad` of a step that begins when this share of the training is done."""
         ...
 
     def after_step(

@@ -99,7 +99,7 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
                 background=batch.background,
                 train_frac=progress,
                 depth=False,
-                absgrad=state.strategy.absgrad,
+                absgrad=state.strategy.absgrad(progress),
             )
             loss = losses.photometric(out.rgb, batch.image, ssim_weight=config.ssim_weight, mask=batch.mask)
             regularisers = model.regularisers()

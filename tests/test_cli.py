@@ -211,7 +211,7 @@ BAD_INPUT = {
     "resume of another scene": (lambda c, t, e: ["train", e, "--resume", t], "a_bad_input"),
     "seed": (lambda c, t, e: ["train", c, "--seed", -1], "--seed -1"),
     "save_every": (lambda c, t, e: ["train", c, "--save-every", "nan"], "--save-every nan"),
-    "other strategy's": (lambda c, t, e: ["train", c, "--strategy", "mcmc", "--absgrad"], "--absgrad"),
+    "other strategy's": (lambda c, t, e: ["train", c, "--strategy", "mcmc", "--no-absgrad"], "--absgrad"),
     "edited config": (lambda c, t, e: ["eval", edited_run(t, e, downscale="two")], "options.downscale cannot be 'two'"),
     "moved capture": (lambda c, t, e: ["eval", edited_run(t, e, scene="/gone")], "no longer at /gone"),
     "another capture": (lambda c, t, e: ["eval", edited_run(t, e, downscale=2)], "does not fit"),

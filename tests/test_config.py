@@ -4,23 +4,23 @@ import json
 import pytest
 
 from recon import config
-from recon.config import MCMCConfig, TrainConfig, preset
+from recon.config import PRESETS, MCMCConfig, TrainConfig, for_steps
 from recon.datasets.errors import InputError
 
 
-@pytest.mark.parametrize("name", ["fast", "default", "best"])
+@pytest.mark.parametrize("steps", PRESETS.values())
 @pytest.mark.parametrize("strategy", ["adaptive", "mcmc"])
-def test_presets_survive_json(name, strategy):
-    settings = preset(name, strategy)
+def test_presets_survive_json(steps, strategy):
+    settings = for_steps(steps, strategy)
     assert settings.strategy.kind == strategy
     assert config.from_json(json.loads(json.dumps(config.to_json(settings))), "file") == settings
 
 
-def test_longer_presets_have_more_of_everything():
-    steps = [preset(name).steps for name in ("fast", "default", "best")]
-    counts = [preset(name).strategy.max_gaussians for name in ("fast", "default", "best")]
-    assert steps == sorted(set(steps))
-    assert counts == sorted(counts)
+def test_longer_trainings_have_more_gaussians_that_learn_more_slowly():
+    settings = [for_steps(steps) for steps in (1, 300, *PRESETS.values(), 10**6)]
+    counts = [s.strategy.max_gaussians for s in settings]
+    assert counts == sorted(set(counts))
+    assert [s.lr_scale for s in settings] == sorted({s.lr_scale for s in settings}, reverse=True)
 
 
 def test_unknown_settings_are_named():
@@ -43,4 +43,4 @@ def test_settings_of_the_wrong_kind_are_named(key, value):
 
 def test_strategies_have_their_own_settings():
     assert dataclasses.asdict(MCMCConfig())["noise"] > 0
-    assert preset("default", "mcmc").strategy == MCMCConfig(max_gaussians=preset("default").strategy.max_gaussians)
+    assert for_steps(900, "mcmc").strategy == MCMCConfig(max_gaussians=for_steps(900).strategy.max_gaussians)

@@ -16,7 +16,7 @@ from torch import Tensor
 from recon import sh
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.scene import Points
-from recon.gaussians import LEARNING_RATES, PARAMETERS, Gaussians, neighbour_distances
+from recon.gaussians import FINAL, LEARNING_RATES, PARAMETERS, Gaussians, neighbour_distances
 from recon.model import RenderOutput
 from recon.raster import reference
 
@@ -133,7 +133,7 @@ def test_a_scene_keeps_no_hold_on_what_it_was_made_from() -> None:
 # --- what the training loop asks for
 
 
-def test_each_parameter_is_a_group_and_only_the_means_scale_with_the_scene_and_decay() -> None:
+def test_each_parameter_is_a_group_and_only_the_means_scale_with_the_scene() -> None:
     scene = cloud(3)
     groups = {group["name"]: group for group in scene.param_groups(7.0)}
     assert tuple(groups) == PARAMETERS
@@ -141,7 +141,7 @@ def test_each_parameter_is_a_group_and_only_the_means_scale_with_the_scene_and_d
         assert group["params"][0] is getattr(scene, name)
         unit = 7.0 if name == "means" else 1.0
         assert group["lr"] == pytest.approx(LEARNING_RATES[name] * unit)
-        assert group["lr_final"] == pytest.approx(group["lr"] * (0.01 if name == "means" else 1.0))
+        assert group["lr_final"] == pytest.approx(group["lr"] * FINAL[name])
 
 
 def test_regularisers_are_weighted_means() -> None:

@@ -32,7 +32,15 @@ def step_through(strategy, model, optimizer, gradients, last, total=None):
         strategy.after_step(model, optimizer, seen(model, gradients), step, (step + 1) / (total or last))
 
 
-ADAPTIVE = AdaptiveConfig(max_gaussians=1000, refine_from=0.0, refine_until=1.0, refine_every=10, grad_threshold=0.5)
+ADAPTIVE = AdaptiveConfig(
+    max_gaussians=1000,
+    refine_from=0.0,
+    refine_until=1.0,
+    refine_every=10,
+    grad_threshold=0.5,
+    absgrad=False,
+    split_above=0.01,
+)
 
 
 def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
@@ -58,7 +66,8 @@ def test_adaptive_absgrad_reads_the_absolute_gradients():
     model = tiny.gaussians(20)
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True})
     strategy = Adaptive(config, extent=1.0, seed=0)
-    assert strategy.absgrad
+    assert strategy.absgrad(0.5)
+    assert not strategy.absgrad(1.1)
     step_through(strategy, model, optimizer_of(model), torch.full((20,), 0.03), 10)
     assert len(model) == 40
 
@@ -171,7 +180,7 @@ def test_mcmc_relocates_the_dead_and_grows_to_the_cap():
     with torch.no_grad():
         model.logit_opacities[:10] = -8.0
     dead = model.state_dict()["means"][:10].clone()
-    config = MCMCConfig(max_gaussians=108, refine_from=0.0, refine_until=1.0, refine_every=10, noise=0.0)
+    config = MCMCConfig(max_gaussians=108, refine_from=0.0, refine_until=1.0, refine_every=10, growth=0.05, noise=0.0)
     strategy, optimizer = MCMC(config, seed=0), optimizer_of(model)
     for step in range(100):
         strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 100)

@@ -7,6 +7,7 @@ import tiny
 from recon import checkpoint
 from recon.config import AdaptiveConfig, MCMCConfig, TrainConfig
 from recon.datasets.images import ArrayImage
+from recon.gaussians import FINAL, LEARNING_RATES
 from recon.kernels.runtime import get_threads, set_threads
 from recon.session import initial_model
 from recon.train import start, train
@@ -97,15 +98,15 @@ def test_torch_threads_are_given_back():
     assert torch.get_num_threads() == before
 
 
-def test_learning_rate_of_the_means_falls_to_a_hundredth():
+def test_learning_rates_fall_to_their_final_shares():
     state = begin(CONFIG)
     rates = []
     groups = state.optimizer.param_groups
     train(state, tiny.scene().train_views, callbacks=[lambda *_: rates.append({g["name"]: g["lr"] for g in groups})])
-    expected = 1.6e-4 * state.extent * CONFIG.lr_scale
-    assert rates[0]["means"] == pytest.approx(expected)
-    assert rates[-1]["means"] == pytest.approx(expected * 0.01 ** (59 / 60))
-    assert rates[0]["sh0"] == rates[-1]["sh0"]
+    for name, rate in LEARNING_RATES.items():
+        expected = rate * CONFIG.lr_scale * (state.extent if name == "means" else 1)
+        assert rates[0][name] == pytest.approx(expected)
+        assert rates[-1][name] == pytest.approx(expected * FINAL[name] ** (59 / 60))
 
 
 def test_what_a_mask_hides_is_not_learned():

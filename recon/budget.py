@@ -1,0 +1,82 @@
+"""What a number of seconds is best used for: how many steps they allow on this machine, with how many Gaussians.
+
+A few steps are timed on the model that the training is to start from; how the time of a step changes with the count
+and over the levels of coarse-to-fine is known well enough. Once it runs, the training goes by the clock
+(`TrainState.progress`), so a plan that is off makes it a little worse, never late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+
+import torch
+
+from recon import config, losses
+from recon.batches import Batches
+from recon.config import TrainConfig
+from recon.datasets.scene import Scene
+from recon.gaussians import Gaussians
+from recon.torch_threads import one_torch_thread
+
+TIMED_STEPS = 4
+LEAST_STEPS, MOST_STEPS = 50, 100_000
+LEAST_SECONDS = 0.5  # of training, however late it is
+
+# A step takes as long as if there were one Gaussian more for so many pixels: what a pixel costs beside them.
+PIXELS_PER_GAUSSIAN = 3.5
+MEAN_COUNT = 0.75  # of the most Gaussians, over a training
+COARSE = 0.85  # time of a training relative to one of full-size photos only
+
+# Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
+ENDING = 0.4  # s
+STEPS_PER_SCORE = 5.0
+
+
+def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> TrainConfig:
+    """Settings for a training, scored at the end, that is to be done in so many seconds from now.
+
+    Args:
+        settings: decide all but steps, seconds, learning rates and the most Gaussians.
+        count: the most Gaussians, where it is given.
+    """
+    began = time.perf_counter()
+    step = _step_seconds(settings, model, scene)
+    left = seconds - (time.perf_counter() - began)
+    left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
+    left = max(left, LEAST_SECONDS)
+    pixels = statistics.mean(view.camera.width * view.camera.height for view in scene.train_views)
+    base = pixels / PIXELS_PER_GAUSSIAN
+    most = settings.strategy.max_gaussians
+    steps = float(LEAST_STEPS)
+    for _ in range(8):  # more steps are for more Gaussians, which are slower: settles quickly
+        steps = min(max(steps, LEAST_STEPS), MOST_STEPS)
+        wanted = count or min(config.for_steps(round(steps)).strategy.max_gaussians, most)
+        mean = max(MEAN_COUNT * wanted, min(len(model), wanted))
+        steps = left / (COARSE * step * (base + mean) / (base + len(model)))
+    steps = min(max(steps, LEAST_STEPS), MOST_STEPS)
+    fitting = config.for_steps(round(steps))
+    strategy = dataclasses.replace(settings.strategy, max_gaussians=count or min(fitting.strategy.max_gaussians, most))
+    return dataclasses.replace(
+        settings, steps=fitting.steps, seconds=round(left, 3), lr_scale=fitting.lr_scale, strategy=strategy
+    )
+
+
+def _step_seconds(settings: TrainConfig, model: Gaussians, scene: Scene) -> float:
+    """How long a step with full-size photos takes now; the model stays as it is."""
+    trial = model.to(model.device)
+    batches = Batches(
+        scene.train_views, dataclasses.replace(settings, coarse_to_fine=False), scene.background, model.device
+    )
+    times = []
+    with one_torch_thread(model.device):
+        for number in range(TIMED_STEPS + 1):  # the first one fills caches
+            batch = batches.at(number, 1.0)
+            began = time.perf_counter()
+            out = trial.render(batch.cameras, background=batch.background, depth=False, absgrad=False)
+            losses.photometric(out.rgb, batch.image, ssim_weight=settings.ssim_weight, mask=batch.mask).backward()
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])

@@ -1,0 +1,70 @@
+"""What a training can be asked for on the command line, and the settings that follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from recon import config
+from recon.config import Background, Preset, TrainConfig
+from recon.datasets.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training was asked for; kept in the run's config.json. None: the preset's, or chosen automatically."""
+
+    scene: str
+    downscale: int | None = None
+    test_every: int = 8
+    preset: Preset = "default"
+    budget_seconds: float | None = None
+    strategy: Literal["adaptive", "mcmc"] = "adaptive"
+    steps: int | None = None
+    max_gaussians: int | None = None
+    grad_threshold: float | None = None
+    absgrad: bool = True
+    reset_every: int | None = None
+    background: Background = "auto"
+    seed: int = 0
+
+    def train_config(self) -> TrainConfig:
+        """The preset with what was asked for; InputError naming the option that cannot be."""
+        self._check("steps", self.steps, 1)
+        self._check("budget-seconds", self.budget_seconds, 1)
+        if self.steps is not None and self.budget_seconds is not None:
+            raise InputError("--steps and --budget-seconds: only one of them can be kept; leave one out")
+        self._check("max-gaussians", self.max_gaussians, 1)
+        self._check("reset-every", self.reset_every, 0)
+        self._check("grad-threshold", self.grad_threshold, 0)
+        self._check("seed", self.seed, 0)
+        steps = config.PRESETS[self.preset] if self.steps is None else self.steps
+        chosen = config.for_steps(steps, self.strategy)
+        wanted = {
+            "max_gaussians": self.max_gaussians,
+            "grad_threshold": self.grad_threshold,
+            "absgrad": None if self.absgrad else False,
+            "reset_every": self.reset_every,
+        }
+        known = {f.name for f in dataclasses.fields(chosen.strategy)}
+        for name, value in wanted.items():
+            if value is not None and name not in known:
+                raise InputError(f"--{name.replace('_', '-')}: not a setting of --strategy {self.strategy}")
+        given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        return dataclasses.replace(
+            chosen,
+            background=self.background,
+            seed=self.seed,
+            strategy=dataclasses.replace(chosen.strategy, **given),
+        )
+
+    @staticmethod
+    def _check(option: str, value: float | None, least: int) -> None:
+        if value is not None and not value >= least:
+            raise InputError(f"--{option} {value}: must be at least {least}")
+
+    def changed(self) -> list[str]:
+        """The options, as typed, that are not at their defaults."""
+        fields = [f for f in dataclasses.fields(self) if f.name != "scene" and getattr(self, f.name) != f.default]
+        return [f"--{f.name.replace('_', '-')}" for f in fields]
