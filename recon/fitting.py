@@ -16,6 +16,7 @@ from recon.kernels.runtime import compiled_before
 from recon.memory import GB, Plan
 
 LEAST_SIDE = 100  # px; photos are not made smaller than this to save memory
+TOLERANCE = 1.1  # what was begun under a limit must go on under it, though the process holds other things by then
 STEPS = (2, 3, 4, 6, 8, 12, 16)  # what the downscale is multiplied with, in turn
 
 
@@ -85,7 +86,7 @@ def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: floa
     found = memory.plan(work, program=program, limit=limit, fewest=work.count)
     if found is None:
         found = memory.smallest_plan(work, program=program)
-        if max_memory is not None:
+        if max_memory is not None and found.estimate.total > TOLERANCE * limit:
             least = _up(found.estimate.total)
             raise InputError(f"--max-memory {max_memory:g}: too little for this run; it takes {least} GB")
     _keep_to(found)

@@ -159,6 +159,23 @@ def test_a_limit_makes_photos_smaller_rather_than_gaussians_too_few(monkeypatch:
         fitting.fit(open_at, None, settings, on_gpu=False, max_memory=0.3)
 
 
+def test_a_run_goes_on_under_the_limit_it_was_begun_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "images", cache.ByteCache())
+    monkeypatch.setattr(buffers, "SPARE", buffers.SPARE)
+    monkeypatch.setattr(memory, "program_bytes", lambda compiled: PROGRAM)
+    settings = TrainConfig(strategy=AdaptiveConfig(max_gaussians=50_000))
+    scene = _large_scene(400, 300)
+    begun = fitting.fit(lambda _: (scene, 1), None, settings, on_gpu=False, max_memory=0.65)
+    assert begun.settings.strategy.max_gaussians < 50_000
+
+    monkeypatch.setattr(memory, "program_bytes", lambda compiled: PROGRAM + 70 * MB)
+    again = fitting.refit(scene, begun.settings, on_gpu=False, max_memory=0.65, state_bytes=50 * MB)
+    assert again.settings == begun.settings
+    assert again.plan.estimate.total <= 1.1 * 0.65 * GB
+    with pytest.raises(InputError, match=r"--max-memory 0.5: too little for this run; it takes 0\.\d+ GB"):
+        fitting.refit(scene, begun.settings, on_gpu=False, max_memory=0.5, state_bytes=50 * MB)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_limit_is_a_positive_number(value: float) -> None:
     with pytest.raises(InputError, match="--max-memory"):
