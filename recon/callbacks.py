@@ -102,7 +102,8 @@ class ProgressBar:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
         )
-        self._task = self._progress.add_task("training", total=1.0, completed=state.progress, note="")
+        self._task = self._progress.add_task("training", total=1.0, note="")
+        self._progress.update(self._task, completed=state.progress)
         self._loss: float | None = None
         self._window = (time.monotonic(), state.step)
 

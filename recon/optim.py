@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -46,10 +47,15 @@ class SelectiveAdam(torch.optim.Optimizer):
             yield
         self._waiting = (*self._waiting, *passes)
 
+    # torch marks these two as not to be compiled, and imports its compiler to do so: a second at every start.
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         self._waiting = ()
         if not set_to_none:
-            super().zero_grad(set_to_none)
+            inspect.unwrap(torch.optim.Optimizer.zero_grad)(self, set_to_none)
             return
         for group in self.param_groups:  # torch's own way takes ten times as long, in every step
             for parameter in group["params"]:

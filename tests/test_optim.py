@@ -1,5 +1,7 @@
 import copy
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -315,3 +317,19 @@ def test_dense_adam_on_the_gpu() -> None:
         theirs.step()
     for mine, wanted in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(mine.detach(), wanted.detach().cpu(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_does_not_import_torchs_compiler() -> None:
+    """Which takes a second."""
+    script = """
+import sys, torch
+from recon.optim import SelectiveAdam
+parameter = torch.zeros(5, requires_grad=True)
+adam = SelectiveAdam([parameter])
+parameter.sum().backward()
+adam.step()
+adam.zero_grad()
+print(parameter.grad, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "None False\n", done.stderr

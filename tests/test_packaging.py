@@ -58,7 +58,7 @@ def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None
 
 
 def test_the_command_the_licence_and_the_extras_are_declared(wheel: zipfile.ZipFile) -> None:
-    assert "recon = recon.cli:main" in read(wheel, "entry_points.txt")
+    assert "recon = recon.__main__:main" in read(wheel, "entry_points.txt")
     assert "Apache License" in read(wheel, "licenses/LICENSE")
     metadata = read(wheel, "METADATA")
     assert "License-Expression: Apache-2.0" in metadata
