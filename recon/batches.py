@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon import rng
+from recon import pace, rng
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.cameras import Cameras
@@ -17,8 +17,6 @@ from recon.datasets.scene import ImageSource, StoredImage, View
 from recon.kernels.buffers import take
 from recon.kernels.unpack import unpack
 
-# Downscale factor until this share of the training: coarse steps are cheap and find the coarse shape first.
-COARSE_TO_FINE = ((0.15, 4), (0.4, 2))
 MIN_SIDE = 32  # no level is smaller than this, px
 
 COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
@@ -123,9 +121,7 @@ class Batches:
         return self._order[position]
 
     def _level(self, progress: float) -> int:
-        if not self._config.coarse_to_fine:
-            return 1
-        return next((factor for until, factor in COARSE_TO_FINE if progress < until), 1)
+        return pace.level(progress, self._config.coarse)
 
     def _forget_other_levels(self, level: int) -> None:
         if level != self._ready_level:  # a training only ever goes on to finer ones
@@ -190,7 +186,7 @@ def _prepare(view: View, level: int, device: torch.device) -> _Photo:
 
 def reduced_bytes(views: Sequence[View], config: TrainConfig) -> int:
     """What the photos take that are kept as floats, at the level where that is most, on a CPU."""
-    factors = [factor for _, factor in COARSE_TO_FINE] if config.coarse_to_fine else []
+    factors = [4, 2] if config.coarse > 0 else []
     return max(sum(_float_bytes(view, factor) for view in views) for factor in (*factors, 1))
 
 

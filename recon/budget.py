@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from recon import config, losses
+from recon import config, losses, pace
 from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene
@@ -27,7 +27,7 @@ LEAST_SECONDS = 0.5  # of training, however late it is
 # A step takes as long as if there were one Gaussian more for so many pixels: what a pixel costs beside them.
 PIXELS_PER_GAUSSIAN = 3.5
 MEAN_COUNT = 0.75  # of the most Gaussians, over a training
-COARSE = 0.85  # time of a training relative to one of full-size photos only
+LATER = 1.28  # what a step takes over a training, relative to now: blending finds more to do once details are there
 
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.4  # s
@@ -52,23 +52,30 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
     steps = float(LEAST_STEPS)
     for _ in range(8):  # more steps are for more Gaussians, which are slower: settles quickly
         steps = min(max(steps, LEAST_STEPS), MOST_STEPS)
-        wanted = count or min(config.for_steps(round(steps)).strategy.max_gaussians, most)
+        fitting = config.for_steps(round(steps), settings.strategy.kind)
+        wanted = count or min(fitting.strategy.max_gaussians, most)
         mean = max(MEAN_COUNT * wanted, min(len(model), wanted))
-        steps = left / (COARSE * step * (base + mean) / (base + len(model)))
-    steps = min(max(steps, LEAST_STEPS), MOST_STEPS)
-    fitting = config.for_steps(round(steps))
-    strategy = dataclasses.replace(settings.strategy, max_gaussians=count or min(fitting.strategy.max_gaussians, most))
+        steps = left / (pace.mean_cost(fitting.coarse) * LATER * step * (base + mean) / (base + len(model)))
+    strategy = dataclasses.replace(
+        settings.strategy,
+        max_gaussians=wanted,
+        refine_every=fitting.strategy.refine_every,
+        refine_until=fitting.strategy.refine_until,
+    )
     return dataclasses.replace(
-        settings, steps=fitting.steps, seconds=round(left, 3), lr_scale=fitting.lr_scale, strategy=strategy
+        settings,
+        steps=fitting.steps,
+        seconds=round(left, 3),
+        lr_scale=fitting.lr_scale,
+        coarse=fitting.coarse,
+        strategy=strategy,
     )
 
 
 def _step_seconds(settings: TrainConfig, model: Gaussians, scene: Scene) -> float:
     """How long a step with full-size photos takes now; the model stays as it is."""
     trial = model.to(model.device)
-    batches = Batches(
-        scene.train_views, dataclasses.replace(settings, coarse_to_fine=False), scene.background, model.device
-    )
+    batches = Batches(scene.train_views, dataclasses.replace(settings, coarse=0.0), scene.background, model.device)
     times = []
     with one_torch_thread(model.device):
         for number in range(TIMED_STEPS + 1):  # the first one fills caches

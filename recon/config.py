@@ -58,10 +58,10 @@ class TrainConfig:
     seconds: float | None = None  # train so long instead; `steps` is about how many that will be, schedules go by time
     seed: int = 0
     sh_degree: int = 3
-    ssim_weight: float = 0.4
+    ssim_weight: float = 0.2
     lr_scale: float = 2.5  # times the learning rates of `gaussians.LEARNING_RATES`; the shorter, the larger
     background: Background = "auto"  # auto: the capture's own
-    coarse_to_fine: bool = True  # first at a quarter and at half of the resolution
+    coarse: float = 0.3  # share of the steps that see photos at a quarter and at half of their size; see `pace`
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
 
@@ -73,14 +73,19 @@ PRESETS: dict[Preset, int] = {"fast": 1000, "default": 3500, "best": 12_000}
 def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") -> TrainConfig:
     """What so many steps are best used for: with fewer steps, fewer Gaussians that learn faster.
 
-    The two powers go through what was best on a few captures for 300 to 12,000 steps.
+    The powers go through what was best on a few captures for 300 to 12,000 steps.
     """
-    kind = AdaptiveConfig if strategy == "adaptive" else MCMCConfig
-    count = round(60_000 * (steps / 2000) ** 0.4, -3)
+    count = 60_000 * min((steps / 2000) ** 0.6, (steps / 2000) ** 0.4)
+    count = min(max(int(round(count, -3)), 1000), 400_000)
+    coarse = round(min(max(0.4 * (1500 / steps) ** 0.4, 0.1), 0.65), 3)
+    every = min(max(steps // 5, 20), 100)
+    # Reduced photos show no fine detail: enough of those that add some must come after them.
+    adaptive = AdaptiveConfig(max_gaussians=count, refine_every=every, refine_until=min(max(coarse + 0.25, 0.6), 0.85))
     return TrainConfig(
         steps=steps,
         lr_scale=round(3 * (2000 / steps) ** 0.4, 2),
-        strategy=kind(max_gaussians=min(max(int(count), 1000), 400_000)),
+        coarse=coarse,
+        strategy=adaptive if strategy == "adaptive" else MCMCConfig(max_gaussians=count, refine_every=every // 2),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from recon import losses
+from recon import losses, pace
 from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
@@ -42,10 +42,10 @@ class TrainState:
 
     @property
     def progress(self) -> float:
-        """The share of the training that is done, 0..1: of its time where the config limits that, else of its steps."""
+        """The share of the training that is done, 0..1: of its steps, or of what its time allows if that is limited."""
         if self.config.seconds is None:
             return self.step / self.config.steps
-        return min(1.0, self.seconds / self.config.seconds)
+        return pace.progress_at(min(1.0, self.seconds / self.config.seconds), self.config.coarse)
 
 
 @dataclass(frozen=True)

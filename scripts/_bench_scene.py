@@ -101,8 +101,11 @@ def make_training(count: int, width: int, height: int, radius: float) -> tuple[T
             photo = (other.render(camera, depth=False).rgb[0].clamp(0, 1) * 255).round().byte()
         views.append(View(f"{number}.png", camera, Photo(photo.contiguous().numpy())))
     scene = Scene("benchmark", tuple(views), train=tuple(range(VIEWS)), test=())
-    strategy = with_known(AdaptiveConfig(), max_gaussians=count, refine_from=1.0, refine_until=1.0, reset_every=0)
-    config = with_known(TrainConfig(), steps=1_000_000, lr_scale=1e-6, coarse_to_fine=False, strategy=strategy)
+    never = {"refine_from": 1.0, "refine_until": 0.0, "reset_every": 0}
+    strategy = with_known(AdaptiveConfig(), max_gaussians=count, **never)
+    config = with_known(
+        TrainConfig(), steps=1_000_000, lr_scale=1e-6, coarse_to_fine=False, coarse=0.0, strategy=strategy
+    )
     state = start(model, config, scene)
     state.step = config.steps // 2  # all spherical harmonics, full resolution
     return state, views

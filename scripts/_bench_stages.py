@@ -24,6 +24,7 @@ STAGES = {  # by the names of kernels, those of earlier commits too
     "fill_tiles": "bin",
     "blend": "blend",
     "blend_backward": "blend back",
+    "blend_backward_absolute": "blend back",
     "gather": "gather",
     "project_gaussians_backward": "project back",
     "_adam": "Adam",

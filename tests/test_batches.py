@@ -9,7 +9,8 @@ from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
 
-FINE = TrainConfig(steps=100, coarse_to_fine=False)
+FINE = TrainConfig(steps=100, coarse=0.0)
+COARSE = TrainConfig(steps=100, coarse=0.4)
 BLACK = (0.0, 0.0, 0.0)
 CPU = torch.device("cpu")
 
@@ -47,8 +48,8 @@ def test_the_image_is_planar_in_memory():
 
 def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
     views = tiny.scene(4, 160, 128).train_views
-    batches = Batches(views, TrainConfig(steps=100), BLACK, CPU)
-    cameras = [batches.at(step, step / 100).cameras for step in (0, 14, 15, 39, 40, 99)]
+    batches = Batches(views, COARSE, BLACK, CPU)
+    cameras = [batches.at(step, (step + 0.5) / 100).cameras for step in (0, 14, 15, 39, 40, 99)]
     sizes = [(c.width, c.height) for c in cameras]
     assert sizes == [(40, 32), (40, 32), (80, 64), (80, 64), (160, 128), (160, 128)]
     coarse = batches.at(0, 0.0)
@@ -61,7 +62,7 @@ def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
 
 
 def test_small_photos_are_not_made_smaller():
-    batches = Batches(tiny.scene().train_views, TrainConfig(steps=100), BLACK, CPU)
+    batches = Batches(tiny.scene().train_views, COARSE, BLACK, CPU)
     assert batches.at(0, 0.0).cameras.height == 32
 
 
@@ -81,7 +82,7 @@ def test_a_coarse_pixel_counts_only_if_all_of_it_does():
     view = tiny.scene(4, 160, 128).views[0]
     mask = torch.ones(128, 160, 1)
     mask[0, 0] = 0
-    batches = Batches([dataclasses.replace(view, mask=ArrayImage(mask))], TrainConfig(steps=100), BLACK, CPU)
+    batches = Batches([dataclasses.replace(view, mask=ArrayImage(mask))], COARSE, BLACK, CPU)
     coarse = batches.at(0, 0.0).mask
     assert coarse is not None
     assert coarse.shape == (1, 32, 40, 1)
@@ -110,7 +111,7 @@ def test_a_stored_photo_is_the_same_as_one_of_floats_and_kept_once(tmp_path):
         stored = make_view(path.name, path, source, camera.viewmats[0])
         floats = dataclasses.replace(stored, image=ArrayImage(stored.load()))
         held = cache.images.held_bytes
-        for config in (dataclasses.replace(FINE, background="random"), TrainConfig(steps=100)):
+        for config in (dataclasses.replace(FINE, background="random"), COARSE):
             batches, expected = (Batches([view], config, (0.25, 0.5, 1.0), CPU) for view in (stored, floats))
             for step in (0, 20, 50, 99):
                 a, b = batches.at(step, step / 100), expected.at(step, step / 100)
@@ -122,8 +123,8 @@ def test_a_stored_photo_is_the_same_as_one_of_floats_and_kept_once(tmp_path):
 
 
 def test_only_photos_of_the_level_are_kept():
-    batches = Batches(tiny.scene(4, 160, 128).train_views, TrainConfig(steps=100), BLACK, CPU)
+    batches = Batches(tiny.scene(4, 160, 128).train_views, COARSE, BLACK, CPU)
     for step in range(40):
-        batches.at(step, step / 100)
+        batches.at(step, (step + 0.5) / 100)
         size = 40 * 32 if step < 15 else 80 * 64
         assert batches._ready_bytes == 12 * size * len(batches._ready)
