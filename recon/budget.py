@@ -21,7 +21,7 @@ from recon.gaussians import Gaussians
 from recon.torch_threads import one_torch_thread
 
 TIMED_STEPS = 4
-LEAST_STEPS, MOST_STEPS = 50, 100_000
+LEAST_STEPS, MOST_STEPS = 50, 1_000_000
 LEAST_SECONDS = 0.5  # of training, however late it is
 
 # A step takes as long as if there were one Gaussian more for so many pixels: what a pixel costs beside them.

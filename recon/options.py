@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ class Options:
         """The preset with what was asked for; InputError naming the option that cannot be."""
         self._check("steps", self.steps, 1)
         self._check("budget-seconds", self.budget_seconds, 1)
+        if self.budget_seconds is not None and not math.isfinite(self.budget_seconds):
+            raise InputError(f"--budget-seconds {self.budget_seconds}: must be finite")
         if self.steps is not None and self.budget_seconds is not None:
             raise InputError("--steps and --budget-seconds: only one of them can be kept; leave one out")
         self._check("max-gaussians", self.max_gaussians, 1)
@@ -40,6 +43,8 @@ class Options:
         self._check("grad-threshold", self.grad_threshold, 0)
         self._check("seed", self.seed, 0)
         steps = config.PRESETS[self.preset] if self.steps is None else self.steps
+        if self.budget_seconds is not None:  # an upper bound, until a few steps are timed
+            steps = math.ceil(self.budget_seconds * config.MOST_STEPS_PER_SECOND)
         chosen = config.for_steps(steps, self.strategy)
         wanted = {
             "max_gaussians": self.max_gaussians,

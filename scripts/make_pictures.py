@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     run = runs.find(parser.parse_args().demo / "runs")
     state = newest_state(run)
-    scene, _ = session.open_scene(session.run_options(run), torch.device("cpu"))
+    scene = session.scene_of(run, torch.device("cpu"))
     view = scene.test_views[0]
     comparison = next(evaluate.compare(state.model, [view], lpips=False))
     video.write_png(evaluate.draw_comparison(comparison), DOCS / "demo.png")
