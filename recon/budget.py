@@ -39,7 +39,7 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
 
     Args:
         settings: decide all but steps, seconds, learning rates and the most Gaussians.
-        count: the most Gaussians, where it is given.
+        count: the most Gaussians, where that is not for the plan to choose.
     """
     began = time.perf_counter()
     step = _step_seconds(settings, model, scene)

@@ -75,7 +75,7 @@ MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
 def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") -> TrainConfig:
     """What so many steps are best used for: with fewer steps, fewer Gaussians that learn faster.
 
-    The powers go through what was best on a few captures for 300 to 12,000 steps.
+    The powers go through what was best on one capture for 200 to 3,500 steps; docs/recipe.md has the figures.
     """
     count = 60_000 * min((steps / 2000) ** 0.6, (steps / 2000) ** 0.4)
     count = min(max(int(round(count, -3)), 1000), 400_000)

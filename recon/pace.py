@@ -31,6 +31,8 @@ def progress_at(share: float, coarse: float) -> float:
 
     A training that goes by the clock moves along its schedules as one of as many steps would.
     """
+    if share >= 1:  # exactly at the end, whatever rounding makes of the rest: who waits for 1.0 must see it
+        return 1.0
     total = mean_cost(coarse)
     ends = (0.0, QUARTER * coarse, coarse, 1.0)
     began = 0.0

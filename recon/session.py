@@ -74,7 +74,8 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     _wait_for(kernels)
     if options.budget_seconds is not None:
         left = options.budget_seconds - machine.seconds_since_start()
-        settings = budget.plan(settings, model, scene, left, count=options.max_gaussians)
+        count = None if options.max_gaussians is None else settings.strategy.max_gaussians
+        settings = budget.plan(settings, model, scene, left, count=count)
         say(
             f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps, at"
             f" most {settings.strategy.max_gaussians:,} Gaussians"
