@@ -30,8 +30,8 @@ MEAN_COUNT = 0.75  # of the most Gaussians, over a training
 LATER = 1.28  # what a step takes over a training, relative to now: blending finds more to do once details are there
 
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
-ENDING = 0.4  # s
-STEPS_PER_SCORE = 5.0
+ENDING = 0.3  # s
+STEPS_PER_SCORE = 3.0
 
 
 def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> TrainConfig:
