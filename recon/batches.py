@@ -93,7 +93,7 @@ class Batches:
         self._order: list[int] = []
 
     def at(self, step: int, progress: float) -> Batch:
-        index, wanted = self._view_index(step), self._level(progress)
+        index, wanted = self._view_index(step), pace.level(progress, self._config.coarse)
         view = self._views[index]
         level, width, height = _reduced(view, wanted)
         background = torch.tensor(self._background)
@@ -119,9 +119,6 @@ class Batches:
             self._order = torch.randperm(len(self._views), generator=generator).tolist()
             self._epoch = epoch
         return self._order[position]
-
-    def _level(self, progress: float) -> int:
-        return pace.level(progress, self._config.coarse)
 
     def _forget_other_levels(self, level: int) -> None:
         if level != self._ready_level:  # a training only ever goes on to finer ones

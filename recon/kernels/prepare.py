@@ -22,8 +22,8 @@ from recon.kernels.runtime import KERNELS, Kernel, get_threads
 
 MOST_WORKERS = 8  # each takes a few hundred megabytes
 
-# Of these a training needs one at most, so they are compiled when they are called.
-RARE = {"blend_with_depth", "blend_backward_absolute", "blend_backward_full"}
+# A training needs none of these, so they are compiled when they are called.
+RARE = {"blend_with_depth", "blend_backward_full"}
 
 _WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from recon.kernels.prepare import serve; serve(sys.argv[2])"
 
