@@ -1,13 +1,16 @@
 """The photometric loss of Gaussian splatting: L1 and the structural dissimilarity of rendered and real pictures.
 
 `ssim_map`, `ssim` and `photometric_reference` are the definition, in plain PyTorch, for any float type and device.
-On a CPU in float32 `photometric` gets value and gradient together from one fused kernel.
+In float32 `photometric` gets value and gradient together from fused kernels: Numba's on a CPU, Triton's on an NVIDIA
+GPU (`losses_cuda.py`; not with a mask).
 
 Shape letters: C cameras, H and W image size.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +27,8 @@ def photometric(rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: 
     terms are means over the remaining pixels alone, of all cameras together: pixels that are masked out receive no
     gradient, and the gradient of the others does not shrink with their number. With nothing left the loss is 0.
 
-    Planar memory ([C,3,H,W] seen as [C,H,W,3]), which is what the rasterisers return, is used in place; anything
-    else is copied. The gradient comes back planar.
+    Memory as the rasteriser of the device returns it is used in place, and the gradient comes back like that: planar
+    ([C,3,H,W] seen as [C,H,W,3]) on a CPU, contiguous on a GPU. Anything else is copied.
 
     Args:
         rgb: [C,H,W,3] rendered, 0..1.
@@ -37,9 +40,22 @@ def photometric(rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: 
         raise ValueError(f"rgb {tuple(rgb.shape)} and target {tuple(target.shape)} are not [C,H,W,3] each")
     if mask is not None and mask.shape != (*rgb.shape[:3], 1):
         raise ValueError(f"mask {tuple(mask.shape)} does not fit rgb {tuple(rgb.shape)}: not [C,H,W,1]")
-    if rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32 and not target.requires_grad:
-        return _FusedPhotometric.apply(rgb, target, ssim_weight, mask)
+    if rgb.dtype == target.dtype == torch.float32 and not target.requires_grad:
+        if rgb.device.type == "cpu":
+            return _FusedPhotometric.apply(rgb, target, ssim_weight, mask)
+        if rgb.device.type == "cuda" and mask is None and (on_gpu := _on_gpu()) is not None:
+            return on_gpu(rgb, target, ssim_weight)
     return photometric_reference(rgb, target, ssim_weight=ssim_weight, mask=mask)
+
+
+@functools.cache
+def _on_gpu() -> Callable[[Tensor, Tensor, float], Tensor] | None:
+    """The fused loss for NVIDIA GPUs; None where Triton, which PyTorch brings along on Linux, cannot be used."""
+    try:
+        from recon import losses_cuda
+    except ImportError:
+        return None
+    return losses_cuda.photometric if losses_cuda.usable() else None
 
 
 def photometric_reference(
@@ -80,13 +96,21 @@ def ssim_map(rgb: Tensor, target: Tensor) -> Tensor:
 
 
 def _blurred(planes: Tensor) -> Tensor:
-    """[C,3,H,W] convolved with the window, rows and columns in turn."""
-    window = torch.as_tensor(WINDOW).to(planes)
-    radius = len(WINDOW) // 2
-    rows = planes.reshape(-1, 1, *planes.shape[2:])
-    rows = torch.nn.functional.conv2d(rows, window.reshape(1, 1, 1, -1), padding=(0, radius))
-    columns = torch.nn.functional.conv2d(rows, window.reshape(1, 1, -1, 1), padding=(radius, 0))
-    return columns.reshape(planes.shape)
+    """[C,3,H,W] convolved with the window, rows and columns in turn.
+
+    Channels are groups of one convolution. One of a single channel would go to cuDNN on a GPU, which multiplies in
+    TF32: three digits, and SSIM subtracts squares that are nearly equal.
+    """
+    channels, radius = planes.shape[1], len(WINDOW) // 2
+    window = _window(planes.device, planes.dtype).expand(channels, 1, 1, -1)
+    rows = torch.nn.functional.conv2d(planes, window, padding=(0, radius), groups=channels)
+    return torch.nn.functional.conv2d(rows, window.transpose(2, 3), padding=(radius, 0), groups=channels)
+
+
+@functools.lru_cache
+def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The window [11] on a device; kept, because a copy to a GPU waits for all it was given to do."""
+    return torch.as_tensor(WINDOW).to(device, dtype)
 
 
 class _FusedPhotometric(torch.autograd.Function):
