@@ -116,7 +116,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
                 if moment is None or moment.shape != parameter.shape:
                     raise ValueError(f"optimizer.{name}.{key} does not fit the parameter")
                 optimizer.state[parameter][key] = moment.to(device)
-            optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]), device=device)
+            optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]))
     strategy = make_strategy(settings.strategy, extent=header["extent"], seed=settings.seed)
     prefix = "strategy."
     strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -158,20 +159,51 @@ def _progress(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float,
     return int(state["step"].item()), float(group["lr"]), group["betas"], group["eps"]
 
 
-class DenseAdam(torch.optim.Adam):
-    """torch's fused Adam behind the calls of `SelectiveAdam`: it updates every row."""
+class CudaAdam(SelectiveAdam):
+    """`SelectiveAdam` on an NVIDIA GPU, by gsplat's kernel: the same steps, so that a scene is trained alike on both.
 
-    def finishing_backward(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    Gradients that are not finite are not looked for: the program would have to wait for the GPU in every step.
+    """
 
+    @contextlib.contextmanager
+    def finishing_backward(self) -> Iterator[None]:
+        yield  # nothing of it waits
+
+    @torch.no_grad()
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None, *, visible: Tensor | None = None
     ) -> float | None:
-        return super().step(closure)
+        """One step on all parameters that have a gradient.
+
+        Args:
+            closure: as for every torch optimiser: recomputes the loss, which is then returned.
+            visible: [N] bool on the GPU, the rows to update; every parameter must have N rows. All rows if None.
+        """
+        from gsplat.cuda._wrapper import adam
+
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None or parameter.numel() == 0:  # the kernel divides by the number of rows
+                    continue
+                state = self._counted(parameter)
+                step, lr, (beta1, beta2), eps = _progress(state, group)
+                # The kernel corrects no bias. Both corrections can be made in what it is given.
+                correction = math.sqrt(1 - beta2**step)
+                adam(
+                    parameter,
+                    parameter.grad.contiguous(),
+                    *(state["exp_avg"], state["exp_avg_sq"], visible),
+                    *(lr * correction / (1 - beta1**step), beta1, beta2, eps * correction),
+                )
+        return loss
 
 
-def make_optimizer(groups: list[dict[str, Any]], device: torch.device | str) -> SelectiveAdam | DenseAdam:
-    """Adam for a device: `SelectiveAdam` on a CPU, torch's fused one elsewhere.
+def make_optimizer(groups: list[dict[str, Any]], device: torch.device | str) -> SelectiveAdam:
+    """Adam for a device.
 
     Args:
         groups: `params`, `lr`, `name` and, where the learning rate is to change, `lr_final`; see
@@ -182,9 +214,8 @@ def make_optimizer(groups: list[dict[str, Any]], device: torch.device | str) -> 
     for group in groups:
         if min(group["lr_initial"], group["lr_final"]) < 0:
             raise ValueError(f"learning rates of {group['name']}: {group['lr_initial']} to {group['lr_final']}")
-    if torch.device(device).type == "cpu":
-        return SelectiveAdam(groups, eps=EPS)
-    return DenseAdam(groups, eps=EPS, fused=True)
+    kind = CudaAdam if torch.device(device).type == "cuda" else SelectiveAdam
+    return kind(groups, eps=EPS)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, frac: float) -> None:

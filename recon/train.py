@@ -13,7 +13,7 @@ from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
 from recon.gaussians import Gaussians
-from recon.optim import DenseAdam, SelectiveAdam, make_optimizer, set_learning_rates
+from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
 
@@ -31,7 +31,7 @@ class TrainState:
     """
 
     model: Gaussians
-    optimizer: SelectiveAdam | DenseAdam
+    optimizer: SelectiveAdam
     strategy: Strategy
     config: TrainConfig
     extent: float
@@ -73,7 +73,7 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
     )
 
 
-def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> SelectiveAdam | DenseAdam:
+def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> SelectiveAdam:
     groups = model.param_groups(extent)
     for group in groups:
         group["lr"] *= config.lr_scale

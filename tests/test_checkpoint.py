@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tiny
 from recon import checkpoint
-from recon.config import AdaptiveConfig, TrainConfig
+from recon.config import AdaptiveConfig, MCMCConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.session import initial_model
 from recon.train import start, train
@@ -111,6 +111,36 @@ def test_foreign_files_are_refused(tmp_path):
         checkpoint.load(tmp_path / "newer.safetensors")
     with pytest.raises(InputError, match=r"gone.safetensors: no such checkpoint"):
         checkpoint.load(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", [CONFIG.strategy, MCMCConfig(max_gaussians=80, refine_from=0.0, refine_every=5)])
+@pytest.mark.parametrize("way", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_begun_on_one_device_ends_on_the_other(way, strategy, tmp_path):
+    scene = tiny.scene()
+    config = dataclasses.replace(CONFIG, steps=200, strategy=strategy)
+    views = scene.train_views
+
+    def loss_of(model):
+        view = scene.test_views[0]
+        with torch.no_grad():
+            return float((model.render(view.camera).rgb[0].cpu() - view.load()).abs().mean())
+
+    def stop(state, metrics):
+        if state.step == 100:
+            raise StopIteration
+
+    state = start(initial_model(scene, config, torch.device(way[0])), config, scene)
+    before = loss_of(state.model)
+    with contextlib.suppress(StopIteration):
+        train(state, views, callbacks=[stop])
+    half = loss_of(state.model)
+    checkpoint.save(state, tmp_path / "half.safetensors")
+    state = checkpoint.load(tmp_path / "half.safetensors", way[1])
+    assert loss_of(state.model) == pytest.approx(half, rel=1e-3)
+    assert state.model.device.type == way[1]
+    train(state, views)
+    assert loss_of(state.model) < half < 0.7 * before
 
 
 def _save(state, path):

@@ -14,7 +14,7 @@ from torch import Tensor
 import tiny
 from recon.gaussians import Gaussians
 from recon.kernels import runtime
-from recon.optim import DenseAdam, SelectiveAdam, make_optimizer
+from recon.optim import CudaAdam, SelectiveAdam, make_optimizer
 
 ROWS = 203  # ends within a vector
 PROGRESS = {0: 0.0, 1: 0.2, 2: 0.3, 3: 0.5}  # of a training in which so many bands are in use
@@ -206,7 +206,7 @@ def test_a_copy_of_an_optimiser_works_too() -> None:
 
 def test_other_devices_finish_as_ever() -> None:
     weight = torch.ones(3, requires_grad=True)
-    optimizer = DenseAdam([weight])
+    optimizer = CudaAdam([weight])
     with optimizer.finishing_backward():
         weight.sum().backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recon.kernels import adam, runtime
 from recon.kernels.adam import AdamUpdate, adam_update
-from recon.optim import DenseAdam, SelectiveAdam, make_optimizer, set_learning_rates
+from recon.optim import CudaAdam, SelectiveAdam, make_optimizer, set_learning_rates
 
 # Trailing shapes of rows: those of Gaussians, and some that end within a vector or cover several.
 SHAPES = [(3,), (4,), (), (1, 3), (15, 3), (2, 5), (33,), (0, 3)]
@@ -162,12 +162,11 @@ def test_any_number_of_threads_gives_the_same_bits(share: float, monkeypatch: py
     assert_equal_states(results[0], results[2])
 
 
-@pytest.mark.parametrize("make", [SelectiveAdam, DenseAdam])
-def test_state_survives_saving(make: type[SelectiveAdam | DenseAdam]) -> None:
-    through, saved = make(groups(30), eps=1e-15), make(groups(30), eps=1e-15)
+def test_state_survives_saving() -> None:
+    through, saved = SelectiveAdam(groups(30)), SelectiveAdam(groups(30))
     for step in range(4):
         if step == 2:
-            other = make(groups(30, seed=1), eps=1e-15)
+            other = SelectiveAdam(groups(30, seed=1))
             for target, source in zip(parameters(other), parameters(saved), strict=True):
                 target.data.copy_(source)
             other.load_state_dict(copy.deepcopy(saved.state_dict()))
@@ -179,8 +178,7 @@ def test_state_survives_saving(make: type[SelectiveAdam | DenseAdam]) -> None:
 
 
 def test_state_is_torch_adams() -> None:
-    """A run that began on one device goes on with the other's optimiser."""
-    ours, theirs = SelectiveAdam(groups(30)), DenseAdam(groups(30), eps=1e-15, fused=True)
+    ours, theirs = SelectiveAdam(groups(30)), torch.optim.Adam(groups(30), eps=1e-15, fused=True)
     set_gradients(ours, 0)
     ours.step()
     for target, source in zip(parameters(theirs), parameters(ours), strict=True):
@@ -292,31 +290,34 @@ def test_groups_of_the_caller_are_left_alone() -> None:
     assert [group.keys() for group in mine] == [group.keys() for group in before]
 
 
-def test_other_devices_get_torch_adam() -> None:
-    optimizer = make_optimizer(groups(9), "cuda")  # only makes it: a state on the device comes with the first step
-    assert isinstance(optimizer, DenseAdam)
-    assert all(group["fused"] and group["eps"] == 1e-15 for group in optimizer.param_groups)
-    set_gradients(optimizer, 0)
-    before = state_of(optimizer)
-    optimizer.step(visible=torch.zeros(9, dtype=torch.bool))
-    assert not torch.equal(state_of(optimizer)[0]["values"], before[0]["values"])
+def test_a_gpu_gets_an_adam_of_its_own() -> None:
+    optimizer = make_optimizer(groups(9), "cuda")  # only makes it
+    assert isinstance(optimizer, CudaAdam)
+    assert all(group["eps"] == 1e-15 for group in optimizer.param_groups)
 
 
 @pytest.mark.gpu
-def test_dense_adam_on_the_gpu() -> None:
+@pytest.mark.parametrize("share", [0.4, 1.0, None])
+def test_the_gpu_takes_the_steps_of_the_cpu(share: float | None) -> None:
     on_gpu = groups(50)
     for group in on_gpu:
         group["params"] = [group["params"][0].detach().cuda().requires_grad_()]
     theirs, ours = make_optimizer(on_gpu, "cuda"), make_optimizer(groups(50), "cpu")
     for step in range(5):
+        visible = None
+        if share is not None:
+            visible = torch.rand(50, generator=torch.Generator().manual_seed(step)) < share
         set_gradients(ours, step)
         for target, source in zip(parameters(theirs), parameters(ours), strict=True):
             assert source.grad is not None
             target.grad = source.grad.cuda()
-        ours.step()
-        theirs.step()
+        ours.step(visible=visible)
+        theirs.step(visible=None if visible is None else visible.cuda())
     for mine, wanted in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(mine.detach(), wanted.detach().cpu(), rtol=1e-5, atol=1e-5)
+        if mine.numel():
+            for key, value in ours.state[mine].items():
+                torch.testing.assert_close(value, theirs.state[wanted][key].cpu(), rtol=1e-5, atol=1e-12)
 
 
 def test_a_step_does_not_import_torchs_compiler() -> None:
