@@ -28,7 +28,8 @@ class Batch:
 
     Attributes:
         cameras: a batch of one.
-        image: [1,H,W,3] over `background`; its memory is planar ([1,3,H,W] contiguous), as the loss likes it.
+        image: [1,H,W,3] over `background`; its memory is as that of rendered pictures: planar ([1,3,H,W] contiguous) on
+            a CPU, contiguous on a GPU.
         mask: [1,H,W,1], not 0 where the photo counts; None if all of it does.
         background: [3].
     """
@@ -84,6 +85,7 @@ class Batches:
         self._config = config
         self._background = COLOURS.get(config.background, background)
         self._device = device
+        self._fixed_background = torch.tensor(self._background, device=device)  # a copy in each step would make it wait
         self._max_bytes = cache.images.limit if max_bytes is None else max_bytes
         self._cameras: dict[tuple[int, int], Cameras] = {}
         self._ready: dict[int, _Photo] = {}
@@ -96,18 +98,17 @@ class Batches:
         index, wanted = self._view_index(step), pace.level(progress, self._config.coarse)
         view = self._views[index]
         level, width, height = _reduced(view, wanted)
-        background = torch.tensor(self._background)
+        background = self._fixed_background
         if self._config.background == "random":
-            background = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
+            drawn = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
+            background = drawn.to(self._device, non_blocking=True)
         if (index, level) not in self._cameras:
             self._cameras[index, level] = view.camera.resized(width, height).to(self._device, torch.float32)
         self._forget_other_levels(wanted)
         if level == 1 and self._device.type == "cpu" and isinstance(view.image, StoredImage):
             planes, mask = _unpacked(view.image, background), _mask(view.mask)
-            background = background.to(self._device)
         else:
             photo = self._photo(index, level)
-            background = background.to(self._device)
             planes, mask = photo.over(background), photo.mask
         return Batch(self._cameras[index, level], planes.permute(0, 2, 3, 1), mask, background)
 
@@ -162,8 +163,9 @@ def _mask(source: ImageSource | None) -> Tensor | None:
 
 def _prepare(view: View, level: int, device: torch.device) -> _Photo:
     level, width, height = _reduced(view, level)
-    image = view.load().permute(2, 0, 1)[None]
-    mask = None if view.mask is None else view.mask.load().permute(2, 0, 1)[None]
+    image = view.load().to(device).permute(2, 0, 1)[None]
+    mask = None if view.mask is None else view.mask.load().to(device).permute(2, 0, 1)[None]
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     planes, alpha = image[:, :3], image[:, 3:4] if image.shape[1] == 4 else None
     if alpha is not None:
         planes = planes * alpha  # averaging straight alpha would bleed the colour of what is transparent
@@ -171,7 +173,7 @@ def _prepare(view: View, level: int, device: torch.device) -> _Photo:
     def ready(plane: Tensor) -> Tensor:
         if level > 1:
             plane = torch.nn.functional.interpolate(plane, size=(height, width), mode="area")
-        return plane.contiguous().to(device)
+        return plane.contiguous(memory_format=layout)
 
     return _Photo(
         ready(planes),

@@ -45,7 +45,8 @@ class MCMC:
             generator = rng.generator(self.seed, "relocate", done)
             self._relocate(model, optimizer, generator)
             self._grow(model, optimizer, generator)
-        self._perturb(model, optimizer, rng.generator(self.seed, "noise", done))
+        # In every step, for every Gaussian: drawn where they are.
+        self._perturb(model, optimizer, rng.generator(self.seed, "noise", done, model.device))
 
     def _relocate(self, model: Gaussians, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
         """Move every dead Gaussian onto a live one, drawn by opacity."""
@@ -88,7 +89,7 @@ class MCMC:
         """Langevin noise on the means, shaped by each Gaussian's covariance and spared where it is opaque (eq. 9)."""
         lr = next(group["lr"] for group in optimizer.param_groups if group["name"] == "means")
         exposed = torch.sigmoid(SHARPNESS * ((1 - model.opacities) - THRESHOLD))
-        noise = torch.randn(len(model), 3, generator=generator).to(model.device)
+        noise = torch.randn(len(model), 3, generator=generator, device=model.device)
         noise = noise * (exposed * lr * self.config.noise)[:, None]
         shaped = torch.einsum("nij,nj->ni", covariances(model.quats, model.log_scales), noise)
         model.means.add_(shaped)
