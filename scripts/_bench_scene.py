@@ -87,18 +87,20 @@ def make_model(count: int, width: int, height: int, radius: float) -> Gaussians:
     return Gaussians(means, *rest)
 
 
-def make_training(count: int, width: int, height: int, radius: float) -> tuple[TrainState, list[View]]:
+def make_training(
+    count: int, width: int, height: int, radius: float, device: torch.device | str = "cpu"
+) -> tuple[TrainState, list[View]]:
     """A training in its middle that never ends, adds no Gaussians and hardly moves them: each step is like the others.
 
     The photos are pictures of the scene with other colours, so that every pixel has a gradient.
     """
-    model = make_model(count, width, height, radius)
+    model = make_model(count, width, height, radius).to(device)
     other = Gaussians(*(value + 0.5 if name == "sh0" else value for name, value in model.state_dict().items()))
     views = []
     for number in range(VIEWS):
         camera = make_camera(width, height, number)
         with torch.no_grad():
-            photo = (other.render(camera, depth=False).rgb[0].clamp(0, 1) * 255).round().byte()
+            photo = (other.render(camera, depth=False).rgb[0].clamp(0, 1) * 255).round().byte().cpu()
         views.append(View(f"{number}.png", camera, Photo(photo.contiguous().numpy())))
     scene = Scene("benchmark", tuple(views), train=tuple(range(VIEWS)), test=())
     never = {"refine_from": 1.0, "refine_until": 0.0, "reset_every": 0}

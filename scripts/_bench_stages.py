@@ -136,12 +136,12 @@ def compare_with_reference(count: int, width: int, height: int, radius: float, s
     reference in float64. "pixels off" counts those where a rounding error decides whether an alpha of 1/255 is drawn.
     """
     runs = [
-        _with_gradients(reference.rasterize, torch.float64, count, width, height, radius, seed),
-        _with_gradients(cpu.rasterize, torch.float32, count, width, height, radius, seed),
+        with_gradients(reference.rasterize, torch.float64, count, width, height, radius, seed),
+        with_gradients(cpu.rasterize, torch.float32, count, width, height, radius, seed),
     ]
     exact, ours = runs[0][1], runs[1][1]
     times = [
-        min(_with_gradients(rasterize, torch.float32, count, width, height, radius, seed)[0] for _ in range(repeat))
+        min(with_gradients(rasterize, torch.float32, count, width, height, radius, seed)[0] for _ in range(repeat))
         for rasterize, repeat in ((reference.rasterize, 1), (cpu.rasterize, 5))
     ]
     row: dict[str, float | int] = {"reference ms": 1e3 * times[0], "ms": 1e3 * times[1], "times": times[0] / times[1]}
@@ -154,22 +154,29 @@ def compare_with_reference(count: int, width: int, height: int, radius: float, s
     return row
 
 
-def _with_gradients(
-    rasterize: Rasterizer, dtype: torch.dtype, count: int, width: int, height: int, radius: float, seed: int
+def with_gradients(
+    rasterize: Rasterizer,
+    dtype: torch.dtype,
+    count: int,
+    width: int,
+    height: int,
+    radius: float,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, dict[str, Any]]:
     """Seconds of a forward and a backward pass, the pictures, and the gradients of random sums of them."""
     camera = make_camera(width, height)
     scene = [tensor.float() for tensor in make_scene(count, camera, radius, seed)]
-    parameters = [tensor.to(dtype).requires_grad_() for tensor in scene]
-    background = torch.tensor([0.2, 0.5, 0.9], dtype=dtype)
+    parameters = [tensor.to(device, dtype).requires_grad_() for tensor in scene]
+    background = torch.tensor([0.2, 0.5, 0.9], dtype=dtype, device=device)
     call: Any = rasterize
     began = time.perf_counter()
     out = call(*parameters, camera, sh_degree=3, background=background, absgrad=True)
     generator = torch.Generator().manual_seed(seed)
-    loss = torch.zeros((), dtype=dtype)
+    loss = torch.zeros((), dtype=dtype, device=device)
     for picture in (out.rgb, out.alpha, out.depth):
         weights = torch.randn(picture.shape, generator=generator, dtype=torch.float64)
-        loss = loss + (picture * weights.to(dtype)).sum()
+        loss = loss + (picture * weights.to(device, dtype)).sum()
     loss.backward()  # type: ignore[no-untyped-call]
     seconds = time.perf_counter() - began
     found: dict[str, Any] = {name: getattr(out, name).detach() for name in ("rgb", "alpha", "depth")}

@@ -1,0 +1,203 @@
+"""Whole trainings by the `recon` command: quality and seconds, two at once, and from one device to the other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from _gpu_rows import FAILED, OK, Row, held_against, left_out, usable_gpu
+from bench_train import Capture, capture, train
+from recon import evaluate, runs
+from recon.datasets import load_scene, synthetic
+from recon.datasets.errors import InputError
+from recon.datasets.normalize import normalize
+
+VIEWS = 60  # photos of the procedural scene, as `recon demo` makes
+PLAIN_STEPS = 7000  # 3DGS's shorter training
+SECONDS_GOAL = 20.0
+LEAST_PSNR = 20.0  # of the procedural scene, dB: it trains to about 30
+SHORT = 600  # steps, of trainings that are only to go right
+HALF_WAY = 200  # steps, after which one is stopped
+PATIENCE = 120.0  # seconds to wait for that
+SMALLEST = {"views": 8, "width": 64, "height": 48, "supersample": 1, "points": 500}
+
+# Nothing is fetched here, and a search for LPIPS's weights that finds no network must not cost time.
+OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+
+
+def training(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Each capture at the default preset, or for a few steps where there is no GPU; the last one plainly too."""
+    gpu = usable_gpu()
+    device = "cpu" if gpu is None else "cuda"
+    best = {}
+    for chosen in [procedural(arguments), *map(capture, arguments.captures)]:
+        if isinstance(chosen, Row):
+            yield chosen
+            continue
+        presets = ["fast"] if arguments.quick else arguments.presets
+        for options in [["--preset", preset] for preset in presets] if gpu else [["--steps", "20"]]:
+            row = trained(chosen, [*options, "--device", device], arguments.output)
+            yield row
+            if row.data and (chosen.name not in best or row.data["psnr"] > best[chosen.name]["psnr"]):
+                best[chosen.name] = row.data
+    if gpu is None:
+        yield left_out("trainings on the GPU", "no GPU that can be used: trained for 20 steps on the CPU instead")
+    elif arguments.captures and not arguments.quick:
+        chosen = capture(arguments.captures[-1])
+        yield plainly(chosen, gpu, best.get(chosen.name))
+
+
+def procedural(arguments: argparse.Namespace) -> Capture | Row:
+    """The procedural scene as a capture: as it was made before, or made now."""
+    name = "procedural scene"
+    if arguments.demo_capture is not None:
+        return Capture(name, arguments.demo_capture, ())
+    folder = arguments.output / "capture"
+    if not folder.exists():
+        options = SMALLEST if arguments.quick and not torch.cuda.is_available() else {"views": VIEWS}
+        try:
+            synthetic.write(synthetic.make(**options), folder, "nerfstudio")
+        except InputError as error:  # Embree is not there
+            return left_out(name, f"{error}; make it elsewhere with `recon demo` and name its folder: --demo-capture")
+    return Capture(name, folder, ())
+
+
+def trained(chosen: Capture, options: Sequence[str], output: Path) -> Row:
+    """One training by the command, and a picture of it."""
+    what = f"{chosen.name}, {' '.join(options)}"
+    folder = output / "runs" / f"{len(list((output / 'runs').glob('*'))):02d}"
+    try:
+        row = train(chosen, options, folder, OFFLINE)
+    except InputError as error:
+        return Row(what, str(error), verdict=FAILED)
+    picture = next(iter(sorted(runs.find(folder).eval_folder.glob("*.png"))), None)
+    if picture is not None:
+        shutil.copy(picture, output / f"{''.join(c if c.isalnum() else '_' for c in chosen.name)}.png")
+    return Row(
+        what,
+        f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f} on {row['held_out']} held-out photos of {row['size']};"
+        f" {row['step']:,} steps in {row['train_seconds']:.1f} s, {row['wall']:.1f} s in all;"
+        f" {row['count']:,} Gaussians",
+        verdict=OK,
+        data={k: row[k] for k in ("psnr", "ssim", "step", "count", "train_seconds", "wall", "size")},
+    )
+
+
+def plainly(chosen: Capture, gpu: torch.device, best: dict[str, Any] | None) -> Row:
+    """3DGS's 7,000 steps with gsplat alone, and whether ours was as good within the time allowed."""
+    import _gpu_plain
+
+    downscale = int(chosen.options[-1]) if chosen.options else 1
+    scene = normalize(load_scene(chosen.folder, downscale=downscale))
+    what = f"{chosen.name}, gsplat's plain loop, {PLAIN_STEPS:,} steps"
+    if scene.points is None:
+        return left_out(what, "the capture has no points to start from")
+    model, seconds = _gpu_plain.train(scene, gpu, PLAIN_STEPS)
+    result = evaluate.evaluate(model, scene.test_views, lpips=False)
+    data = {
+        "psnr": result.psnr,
+        "ssim": result.ssim,
+        "step": PLAIN_STEPS,
+        "count": len(model),
+        "train_seconds": seconds,
+    }
+    reached = None if best is None else best["psnr"] >= data["psnr"] and best["wall"] < SECONDS_GOAL
+    return Row(
+        what,
+        f"{result.psnr:.2f} dB, SSIM {result.ssim:.3f}; {seconds:.1f} s in the loop; {len(model):,} Gaussians",
+        f"ours as good within {SECONDS_GOAL:g} s",
+        "" if reached is None else held_against(reached),
+        data,
+    )
+
+
+# ------------------------------------------------------------------------------------------ two at once
+
+
+def two(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Two trainings on one card at the same time, beside one alone."""
+    what = "two processes on one card"
+    chosen = procedural(arguments)
+    if usable_gpu() is None or isinstance(chosen, Row):
+        yield left_out(what, "no GPU that can be used" if isinstance(chosen, Capture) else "no capture")
+        return
+    options = ["--steps", str(SHORT), "--device", "cuda"]
+    alone = train(chosen, options, arguments.output / "runs" / "alone", OFFLINE)
+    with ThreadPoolExecutor(2) as pool:
+        folders = [arguments.output / "runs" / f"together-{number}" for number in range(2)]
+        both = list(pool.map(lambda folder: train(chosen, options, folder, OFFLINE), folders))
+    lowest = min(row["psnr"] for row in both)
+    yield Row(
+        what,
+        f"{both[0]['psnr']:.2f} and {both[1]['psnr']:.2f} dB in {max(row['wall'] for row in both):.1f} s; one alone:"
+        f" {alone['psnr']:.2f} dB in {alone['wall']:.1f} s",
+        f"above {LEAST_PSNR:g} dB",
+        OK if lowest > LEAST_PSNR else FAILED,
+        {"psnr": [row["psnr"] for row in both], "wall": max(row["wall"] for row in both), "alone": alone["wall"]},
+    )
+
+
+# ------------------------------------------------------------------------------------------ to the other device
+
+
+def resume(arguments: argparse.Namespace) -> Iterator[Row]:
+    """A run that is stopped on one device and goes on on the other, both ways."""
+    chosen = procedural(arguments)
+    if usable_gpu() is None or isinstance(chosen, Row):
+        yield left_out("a run goes on on the other device", "no GPU that can be used, or no capture")
+        return
+    for begun, other in (("cpu", "cuda"), ("cuda", "cpu")):
+        what = f"begun with --device {begun}, resumed with --device {other}"
+        try:
+            yield resumed(what, chosen, begun, other, arguments.output / "runs" / f"from-{begun}")
+        except InputError as error:
+            yield Row(what, str(error), verdict=FAILED)
+
+
+def resumed(what: str, chosen: Capture, begun: str, other: str, folder: Path) -> Row:
+    """Stop a run as Ctrl-C does, go on elsewhere, and look at its score."""
+    command = [sys.executable, "-m", "recon", "train", str(chosen.folder), "--output", str(folder)]
+    options = [*chosen.options, "--steps", str(SHORT), "--device", begun]
+    environment = os.environ | OFFLINE
+    first = subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    stopped = _stop_half_way(first, folder)
+    command = [sys.executable, "-m", "recon", "train", "--resume", str(folder), "--device", other]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    run = runs.find(folder)
+    if done.returncode != 0 or not run.summary_file.exists():
+        return Row(what, f"ended with {done.returncode}: {done.stderr.strip()[-300:]}", verdict=FAILED)
+    summary = runs.read_json(run.summary_file)
+    return Row(
+        what,
+        f"stopped at step {stopped:,} of {SHORT:,}, then {summary['psnr']:.2f} dB",
+        f"above {LEAST_PSNR:g} dB",
+        OK if 0 < stopped < SHORT == summary["step"] and summary["psnr"] > LEAST_PSNR else FAILED,
+        {"stopped": stopped, "step": summary["step"], "psnr": summary["psnr"]},
+    )
+
+
+def _stop_half_way(process: subprocess.Popen[bytes], folder: Path) -> int:
+    """Interrupt a training once it has taken some steps; the step that it was saved at."""
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        lines = [line for file in folder.glob("**/metrics.jsonl") for line in runs.read_lines(file)]
+        if lines and lines[-1]["step"] >= HALF_WAY:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[0].decode(errors="replace")
+    saved = runs.find(folder).checkpoints() if folder.exists() else []
+    if not saved:
+        raise InputError(f"the first half saved nothing: {said.strip()[-300:]}")
+    return int(saved[0].stem.removeprefix("step_"))
