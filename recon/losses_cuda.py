@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 
 CHANNELS = 3
 ALONG_ROWS = 1024  # numbers of a line that a program of the first and the third kernel blurs
-TILE = (8, 128)  # lines and numbers of them, of the second and the fourth
-FEW, MANY = {"num_warps": 8}, {"num_warps": 16}  # so that what a thread holds fits into its registers
+TILE = (16, 32)  # lines and numbers of them, of the second and the fourth
 
 
 def photometric(rgb: Tensor, target: Tensor, ssim_weight: float) -> Tensor:
@@ -76,15 +75,11 @@ def _value_and_gradient(x: Tensor, y: Tensor, ssim_weight: float) -> tuple[Tenso
     blurred, derivatives, along_rows = x.new_empty(4, total), x.new_empty(3, total), x.new_empty(3, total)
     sums, gradient = x.new_empty(2, tiles[0] * tiles[1]), torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _pictures_along_rows[rows](x, y, window, blurred, total, length, CHANNELS, RADIUS, ALONG_ROWS, **FEW)
-        _compare[tiles](
-            *(blurred, window, derivatives, sums[0], total, height, length, of_ssim, C1, C2, RADIUS, *TILE), **MANY
-        )
-        _derivatives_along_rows[rows](
-            derivatives, window, along_rows, total, length, CHANNELS, RADIUS, ALONG_ROWS, **FEW
-        )
+        _pictures_along_rows[rows](x, y, window, blurred, total, length, CHANNELS, RADIUS, ALONG_ROWS)
+        _compare[tiles](*(blurred, window, derivatives, sums[0], total, height, length, of_ssim, C1, C2, RADIUS, *TILE))
+        _derivatives_along_rows[rows](derivatives, window, along_rows, total, length, CHANNELS, RADIUS, ALONG_ROWS)
         _finish[tiles](
-            *(x, y, along_rows, window, gradient, sums[1], total, height, length, of_l1, of_ssim, RADIUS, *TILE), **MANY
+            *(x, y, along_rows, window, gradient, sums[1], total, height, length, of_l1, of_ssim, RADIUS, *TILE)
         )
     return sums.sum() + ssim_weight, gradient
 

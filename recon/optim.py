@@ -150,13 +150,14 @@ class SelectiveAdam(torch.optim.Optimizer):
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
+        count = state["step"].numpy()  # to add to the tensor would take ten times as long
+        count += 1
         return state
 
 
 def _progress(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float, tuple[float, float], float]:
     """The last fields of an `AdamUpdate`: step, lr, betas, eps."""
-    return int(state["step"].item()), float(group["lr"]), group["betas"], group["eps"]
+    return int(state["step"].numpy()), float(group["lr"]), group["betas"], group["eps"]
 
 
 class CudaAdam(SelectiveAdam):
@@ -167,7 +168,9 @@ class CudaAdam(SelectiveAdam):
 
     @contextlib.contextmanager
     def finishing_backward(self) -> Iterator[None]:
-        yield  # nothing of it waits
+        """While inside, `backward` stays in its thread: to wake one for the GPU takes time in every step."""
+        with torch.autograd.set_multithreading_enabled(False):
+            yield
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -179,7 +182,7 @@ class CudaAdam(SelectiveAdam):
             closure: as for every torch optimiser: recomputes the loss, which is then returned.
             visible: [N] bool on the GPU, the rows to update; every parameter must have N rows. All rows if None.
         """
-        from gsplat.cuda._wrapper import adam
+        from gsplat.cuda._backend import _C
 
         loss = None
         if closure is not None:
@@ -193,7 +196,7 @@ class CudaAdam(SelectiveAdam):
                 step, lr, (beta1, beta2), eps = _progress(state, group)
                 # The kernel corrects no bias. Both corrections can be made in what it is given.
                 correction = math.sqrt(1 - beta2**step)
-                adam(
+                _C.adam(
                     parameter,
                     parameter.grad.contiguous(),
                     *(state["exp_avg"], state["exp_avg_sq"], visible),

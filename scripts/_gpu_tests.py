@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ def tests(arguments: argparse.Namespace) -> Iterator[Row]:
         return
     report = arguments.output / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
+    if importlib.util.find_spec("xdist"):  # with it, a test that ends its process does not end the others
+        command += ["-n", "1"]
     command += ["--continue-on-collection-errors", f"--junitxml={report.resolve()}", *files_with_tests()]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -316,8 +316,11 @@ def test_the_gpu_takes_the_steps_of_the_cpu(share: float | None) -> None:
     for mine, wanted in zip(parameters(ours), parameters(theirs), strict=True):
         torch.testing.assert_close(mine.detach(), wanted.detach().cpu(), rtol=1e-5, atol=1e-5)
         if mine.numel():
-            for key, value in ours.state[mine].items():
-                torch.testing.assert_close(value, theirs.state[wanted][key].cpu(), rtol=1e-5, atol=1e-12)
+            before, after = ours.state[mine], theirs.state[wanted]
+            assert before["step"] == after["step"]
+            torch.testing.assert_close(before["exp_avg"], after["exp_avg"].cpu(), rtol=1e-5, atol=1e-7)
+            # The kernel has 1 - 0.999 in float32, which is off by 1.3e-5.
+            torch.testing.assert_close(before["exp_avg_sq"], after["exp_avg_sq"].cpu(), rtol=3e-5, atol=0)
 
 
 def test_a_step_does_not_import_torchs_compiler() -> None:

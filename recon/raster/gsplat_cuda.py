@@ -1,15 +1,17 @@
 """The rasteriser of NVIDIA GPUs: gsplat's CUDA kernels behind our contract.
 
-They are called one by one and not through `gsplat.rasterization`, which inverts the cameras on the GPU in every picture
-and waits there for the outcome.
+A step's kernels are done sooner than Python has asked for them, unless the scene is large. So they are called from two
+autograd functions, as on the CPU, and not through gsplat's own wrappers, which make three times as many operations of
+PyTorch, and invert the cameras on the GPU and wait for the outcome.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
@@ -31,6 +33,16 @@ def problem() -> str | None:
     return None
 
 
+class _View(NamedTuple):
+    """What is drawn of Gaussians, into which cameras."""
+
+    cameras: Cameras
+    sh_degree: int
+    near: float
+    far: float
+    depth: bool
+
+
 def rasterize(
     means: Tensor,
     quats: Tensor,
@@ -48,58 +60,187 @@ def rasterize(
     absgrad: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`."""
-    import gsplat
+    from gsplat.cuda._backend import _C
 
     cameras = cameras.to(means.device, means.dtype)
     count, width, height = len(cameras), cameras.width, cameras.height
-    opacities = logit_opacities.sigmoid()
-    radii, means2d, depths, conics, _ = gsplat.fully_fused_projection(
-        *(means, None, quats, log_scales.exp(), cameras.viewmats, cameras.Ks, width, height),
-        eps2d=EPS2D,
-        near_plane=near,
-        far_plane=far,
-        opacities=opacities,
-    )
-    channels = _colours(means, sh0, shN, cameras, sh_degree, (radii > 0).all(dim=-1))
     backgrounds = None if background is None else background.to(means).expand(count, 3)
-    if depth:
-        channels = torch.cat([channels, depths[..., None]], dim=-1)
-        if backgrounds is not None:
-            backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(count, 1)], dim=-1)
-
+    if len(means) == 0:  # by which the kernels would divide
+        return _nothing(means, cameras, backgrounds, depth=depth, absgrad=absgrad)
+    if backgrounds is not None and depth:
+        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(count, 1)], dim=-1)
+    parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
+    view = _View(cameras, sh_degree, near, far, depth)
+    means2d, conics, channels, opacities, radii, depths = _Projection.apply(view, *parameters)
     columns, rows = -(-width // TILE), -(-height // TILE)
-    _, keys, sorted_rows = gsplat.isect_tiles(means2d, radii, depths, TILE, columns, rows)
-    offsets = gsplat.isect_offset_encode(keys, count, columns, rows)
-    pictures, alpha = gsplat.rasterize_to_pixels(
-        *(means2d, conics, channels, opacities.expand(count, -1), width, height, TILE, offsets, sorted_rows),
-        backgrounds=backgrounds,
-        absgrad=absgrad,
+    # Not differentiable: which Gaussians a tile has, sorted by depth.
+    _, keys, members = _C.intersect_tile(
+        *(means2d.detach(), radii, depths, None, None, count, TILE, columns, rows, True, False)
     )
-    absolute = torch.zeros_like(means2d) if absgrad else None
+    tiles = (_C.intersect_offset(keys, count, columns, rows), members)
+    absolute = torch.zeros_like(means2d, requires_grad=False) if absgrad else None
     if means2d.requires_grad:
         means2d.retain_grad()
-        if absolute is not None:
-            _copy_absgrad(means2d, absolute)
+    pictures, alpha = _Blending.apply(
+        *((width, height), tiles, absolute, means2d, conics, channels, opacities),
+        None if backgrounds is None else backgrounds.contiguous(),
+    )
     if not depth:
         return RenderOutput(pictures, alpha, None, means2d, radii, absgrad=absolute)
     expected = pictures[..., 3:] / alpha.clamp_min(1e-10)
     return RenderOutput(pictures[..., :3], alpha, expected, means2d, radii, absgrad=absolute)
 
 
-def _colours(means: Tensor, sh0: Tensor, shN: Tensor, cameras: Cameras, sh_degree: int, visible: Tensor) -> Tensor:
-    """Colours [C,N,3] of Gaussians as each camera sees them; anything where `visible` [C,N] is false."""
-    import gsplat
+def _nothing(
+    means: Tensor, cameras: Cameras, backgrounds: Tensor | None, *, depth: bool, absgrad: bool
+) -> RenderOutput:
+    """Pictures of no Gaussians at all."""
+    count = len(cameras)
+    alpha = means.new_zeros(count, cameras.height, cameras.width, 1)
+    rgb = alpha if backgrounds is None else backgrounds[:, None, None]
+    means2d = means.new_zeros(count, 0, 2)
+    return RenderOutput(
+        rgb.expand(count, cameras.height, cameras.width, 3),
+        alpha,
+        torch.zeros_like(alpha) if depth else None,
+        means2d,
+        torch.zeros_like(means2d, dtype=torch.int32),
+        absgrad=torch.zeros_like(means2d) if absgrad else None,
+    )
 
-    directions = means - cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
-    coefficients = torch.cat([sh0, shN], dim=1).expand(len(cameras), -1, -1, -1)
-    return (gsplat.spherical_harmonics(sh_degree, directions, coefficients, masks=visible) + 0.5).clamp_min(0)
+
+class _Projection(torch.autograd.Function):
+    """Parameters to what the pictures are blended from.
+
+    Returns means2d [C,N,2], conics [C,N,3], channels [C,N,3 or 4] (colour and depth), opacities [C,N]; and without a
+    gradient radii [C,N,2] and depths [C,N]. Where radii are 0 the others are anything.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        view: _View,
+        means: Tensor,
+        quats: Tensor,
+        log_scales: Tensor,
+        logit_opacities: Tensor,
+        sh0: Tensor,
+        shN: Tensor,
+    ) -> tuple[Tensor, ...]:
+        from gsplat.cuda._backend import _C
+
+        cameras, count = view.cameras, len(view.cameras)
+        scales, opacities = log_scales.exp(), logit_opacities.sigmoid()
+        radii, means2d, depths, conics, _ = _C.projection_ewa_3dgs_fused_fwd(
+            *(means, None, quats, scales, opacities, cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
+            *(EPS2D, view.near, view.far, 0.0, False, _C.CameraModelType.PINHOLE),
+        )
+        visible = radii[..., 0] > 0
+        directions = means - cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
+        coefficients = torch.cat([sh0, shN], dim=1).expand(count, -1, -1, -1).contiguous()
+        channels = _C.spherical_harmonics_fwd(view.sh_degree, directions, coefficients, visible)
+        channels.add_(0.5).clamp_min_(0)
+        if view.depth:
+            channels = torch.cat([channels, depths[..., None]], dim=-1)
+        ctx.save_for_backward(
+            *(means, quats, scales, logit_opacities, opacities, radii, conics),
+            *(visible, directions, coefficients, channels),
+        )
+        ctx.view = view
+        ctx.mark_non_differentiable(radii, depths)
+        ctx.set_materialize_grads(False)
+        return means2d, conics, channels, opacities.expand(count, -1).contiguous(), radii, depths
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        g_means2d: Tensor | None,
+        g_conics: Tensor | None,
+        g_channels: Tensor | None,
+        g_opacities: Tensor | None,
+        *_: None,
+    ) -> tuple[Tensor | None, ...]:
+        from gsplat.cuda._backend import _C
+
+        means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
+        visible, directions, coefficients, channels = of_colour
+        view, cameras = ctx.view, ctx.view.cameras
+        # A loss of the centres alone has no gradient of the others.
+        g_means2d = conics.new_zeros(radii.shape) if g_means2d is None else g_means2d.contiguous()
+        g_conics = torch.zeros_like(conics) if g_conics is None else g_conics
+        g_channels = torch.zeros_like(channels) if g_channels is None else g_channels
+        g_depths = g_channels[..., 3].contiguous() if view.depth else conics.new_zeros(visible.shape)
+        g_colours = (g_channels[..., :3] * (channels[..., :3] > 0)).contiguous()
+        g_coefficients, g_directions = _C.spherical_harmonics_bwd(
+            *(coefficients.shape[2], view.sh_degree, directions, coefficients, visible, g_colours, True)
+        )
+        g_means, _, g_quats, g_scales, _ = _C.projection_ewa_3dgs_fused_bwd(
+            *(means, None, quats, scales, cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
+            *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None, False),
+        )
+        g_coefficients = _summed(g_coefficients)
+        g_logits = None
+        if g_opacities is not None:  # sigmoid' is sigmoid(x) sigmoid(-x); 1 - sigmoid(x) has no digits where x is large
+            g_logits = logits.neg().sigmoid_().mul_(opacities).mul_(_summed(g_opacities))
+        gradients = (
+            g_means.add_(_summed(g_directions)),
+            g_quats,
+            g_scales.mul_(scales),
+            g_logits,
+            g_coefficients[:, :1],
+            g_coefficients[:, 1:],
+        )
+        wanted = ctx.needs_input_grad[1:]
+        return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
 
 
-def _copy_absgrad(means2d: Any, absolute: Tensor) -> None:
-    """gsplat leaves the absolute gradients as an attribute of `means2d`, just before its gradient is known."""
+def _summed(values: Tensor) -> Tensor:
+    """[C,...] summed over the cameras; of one camera without an operation."""
+    return values[0] if len(values) == 1 else values.sum(dim=0)
 
-    def copy(_: Tensor) -> None:  # what a hook returns would replace the gradient
-        if hasattr(means2d, "absgrad"):  # the pictures had a gradient
-            absolute.copy_(means2d.absgrad)
 
-    means2d.register_hook(copy)
+class _Blending(torch.autograd.Function):
+    """Projected Gaussians to pictures [C,H,W,3 or 4] and alpha [C,H,W,1]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        size: tuple[int, int],
+        tiles: tuple[Tensor, Tensor],
+        absolute: Tensor | None,
+        means2d: Tensor,
+        conics: Tensor,
+        channels: Tensor,
+        opacities: Tensor,
+        backgrounds: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        from gsplat.cuda._backend import _C
+
+        inputs = (means2d, conics, channels, opacities, backgrounds)
+        pictures, alpha, last = _C.rasterize_to_pixels_3dgs_fwd(*inputs, None, *size, TILE, *tiles)
+        ctx.save_for_backward(*inputs, *tiles, alpha, last)
+        ctx.size, ctx.absolute = size, absolute
+        ctx.set_materialize_grads(False)
+        return pictures, alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_pictures: Tensor | None, g_alpha: Tensor | None) -> tuple[Tensor | None, ...]:
+        from gsplat.cuda._backend import _C
+
+        *inputs, offsets, members, alpha, last = ctx.saved_tensors
+        channels = inputs[2]
+        if g_pictures is None:
+            g_pictures = alpha.new_zeros(*alpha.shape[:3], channels.shape[-1])
+        g_alpha = torch.zeros_like(alpha) if g_alpha is None else g_alpha.contiguous()
+        g_absolute, *gradients = _C.rasterize_to_pixels_3dgs_bwd(
+            *(*inputs, None, *ctx.size, TILE, offsets, members, alpha, last),
+            *(g_pictures.contiguous(), g_alpha, ctx.absolute is not None),
+        )
+        if ctx.absolute is not None:
+            ctx.absolute.copy_(g_absolute)
+        g_backgrounds = None
+        if ctx.needs_input_grad[7]:
+            g_backgrounds = (g_pictures * (1 - alpha)).sum(dim=(1, 2))
+        return None, None, None, *gradients, g_backgrounds
