@@ -10,6 +10,7 @@ Shape letters: C cameras, M pixels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -23,7 +24,7 @@ OPENCV_FROM_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch
 
 @dataclass(frozen=True)
 class Cameras:
-    """A batch of pinhole cameras that share one image size. Methods return new objects.
+    """A batch of pinhole cameras that share one image size. Nothing in it is ever changed.
 
     Attributes:
         viewmats: [C,4,4] world to camera, OpenCV axes.
@@ -74,7 +75,7 @@ class Cameras:
         """[C,4,4] camera to world."""
         return torch.linalg.inv(self.viewmats)
 
-    @property
+    @functools.cached_property  # on a GPU, to compute it in every step would be as long as a large kernel
     def positions(self) -> Tensor:
         """[C,3] camera centres, world units."""
         rotation, translation = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
@@ -91,9 +92,11 @@ class Cameras:
         return -self.viewmats[:, 1, :3]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        return self._with(
-            viewmats=self.viewmats.to(device=device, dtype=dtype), Ks=self.Ks.to(device=device, dtype=dtype)
-        )
+        """The same cameras there; these ones, if they are there already."""
+        viewmats, Ks = self.viewmats.to(device=device, dtype=dtype), self.Ks.to(device=device, dtype=dtype)
+        if viewmats is self.viewmats and Ks is self.Ks:
+            return self
+        return self._with(viewmats=viewmats, Ks=Ks)
 
     def resized(self, width: int, height: int) -> Self:
         """The same cameras for an image of another size: the intrinsics follow the pixel grid exactly."""

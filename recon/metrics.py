@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.client
+import importlib.util
 import logging
 import math
 import threading
@@ -23,6 +24,8 @@ from recon.datasets.files import atomic_write
 from recon.similarity import ssim_strips
 
 log = logging.getLogger(__name__)
+
+ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's name for LPIPS's network
 
 STALL_S = 10.0  # a download that sends nothing for this long is given up
 DOWNLOAD_S = 60.0  # and so is one that will plainly not finish within this time
@@ -124,20 +127,25 @@ def _planar_pair(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Te
 @functools.lru_cache(maxsize=2)
 def _lpips_network(device: torch.device) -> Any | None:
     """The LPIPS network on a device, or None; asked for once per process, so that a failure costs its time once."""
-    try:
-        import torchvision
-    except (ImportError, RuntimeError) as error:  # not installed, or built for another torch
-        log.info("no LPIPS: torchvision cannot be imported (%s)", error)
+    if importlib.util.find_spec("torchvision") is None:
+        log.info("no LPIPS: torchvision is not installed")
         return None
-    url = torchvision.models.AlexNet_Weights.DEFAULT.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET.rsplit("/", 1)[1]
     if not path.exists():
-        log.info("fetching the weights of LPIPS from %s", url)
+        log.info("fetching the weights of LPIPS from %s", ALEXNET)
         try:
-            _download(url, path)
+            _download(ALEXNET, path)
         except (OSError, http.client.HTTPException) as error:  # no network, a refusal, a stall, a full disk, a bad file
-            log.warning("no LPIPS: %s could not be fetched (%s); put it at %s by hand", url, error, path)
+            log.warning("no LPIPS: %s could not be fetched (%s); put it at %s by hand", ALEXNET, error, path)
             return None
+    try:
+        import torchvision  # takes seconds, so it comes last
+    except (ImportError, RuntimeError) as error:  # built for another torch
+        log.warning("no LPIPS: torchvision cannot be imported (%s)", error)
+        return None
+    if torchvision.models.AlexNet_Weights.DEFAULT.url != ALEXNET:
+        log.warning("no LPIPS: this torchvision has other weights than %s", ALEXNET)
+        return None
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except (ImportError, RuntimeError) as error:  # a torchvision that was built for another torch breaks it too

@@ -24,7 +24,7 @@ def tests(arguments: argparse.Namespace) -> Iterator[Row]:
     report = arguments.output / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"]
     if importlib.util.find_spec("xdist"):  # with it, a test that ends its process does not end the others
-        command += ["-n", "1"]
+        command += ["-n", "4"]
     command += ["--continue-on-collection-errors", f"--junitxml={report.resolve()}", *files_with_tests()]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -30,7 +30,7 @@ LEAST_PSNR = 20.0  # of the procedural scene, dB: it trains to about 30
 SHORT = 600  # steps, of trainings that are only to go right
 HALF_WAY = 200  # steps, after which one is stopped
 PATIENCE = 120.0  # seconds to wait for that
-SMALLEST = {"views": 8, "width": 64, "height": 48, "supersample": 1, "points": 500}
+SMALLEST: dict[str, Any] = {"views": 8, "width": 64, "height": 48, "supersample": 1, "points": 500}
 
 # Nothing is fetched here, and a search for LPIPS's weights that finds no network must not cost time.
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
@@ -40,7 +40,7 @@ def training(arguments: argparse.Namespace) -> Iterator[Row]:
     """Each capture at the default preset, or for a few steps where there is no GPU; the last one plainly too."""
     gpu = usable_gpu()
     device = "cpu" if gpu is None else "cuda"
-    best = {}
+    best: dict[str, dict[str, Any]] = {}
     for chosen in [procedural(arguments), *map(capture, arguments.captures)]:
         if isinstance(chosen, Row):
             yield chosen
@@ -65,7 +65,9 @@ def procedural(arguments: argparse.Namespace) -> Capture | Row:
         return Capture(name, arguments.demo_capture, ())
     folder = arguments.output / "capture"
     if not folder.exists():
-        options = SMALLEST if arguments.quick and not torch.cuda.is_available() else {"views": VIEWS}
+        options: dict[str, Any] = {"views": VIEWS}
+        if arguments.quick and not torch.cuda.is_available():
+            options = SMALLEST
         try:
             synthetic.write(synthetic.make(**options), folder, "nerfstudio")
         except InputError as error:  # Embree is not there

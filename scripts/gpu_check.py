@@ -173,7 +173,7 @@ def main() -> None:
     for name in arguments.only:
         print(name, flush=True)
         in_a_process(name, given, arguments)
-    rows = write_results(arguments)
+        rows = write_results(arguments)  # each time: whoever ends this here has what was found so far
     print(f"\n{summary_table(rows)}\n")
     count = {verdict: sum(row.verdict == verdict for _, row in rows) for verdict in (FAILED, MISSED, LEFT_OUT)}
     print(

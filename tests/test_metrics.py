@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import importlib.machinery
 import importlib.util
 import math
 import sys
@@ -168,8 +169,10 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, url: str, hub: Path) -> No
         monkeypatch.delitem(sys.modules, name)
     weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url=url))
     module: Any = types.ModuleType("torchvision")
+    module.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
     module.models = types.SimpleNamespace(AlexNet_Weights=weights, alexnet=lambda weights: AlexNet())
     monkeypatch.setitem(sys.modules, "torchvision", module)
+    monkeypatch.setattr(metrics, "ALEXNET", url)
     monkeypatch.setattr("torchmetrics.functional.image.lpips._TORCHVISION_AVAILABLE", True)
     monkeypatch.setattr("torchmetrics.image.lpip._TORCHVISION_AVAILABLE", True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
@@ -211,6 +214,14 @@ def test_no_lpips_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert metrics.lpips(*pictures(40, 40)) is None
     assert metrics.lpips(*pictures(40, 40)) is None
     assert len(tries) == 1  # a failure costs its time once
+
+
+def test_no_lpips_with_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_torchvision(monkeypatch, "http://localhost/alexnet-0123.pth", tmp_path)
+    monkeypatch.setattr(metrics, "ALEXNET", "http://localhost/alexnet-4567.pth")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "alexnet-4567.pth").touch()
+    assert metrics.lpips(*pictures(40, 40)) is None
 
 
 def test_lpips_of_cached_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
+from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
 from recon.raster import Rasterizer, cpu, gsplat_cuda, reference
 from recon.torch_threads import one_torch_thread
@@ -253,3 +254,17 @@ def test_the_background_is_differentiable(name: str) -> None:
         out.rgb.square().sum().backward()
         gradients.append(background.grad.cpu().double())
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=0)
+
+
+@both
+def test_cameras_may_lie_in_memory_in_any_way(name: str) -> None:
+    tested = implementation(name)
+    parameters, cameras, options = CASES["several cameras"].arguments(torch.float32, tested.device)
+
+    def turned(matrices: Tensor) -> Tensor:
+        return matrices.transpose(1, 2).contiguous().transpose(1, 2)
+
+    moved = Cameras(turned(cameras.viewmats), turned(cameras.Ks), cameras.width, cameras.height)
+    assert not moved.viewmats.is_contiguous()
+    first, second = (tested.rasterize(*parameters, c, **options) for c in (cameras, moved))
+    torch.testing.assert_close(first.rgb, second.rgb, rtol=0, atol=1e-6)

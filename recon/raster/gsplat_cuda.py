@@ -42,6 +42,10 @@ class _View(NamedTuple):
     far: float
     depth: bool
 
+    def matrices_and_size(self) -> tuple[Tensor, Tensor, int, int]:
+        cameras = self.cameras
+        return cameras.viewmats.contiguous(), cameras.Ks.contiguous(), cameras.width, cameras.height
+
 
 def rasterize(
     means: Tensor,
@@ -129,14 +133,14 @@ class _Projection(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         from gsplat.cuda._backend import _C
 
-        cameras, count = view.cameras, len(view.cameras)
+        count = len(view.cameras)
         scales, opacities = log_scales.exp(), logit_opacities.sigmoid()
         radii, means2d, depths, conics, _ = _C.projection_ewa_3dgs_fused_fwd(
-            *(means, None, quats, scales, opacities, cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
+            *(means, None, quats, scales, opacities, *view.matrices_and_size()),
             *(EPS2D, view.near, view.far, 0.0, False, _C.CameraModelType.PINHOLE),
         )
         visible = radii[..., 0] > 0
-        directions = means - cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
+        directions = means - view.cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
         coefficients = torch.cat([sh0, shN], dim=1).expand(count, -1, -1, -1).contiguous()
         channels = _C.spherical_harmonics_fwd(view.sh_degree, directions, coefficients, visible)
         channels.add_(0.5).clamp_min_(0)
@@ -165,7 +169,7 @@ class _Projection(torch.autograd.Function):
 
         means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
         visible, directions, coefficients, channels = of_colour
-        view, cameras = ctx.view, ctx.view.cameras
+        view = ctx.view
         # A loss of the centres alone has no gradient of the others.
         g_means2d = conics.new_zeros(radii.shape) if g_means2d is None else g_means2d.contiguous()
         g_conics = torch.zeros_like(conics) if g_conics is None else g_conics
@@ -176,7 +180,7 @@ class _Projection(torch.autograd.Function):
             *(coefficients.shape[2], view.sh_degree, directions, coefficients, visible, g_colours, True)
         )
         g_means, _, g_quats, g_scales, _ = _C.projection_ewa_3dgs_fused_bwd(
-            *(means, None, quats, scales, cameras.viewmats, cameras.Ks, cameras.width, cameras.height),
+            *(means, None, quats, scales, *view.matrices_and_size()),
             *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None, False),
         )
         g_coefficients = _summed(g_coefficients)
