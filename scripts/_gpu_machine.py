@@ -26,7 +26,7 @@ print(_C.__file__ if _C is not None else "")
 """
 READY_LOSS = """
 from recon import losses_cuda
-print("ready" if losses_cuda.usable() else "")
+print("Triton" if losses_cuda.usable() else "")
 """
 
 

@@ -32,7 +32,7 @@ def tests(arguments: argparse.Namespace) -> Iterator[Row]:
     (arguments.output / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     if not report.exists():
         last = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["nothing"]
-        yield Row("tests marked gpu", f"pytest ended with {done.returncode}: {last[0]}", verdict=FAILED)
+        yield Row("tests marked gpu", f"pytest ended with {done.returncode}: {last[0][:300]}", verdict=FAILED)
         return
     counts, failures = summary(report.read_text(encoding="utf-8"))
     yield from failures

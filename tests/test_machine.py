@@ -6,6 +6,8 @@ import gc
 import os
 import subprocess
 import sys
+import types
+from typing import Any
 
 import pytest
 import torch
@@ -89,3 +91,31 @@ print("never")
 def test_a_program_reports_wrong_input_as_the_command_does() -> None:
     done = subprocess.run([sys.executable, "-m", "recon", "export", "nowhere", "a.ply"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: nowhere: no such run or file\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "compiled", "problem"),
+    [
+        ("1.5.3", object(), None),
+        ("1.5.3+pt211cu130", object(), None),
+        ("1.6.0", object(), "gsplat 1.6.0 is not what this version works with; install it with: pip install"),
+        ("1.5.3", None, "gsplat's CUDA kernels are not there"),
+    ],
+)
+def test_what_is_wrong_with_gsplat_is_said(
+    version: str, compiled: object, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules: dict[str, Any] = {
+        name: types.ModuleType(name) for name in ("gsplat", "gsplat.cuda", "gsplat.cuda._backend")
+    }
+    modules["gsplat"].__version__ = version
+    modules["gsplat.cuda._backend"]._C = compiled
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if problem is None:
+        assert pick_device("auto").type == "cuda"
+    else:
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(InputError, match=f"--device cuda: {problem}"):
+            pick_device("cuda")

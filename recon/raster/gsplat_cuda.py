@@ -18,6 +18,7 @@ from recon.model import RenderOutput
 from recon.raster import EPS2D
 
 TILE = 16  # px
+WANTED = "gsplat>=1.5.3,<1.6"
 
 
 def problem() -> str | None:
@@ -25,9 +26,14 @@ def problem() -> str | None:
     if not torch.cuda.is_available():
         return "torch sees no NVIDIA GPU"
     try:
+        import gsplat
         from gsplat.cuda._backend import _C
     except Exception as error:  # importing it may compile it, and that fails in every way a compiler can
-        return f"gsplat cannot be imported ({error}); install it with: pip install gsplat"
+        return f"gsplat cannot be imported ({error}); install it with: pip install '{WANTED}'"
+    if not gsplat.__version__.startswith("1.5."):  # what is called below is not what it promises to keep
+        return (
+            f"gsplat {gsplat.__version__} is not what this version works with; install it with: pip install '{WANTED}'"
+        )
     if _C is None:
         return "gsplat's CUDA kernels are not there: it found neither a compiled version nor a CUDA compiler (nvcc)"
     return None
