@@ -6,7 +6,7 @@ on LANES rows at a time while the arrays keep their natural layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -271,17 +271,23 @@ def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
     return types.int64(array, types.int64, types.int64), generate
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of array[index]; the index may be past the end."""
+def _prefetching(cache: int, doc: str) -> Callable[..., Any]:
+    def typed(typing_context: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+            structure = context.make_array(sig.args[0])(context, builder, args[0])
+            element = context.get_data_type(sig.args[0].dtype)
+            pointer = builder.gep(structure.data, [args[1]], source_etype=element)
+            pointer = builder.bitcast(pointer, _F32.as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [pointer, _I32(0), _I32(cache), _I32(1)])  # for reading, data
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        structure = context.make_array(sig.args[0])(context, builder, args[0])
-        element = context.get_data_type(sig.args[0].dtype)
-        pointer = builder.gep(structure.data, [args[1]], source_etype=element)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # for reading, keep in all caches, data
-        return context.get_dummy_value()
+        return types.void(array, index), generate
 
-    return types.void(array, index), generate
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+prefetch = _prefetching(3, "Ask for the cache line of array[index]; the index may be past the end.")
+prefetch_early = _prefetching(2, "`prefetch` into the second cache, where there is room for what is not used at once.")
