@@ -38,6 +38,7 @@ from recon.kernels.splat import (
 from recon.kernels.tiles import PAGE, SLOTS
 
 Floats = NDArray[np.float32]
+Matrix = Sequence[Sequence[float]]  # rows
 
 _slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
@@ -86,16 +87,15 @@ class Pictures(NamedTuple):
     depth: Floats | None  # [H,W]; None if not wanted
 
 
-def pack_camera(
-    viewmat: NDArray[np.float64], K: NDArray[np.float64], width: int, height: int, near: float, far: float
-) -> Floats:
+def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float, far: float) -> Floats:
     """The camera array of the kernels from a view matrix [4,4] and intrinsics [3,3]."""
-    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
-    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    rows = viewmat[:3]
+    rotation, translation = [number for row in rows for number in row[:3]], [row[3] for row in rows]
+    fx, fy, cx, cy = K[0][0], K[1][1], K[0][2], K[1][2]
     margin_x, margin_y = FOV_MARGIN * 0.5 * width / fx, FOV_MARGIN * 0.5 * height / fy
     limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
-    position = -rotation.T @ translation
-    packed = [*rotation.ravel(), *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
+    position = [-sum(rows[i][axis] * translation[i] for i in range(3)) for axis in range(3)]
+    packed = [*rotation, *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
     assert len(packed) == CAMERA
     return np.array(packed, np.float32)
 
@@ -218,7 +218,7 @@ def blend_view_backward(
 
 def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> Parameters:
     """Gradients of the parameters from what `blend_view_backward` gave."""
-    gradients = Parameters(*(take(array.size, np.float32).reshape(array.shape) for array in parameters))
+    gradients = Parameters(*(take(array.shape, np.float32) for array in parameters))
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
     launch(
         *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),

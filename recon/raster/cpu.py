@@ -12,6 +12,7 @@ backward, for any number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -70,8 +71,8 @@ def rasterize(
     else:
         backgrounds = background.to(device="cpu", dtype=torch.float32).expand(len(cameras), 3)
     shape = (len(cameras), len(means), 2)
-    centres, extents = _new(shape), _new(shape, np.int32)
-    views = _project(_parameters(tensors), cameras, sh_degree, near, far, centres, extents)
+    centres, extents = take(shape, np.float32), take(shape, np.int32)
+    views = _project(_parameters(tensors), _packed(cameras, near, far), cameras, sh_degree, centres, extents)
     absolute = torch.zeros(shape) if absgrad else None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, backgrounds)):
         means2d, records = _Projection.apply(views, centres, *tensors)
@@ -102,13 +103,19 @@ def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: floa
     for name, matrices in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
         if matrices.requires_grad:
             raise ValueError(f"cameras.{name} requires a gradient, which the CPU rasteriser does not give")
-        if not np.isfinite(matrices.numpy(force=True)).all():
+
+
+def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
+    """The cameras as the kernels take them; ValueError if they contain NaN or infinity.
+
+    Plain numbers are much faster to work with than small arrays.
+    """
+    viewmats, Ks = cameras.viewmats.tolist(), cameras.Ks.tolist()
+    for name, matrices in (("viewmats", viewmats), ("Ks", Ks)):
+        if not all(math.isfinite(number) for matrix in matrices for row in matrix for number in row):
             raise ValueError(f"cameras.{name} contains NaN or infinity")
-
-
-def _new(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
-    """An uninitialised array."""
-    return take(int(np.prod(shape)), dtype).reshape(shape)
+    size = (cameras.width, cameras.height)
+    return [pack_camera(viewmat, K, *size, near, far) for viewmat, K in zip(viewmats, Ks, strict=True)]
 
 
 def _parameters(tensors: Iterable[Tensor]) -> Parameters:
@@ -118,20 +125,18 @@ def _parameters(tensors: Iterable[Tensor]) -> Parameters:
 
 def _project(
     parameters: Parameters,
+    packed: Sequence[Floats],
     cameras: Cameras,
     sh_degree: int,
-    near: float,
-    far: float,
     centres: Floats,
     extents: NDArray[np.int32],
 ) -> list[View]:
     """Project into every camera; write centres [C,N,2] and extents [C,N,2]."""
-    viewmats, Ks = (tensor.numpy(force=True).astype(np.float64) for tensor in (cameras.viewmats, cameras.Ks))
     size = (cameras.width, cameras.height)
     try:
         return [
-            project_view(parameters, pack_camera(viewmat, K, *size, near, far), *size, sh_degree, centre, extent)
-            for viewmat, K, centre, extent in zip(viewmats, Ks, centres, extents, strict=True)
+            project_view(parameters, camera, *size, sh_degree, centre, extent)
+            for camera, centre, extent in zip(packed, centres, extents, strict=True)
         ]
     except NotFiniteError:
         raise ValueError(_odd_value(parameters)) from None
@@ -152,9 +157,9 @@ def _odd_value(parameters: Parameters) -> str:
 def _blend(views: Sequence[View], backgrounds: Floats, depth: bool) -> tuple[Pictures, Floats]:
     """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and the transmittances [C,H * W]."""
     count, height, width = len(views), views[0].height, views[0].width
-    rgb, alpha = _new((count, 3, height, width)), _new((count, height, width))
-    expected = _new((count, height, width)) if depth else None
-    transmittances = _new((count, height * width))
+    rgb, alpha = take((count, 3, height, width), np.float32), take((count, height, width), np.float32)
+    expected = take((count, height, width), np.float32) if depth else None
+    transmittances = take((count, height * width), np.float32)
     for i, view in enumerate(views):
         own = Pictures(rgb[i], alpha[i], None if expected is None else expected[i])
         blend_view(view, backgrounds[i], own, transmittances[i])
@@ -260,7 +265,8 @@ class _Blending(torch.autograd.Function):
         if g_rgb is None:
             g_rgb = torch.zeros(rgb.shape)
         gradients = [_planar(g) for g in (g_rgb, g_alpha, g_depth)]
-        centres, records = _new(tuple(ctx.shape)), _new((len(anchor.views), gradient_size(ctx.shape[1])))
+        centres = take(tuple(ctx.shape), np.float32)
+        records = take((len(anchor.views), gradient_size(ctx.shape[1])), np.float32)
         for i, view in enumerate(anchor.views):
             blend_view_backward(
                 view,
