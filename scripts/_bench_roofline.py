@@ -150,11 +150,11 @@ def costs(w: Work) -> dict[str, Cost]:
     """The cost of every stage; see the head of this file for what is counted."""
     n, v, e, p, x = w.gaussians, w.visible, w.entries, w.evaluated, w.pixels
     return {
-        # `project.py`: geometry of all, colours of the visible; centre, radii and slots (24 bytes) of all, a record,
+        # `project.py`: geometry of all, colours of the visible; centre, radii, slots, flag (25 bytes) of all; a record,
         # key and number (8) of the visible, a word (4) for each entry. 240 in `geometry.project`, 70 for opacity and
         # visibility; 168 for basis, colour and record, 25 for the ellipse; 35 for the rows and columns of a tile.
         "project": Cost(
-            n * (GEOMETRY * FLOAT + 24) + v * (HARMONICS * FLOAT + RECORD + 8) + e * 4, n * 310 + v * 193 + e * 35
+            n * (GEOMETRY * FLOAT + 25) + v * (HARMONICS * FLOAT + RECORD + 8) + e * 4, n * 310 + v * 193 + e * 35
         ),
         # `bin.py`: two passes that read keys to count (4), then read and write keys and numbers (16); two that read
         # numbers and slots (12) and the words of the entries (4), the second of which writes entries (8). All is
@@ -168,11 +168,11 @@ def costs(w: Work) -> dict[str, Cost]:
         "blend back": Cost(e * (8 + RECORD + SLOT) + x * 7 * FLOAT, p * 51 + e * 33 * TILE),
         # `gather.py`: slots of entries; where they are (8), and the gradients of projections (10 numbers) of all.
         "gather": Cost(e * SLOT + n * (8 + 10 * FLOAT) + v * RECORD, e * 16 + v * 45),
-        # `project_step.py`: where slots are (8), of all; values and moments of the visible read and written, and their
+        # `project_step.py`: two flags (2), of all; values and moments of the visible read and written, and their
         # projected gradients (10 numbers) read. The projection again, its derivatives (220), basis and direction (64),
         # colours (120), slopes (130), rest (26); 18 for Adam on each number.
         "project back + Adam": Cost(
-            n * 8 + v * (6 * NUMBERS + 10) * FLOAT, v * (240 + 220 + 64 + 120 + 130 + 26 + NUMBERS * 18)
+            n * 2 + v * (6 * NUMBERS + 10) * FLOAT, v * (240 + 220 + 64 + 120 + 130 + 26 + NUMBERS * 18)
         ),
         # `ssim.py`, for each of three channels: both pictures read, the gradient written. Seven blurs along two axes
         # with 16 each, 46 for the products, the similarity, its derivatives and the gradient.

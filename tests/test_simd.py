@@ -14,12 +14,15 @@ from recon.kernels.lanes import (
     float_bits,
     load_columns,
     load_first,
+    load_flags,
     lowest_bit,
     mask_bits,
     prefetch,
+    prefetch_early,
     scalar_max,
     store_columns,
     store_first,
+    store_flags,
     store_sums,
     sum_lanes,
 )
@@ -177,6 +180,21 @@ def test_rows_become_columns_and_back() -> None:
     np.testing.assert_allclose(sums[32], totals[1], rtol=1e-5, atol=1e-6)
 
 
+@kernel("u1[::1], u1[::1], i8[::1]")
+def flags(given: Any, out: Any, bits: Any, counter: Any, thread: int) -> None:
+    put(bits, 0, mask_bits(load_flags(given, 1)))
+    store_flags(out, 1, load_flags(given, 1))
+
+
+def test_bytes_as_masks() -> None:
+    given = rng.integers(0, 3, LANES + 2).astype(np.uint8)
+    out, bits = np.full(LANES + 2, 9, np.uint8), np.zeros(1, np.int64)
+    launch(flags, given, out, bits, threads=1)
+    assert bits[0] == sum(1 << lane for lane in range(LANES) if given[1 + lane])
+    np.testing.assert_array_equal(out[1:-1], given[1:-1] != 0)
+    assert out[0] == out[-1] == 9
+
+
 @kernel("f4[::1], i8, f4[::1], i8[::1], u4[::1]")
 def scalars(x: Any, count: int, out: Any, whole: Any, words: Any, counter: Any, thread: int) -> None:
     store_first(out, 0, load_first(x, 1, count), count)
@@ -195,6 +213,7 @@ def scalars(x: Any, count: int, out: Any, whole: Any, words: Any, counter: Any, 
     put(whole, 4, get(words, 0))
     put(words, 1, -1)
     prefetch(words, 1 << 20)
+    prefetch_early(words, 1 << 20)
     store(out, 3 * LANES, integer_bits(lane_index() * -2))
 
 

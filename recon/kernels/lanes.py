@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from recon.kernels.simd import LANES, element_pointer, get, inline, load, mask, put, stack, store, vector
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_F32, LANES)
+_VECTOR, _BYTES = ir.VectorType(_F32, LANES), ir.VectorType(ir.IntType(8), LANES)
 
 
 def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
@@ -162,6 +162,30 @@ def store_sums(typing_context: Any, array: Any, index: Any, vectors: Any) -> Any
         return context.get_dummy_value()
 
     return types.void(array, index, vectors), generate
+
+
+@intrinsic
+def load_flags(typing_context: Any, array: Any, index: Any) -> Any:
+    """Mask of the bytes array[index : index + LANES] that are not 0."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _BYTES)
+        flags = builder.load(pointer, typ=_BYTES, align=1)
+        return builder.icmp_unsigned("!=", flags, ir.Constant(_BYTES, [0] * LANES))
+
+    return mask(array, index), generate
+
+
+@intrinsic
+def store_flags(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """array[index : index + LANES] = 1 where the mask is set, 0 elsewhere; bytes."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _BYTES)
+        builder.store(builder.zext(args[2], _BYTES), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, index, mask), generate
 
 
 @intrinsic

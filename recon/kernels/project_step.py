@@ -24,6 +24,7 @@ from recon.kernels.lanes import (
     atomic_add,
     copy_transposed,
     load_first,
+    load_flags,
     prefetch_early,
     store_columns,
     store_first,
@@ -32,7 +33,7 @@ from recon.kernels.project import is_finite
 from recon.kernels.project_backward import block_gradient, load_shape
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import LANES, broadcast, get, inline, load, put, select, stack, store
-from recon.kernels.splat import CHUNK, GRADIENT, UNSEEN
+from recon.kernels.splat import CHUNK, GRADIENT
 
 MEANS, QUATS, LOG_SCALES, LOGITS, SH0, SHN = range(6)  # of tuples of arrays
 UPDATES = 6
@@ -53,21 +54,14 @@ _ZERO, _NAN = np.float32(0), np.float32(np.nan)
 
 
 @inline
-def flagged_lanes(flags: Any, first: Any, rows: Any) -> Any:
-    """Mask of the Gaussians whose flag is not 0."""
+def visible_lanes(visible: Any, first: Any, rows: Any) -> Any:
+    """Mask of the Gaussians that are to be updated."""
+    if first + LANES <= rows:
+        return load_flags(visible, first)
     found = stack(LANES)
     for lane in range(LANES):
-        put(found, lane, 1.0 if first + lane < rows and get(flags, first + lane) != 0 else 0.0)
-    return load(found, 0) > 0.0
-
-
-@inline
-def seen_lanes(slots: Any, first: Any, rows: Any) -> Any:
-    """Mask of the Gaussians that the camera sees."""
-    found = stack(LANES)
-    for lane in range(LANES):
-        put(found, lane, 1.0 if first + lane < rows and get(slots, 2 * (first + lane)) != UNSEEN else 0.0)
-    return load(found, 0) > 0.0
+        put(found, lane, 1.0 if first + lane < rows and get(visible, first + lane) != 0 else 0.0)
+    return load(found, 0) > _ZERO
 
 
 @inline
@@ -157,7 +151,7 @@ def step_run(
 
 
 @kernel(
-    "f4[::1], UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), i8, i8, i8, u4[::1], f4[::1],"
+    "f4[::1], UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), i8, i8, i8, u1[::1], f4[::1],"
     " f4[::1], u1[::1], f4[::1], u1[::1]"
 )
 def project_gaussians_step(
@@ -168,7 +162,7 @@ def project_gaussians_step(
     rows: int,
     degree: int,
     stored: int,
-    slots: Any,
+    seen_flags: Any,
     gradients: Any,
     g_means2d: Any,
     visible: Any,
@@ -180,7 +174,7 @@ def project_gaussians_step(
     """Take a step with the gradients from one camera.
 
     Args:
-        camera, rows, degree, stored, slots: of `project_gaussians`.
+        camera, rows, degree, stored, seen_flags: of `project_gaussians`.
         values, exp_avgs, exp_avg_sqs: the six parameters in the order of MEANS ... SHN, and their moments; all flat.
         gradients, g_means2d: of `project_gaussians_backward`.
         visible: [N] 0 for rows that are not to change.
@@ -198,7 +192,7 @@ def project_gaussians_step(
             break
         stop = min(start + PIECE, rows)
         for first in range(start, stop, LANES):
-            chosen, own = flagged_lanes(visible, first, rows), first - start
+            chosen, own = visible_lanes(visible, first, rows), first - start
             put(taken, own // LANES, 1.0 if any_set(chosen) else 0.0)
             if not any_set(chosen):
                 continue
@@ -211,7 +205,7 @@ def project_gaussians_step(
             g_centre = load_pairs(g_means2d, first, rows)
             g = block_gradient(camera, shape, degree, gradients, first, g_centre, functions, slopes, rest)
             fetch(exp_avg_sqs, widths, UPDATES if whole else SHN, first)
-            keep_gradient(g, chosen, seen_lanes(slots, first, rows), own, scratch, finite)
+            keep_gradient(g, chosen, load_flags(seen_flags, first), own, scratch, finite)
             if count > 0:
                 keep_bands(rest, count, width, padded, chosen, own, scratch, finite)
 

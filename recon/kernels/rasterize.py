@@ -62,7 +62,8 @@ class Lists(NamedTuple):
     """What the projection found. Layouts are in `splat`."""
 
     records: Floats  # N rounded up to LANES rows of RECORD, flat
-    slots: NDArray[np.uint32]  # [2 N]
+    seen: NDArray[np.uint8]  # [N rounded up to LANES] 1 for the Gaussians that are visible
+    slots: NDArray[np.uint32]  # N rounded up to LANES rows of 2, flat
     entries: NDArray[np.int64]  # [E]
     starts: NDArray[np.int64]  # [tiles + 1]
 
@@ -123,7 +124,8 @@ def project_view(
     if rows > MAX_GAUSSIANS or tiles > MAX_TILES:
         raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
     chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
-    records, slots = take(blocks * LANES * RECORD, np.float32), take(2 * rows, np.uint32)
+    records, slots = take(blocks * LANES * RECORD, np.float32), take(blocks * LANES * 2, np.uint32)
+    seen = take(blocks * LANES, np.uint8)
     keys, ids = take(chunks * CHUNK, np.uint32), take(chunks * CHUNK, np.uint32)
     visible, state = take(3 * chunks, np.int64), np.zeros(STATE, np.int64)
     room = int(rows * _slots_per_gaussian)
@@ -132,7 +134,7 @@ def project_view(
         state[:] = 0
         launch(
             *(project_gaussians, camera, *(array.reshape(-1) for array in parameters), rows, sh_degree, coefficients),
-            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), slot_words, slots),
+            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen, slot_words, slots),
             *(keys, ids, visible, state),
         )
         if state[NOT_FINITE]:
@@ -145,7 +147,7 @@ def project_view(
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
     entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words, needed)
-    return View(camera, width, height, sh_degree, needed, Lists(records, slots, entries, starts))
+    return View(camera, width, height, sh_degree, needed, Lists(records, seen, slots, entries, starts))
 
 
 def blend_view(view: View, background: Floats, pictures: Pictures, transmittance: Floats) -> None:
@@ -222,7 +224,7 @@ def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats,
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
     launch(
         *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
         *(array.reshape(-1) for array in gradients),
     )
     return gradients
@@ -253,7 +255,7 @@ def project_view_step(
     launch(
         project_gaussians_step,
         *(view.camera, *arrays, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
         *(visible, np.array(settings, np.float32).reshape(-1), finite),
     )
     return [bool(flag) for flag in finite]

@@ -59,7 +59,6 @@ WIDTH, HEIGHT = 25, 26
 ROW_BITS = 8  # first + TILE * last
 SLOT_BITS = 28
 MAX_SLOTS = 1 << SLOT_BITS
-UNSEEN = 0xFFFFFFFF  # in place of the first slot of a Gaussian that is not visible
 MAX_GAUSSIANS = 1 << (63 - SLOT_BITS - ROW_BITS)
 MAX_TILES = 1 << (32 - ROW_BITS)
 
