@@ -45,7 +45,12 @@ class SelectiveAdam(torch.optim.Optimizer):
         """
         with waiting.collecting(p for group in self.param_groups for p in group["params"]) as passes:
             yield
-        self._waiting = (*self._waiting, *passes)
+        for each in passes:
+            self.leave(each)
+
+    def leave(self, last: waiting.Pass) -> None:
+        """Leave the last part of a backward pass to the next `step`; see `finishing_backward`."""
+        self._waiting = (*self._waiting, last)
 
     # torch marks these two as not to be compiled, and imports its compiler to do so: a second at every start.
 
