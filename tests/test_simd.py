@@ -15,6 +15,7 @@ from recon.kernels.lanes import (
     load_columns,
     load_first,
     load_flags,
+    load_halves,
     lowest_bit,
     mask_bits,
     prefetch,
@@ -23,6 +24,7 @@ from recon.kernels.lanes import (
     store_columns,
     store_first,
     store_flags,
+    store_halves,
     store_sums,
     sum_lanes,
 )
@@ -178,6 +180,21 @@ def test_rows_become_columns_and_back() -> None:
     totals = np.resize(four[: 4 * LANES].reshape(4, LANES).astype(np.float64).sum(axis=1), 9)
     np.testing.assert_allclose(sums[:9], totals, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sums[32], totals[1], rtol=1e-5, atol=1e-6)
+
+
+@kernel("f4[::1], f4[::1]")
+def halves(x: Any, out: Any, counter: Any, thread: int) -> None:
+    store(out, 0, load_halves(x, 3, LANES + 1))
+    store_halves(out, LANES, 2 * LANES, load(x, 0))
+
+
+def test_halves_of_vectors() -> None:
+    x, out = rng.normal(size=2 * LANES + 3).astype(f32), np.zeros(3 * LANES, f32)
+    launch(halves, x, out, threads=1)
+    half = LANES // 2
+    np.testing.assert_array_equal(out[:LANES], np.concatenate([x[3 : 3 + half], x[LANES + 1 : LANES + 1 + half]]))
+    np.testing.assert_array_equal(out[LANES : LANES + half], x[:half])
+    np.testing.assert_array_equal(out[2 * LANES : 2 * LANES + half], x[half:LANES])
 
 
 @kernel("u1[::1], u1[::1], i8[::1]")

@@ -16,7 +16,12 @@ from numba.extending import intrinsic
 from recon.kernels.simd import LANES, element_pointer, get, inline, load, mask, put, stack, store, vector
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR, _BYTES = ir.VectorType(_F32, LANES), ir.VectorType(ir.IntType(8), LANES)
+_LINE = 16  # floats in a cache line
+_VECTOR, _HALF, _BYTES = (
+    ir.VectorType(_F32, LANES),
+    ir.VectorType(_F32, LANES // 2),
+    ir.VectorType(ir.IntType(8), LANES),
+)
 
 
 def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
@@ -165,6 +170,31 @@ def store_sums(typing_context: Any, array: Any, index: Any, vectors: Any) -> Any
 
 
 @intrinsic
+def load_halves(typing_context: Any, array: Any, lower: Any, upper: Any) -> Any:
+    """Half a vector from array[lower] on, and above it half a vector from array[upper] on."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointers = [element_pointer(context, builder, sig.args[0], args[0], start, _HALF) for start in args[1:]]
+        halves = [builder.load(pointer, typ=_HALF, align=4) for pointer in pointers]
+        return _shuffle(builder, halves[0], halves[1], range(LANES))
+
+    return vector(array, lower, upper), generate
+
+
+@intrinsic
+def store_halves(typing_context: Any, array: Any, lower: Any, upper: Any, value: Any) -> Any:
+    """The inverse of `load_halves`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        for start, lanes in ((args[1], range(LANES // 2)), (args[2], range(LANES // 2, LANES))):
+            pointer = element_pointer(context, builder, sig.args[0], args[0], start, _HALF)
+            builder.store(_shuffle(builder, args[3], args[3], lanes), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, lower, upper, value), generate
+
+
+@intrinsic
 def load_flags(typing_context: Any, array: Any, index: Any) -> Any:
     """Mask of the bytes array[index : index + LANES] that are not 0."""
 
@@ -236,6 +266,13 @@ def sum_lanes(typing_context: Any, value: Any) -> Any:
         return builder.extract_element(value, _I32(0))
 
     return types.float32(vector), generate
+
+
+@inline
+def fetch_rows(array: Any, first: Any, width: Any) -> None:
+    """`prefetch_early` of rows first ... first + LANES - 1 of `width` floats, which may be past the end."""
+    for at in range(first * width, (first + LANES) * width, _LINE):
+        prefetch_early(array, at)
 
 
 @inline

@@ -6,7 +6,16 @@ from typing import Any
 
 from recon.kernels.geometry import load_quads, load_scalars, load_triples, project, store_tuples
 from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, basis, colour, load_rows, view_direction
-from recon.kernels.lanes import any_set, atomic_add, copy_transposed, float_bits, lowest_bit, mask_bits, store_flags
+from recon.kernels.lanes import (
+    any_set,
+    atomic_add,
+    copy_transposed,
+    fetch_rows,
+    float_bits,
+    lowest_bit,
+    mask_bits,
+    store_flags,
+)
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
@@ -42,7 +51,7 @@ from recon.kernels.splat import (
     RED,
     SHEAR,
     STRETCH,
-    TILE,
+    TILE_WIDTH,
     WIDTH,
     X,
     Y,
@@ -52,6 +61,7 @@ from recon.kernels.tiles import SLOTS, ellipse, list_tiles
 NOT_FINITE = SLOTS + 1  # index into `state`, what the threads find out together
 STATE = 2
 
+AHEAD = 2  # blocks between asking for their coefficients and using these
 _FIELDS = RECORD * LANES
 
 
@@ -83,7 +93,7 @@ def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any)
 
 @kernel(
     "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, f4[::1], f4[::1], f4[::1],"
-    " u1[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
+    " u1[::1], u4[::1], i8[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
 )
 def project_gaussians(
     camera: Any,
@@ -100,7 +110,8 @@ def project_gaussians(
     means2d: Any,
     radii: Any,
     seen_flags: Any,
-    slot_words: Any,
+    slot_tiles: Any,
+    slot_cells: Any,
     slots: Any,
     keys: Any,
     ids: Any,
@@ -121,7 +132,7 @@ def project_gaussians(
         means2d: [N,2] written for all.
         radii: [N,2] int32 as float32, written for all.
         seen_flags: [N rounded up to LANES] 1 for the Gaussians that are visible, 0 for others.
-        slot_words: [S] see `list_tiles`.
+        slot_tiles, slot_cells: [S] see `list_tiles`.
         slots: [N rounded up to LANES, 2] the first slot of each Gaussian and their count, 0 if it is not visible.
         keys, ids: [N rounded up to CHUNK] depth as bits, and number, of the Gaussians that touch tiles: those of a
             chunk from the beginning of that chunk.
@@ -130,7 +141,7 @@ def project_gaussians(
             state[NOT_FINITE] becomes 1 if a parameter is not finite or a size overflows.
     """
     width, height, far = get(camera, WIDTH), get(camera, HEIGHT), get(camera, FAR)
-    tiles_x, used = (int(width) + TILE - 1) // TILE, (degree + 1) * (degree + 1)
+    tiles_x, used = (int(width) + TILE_WIDTH - 1) // TILE_WIDTH, (degree + 1) * (degree + 1)
     functions, coefficients, depths = stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
     page = page_end = 0
     while True:
@@ -140,6 +151,8 @@ def project_gaussians(
             break
         at, lowest, highest = start, 0xFFFFFFFF, 0
         for first in range(start, min(start + CHUNK, rows), LANES):
+            if 2 * used > stored:  # with fewer, most of it is not read
+                fetch_rows(shN, first + AHEAD * LANES, stored * 3 - 3)
             # Past the last row, the last one is repeated.
             mean, quat = load_triples(means, first, rows), load_quads(quats, first, rows)
             log_scale, logit = load_triples(log_scales, first, rows), load_scalars(logits, first, rows)
@@ -171,7 +184,9 @@ def project_gaussians(
 
                 # A little more than alpha >= 1/255, so that no rounding error loses a pixel that blending would draw.
                 outline = ellipse(p.centre, p.covariance, p.determinant, reach2 * 1.001 + 0.001, width, height)
-                page, page_end = list_tiles(outline, seen, first, tiles_x, slot_words, slots, page, page_end, state)
+                page, page_end = list_tiles(
+                    outline, seen, first, tiles_x, slot_tiles, slot_cells, slots, page, page_end, state
+                )
                 store(depths, 0, p.depth)
                 bits = mask_bits(seen)
                 while bits:

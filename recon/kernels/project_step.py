@@ -23,9 +23,9 @@ from recon.kernels.lanes import (
     any_set,
     atomic_add,
     copy_transposed,
+    fetch_rows,
     load_first,
     load_flags,
-    prefetch_early,
     store_columns,
     store_first,
 )
@@ -48,7 +48,6 @@ _STARTS = (_BANDS * PIECE, (_BANDS + 3) * PIECE, (_BANDS + 7) * PIECE, (_BANDS +
 _SCRATCH = (_BANDS + 14) * PIECE
 
 AHEAD = 2  # blocks between asking for the parameters and their use
-_LINE = 16  # floats
 
 _ZERO, _NAN = np.float32(0), np.float32(np.nan)
 
@@ -68,9 +67,7 @@ def visible_lanes(visible: Any, first: Any, rows: Any) -> Any:
 def fetch(arrays: Any, widths: Any, count: Any, first: Any) -> None:
     """Ask for the rows of a block in the first `count` of a tuple of arrays, which may be past the end."""
     for i in range(count):
-        array, width = arrays[i], widths[i]
-        for at in range(first * width, (first + LANES) * width, _LINE):
-            prefetch_early(array, at)
+        fetch_rows(arrays[i], first, widths[i])
 
 
 @inline

@@ -33,14 +33,15 @@ from recon.kernels.splat import (
     MAX_TILES,
     RECORD,
     SLOT,
-    TILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
 )
 from recon.kernels.tiles import PAGE, SLOTS
 
 Floats = NDArray[np.float32]
 Matrix = Sequence[Sequence[float]]  # rows
 
-_slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
+_slots_per_gaussian = 6.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
 
 class Parameters(NamedTuple):
@@ -64,7 +65,7 @@ class Lists(NamedTuple):
     records: Floats  # N rounded up to LANES rows of RECORD, flat
     seen: NDArray[np.uint8]  # [N rounded up to LANES] 1 for the Gaussians that are visible
     slots: NDArray[np.uint32]  # N rounded up to LANES rows of 2, flat
-    entries: NDArray[np.int64]  # [E]
+    entries: NDArray[np.int64]  # [ENTRY E]
     starts: NDArray[np.int64]  # [tiles + 1]
 
 
@@ -120,7 +121,7 @@ def project_view(
     """
     global _slots_per_gaussian
     rows, coefficients = len(parameters.means), parameters.shN.shape[1] + 1
-    tiles = -(-width // TILE) * -(-height // TILE)
+    tiles = -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
     if rows > MAX_GAUSSIANS or tiles > MAX_TILES:
         raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
     chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
@@ -130,11 +131,12 @@ def project_view(
     visible, state = take(3 * chunks, np.int64), np.zeros(STATE, np.int64)
     room = int(rows * _slots_per_gaussian)
     while True:
-        slot_words = take(room + get_threads() * PAGE, np.uint32)
+        slot_tiles = take(room + get_threads() * PAGE, np.uint32)
+        slot_cells = take(len(slot_tiles), np.int64)
         state[:] = 0
         launch(
             *(project_gaussians, camera, *(array.reshape(-1) for array in parameters), rows, sh_degree, coefficients),
-            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen, slot_words, slots),
+            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen, slot_tiles, slot_cells, slots),
             *(keys, ids, visible, state),
         )
         if state[NOT_FINITE]:
@@ -142,11 +144,11 @@ def project_view(
         needed = int(state[SLOTS])
         if needed > MAX_SLOTS:
             raise ValueError(f"{rows} Gaussians touch {needed} tiles of a picture of {width}x{height}: too many")
-        if needed <= len(slot_words):
+        if needed <= len(slot_tiles):
             break
         room = needed + needed // 8
-    _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words, needed)
+    _slots_per_gaussian = max(6.0, 1.25 * needed / max(1, rows))
+    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_tiles, slot_cells, needed)
     return View(camera, width, height, sh_degree, needed, Lists(records, seen, slots, entries, starts))
 
 
