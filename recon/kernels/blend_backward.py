@@ -172,7 +172,9 @@ def blend_tiles_backward(
             while at < pause:
                 entry, touched = get(entries, ENTRY * at), get(entries, ENTRY * at + 1) & live
                 record = entry_gaussian(entry) * RECORD
-                prefetch(records, entry_gaussian(get(entries, ENTRY * min(at + AHEAD, end - 1))) * RECORD)
+                ahead = get(entries, ENTRY * min(at + AHEAD, end - 1))
+                prefetch(records, entry_gaussian(ahead) * RECORD)
+                prefetch(slots, entry_slot(ahead) * SLOT)  # or the stores would fill up their queue
                 at += 1
                 x, y, stretch = get(records, record + X), get(records, record + Y), get(records, record + STRETCH)
                 shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
