@@ -65,7 +65,7 @@ from recon.kernels.splat import (
 f32 = np.float32
 
 LOOK_EVERY = 32  # entries between looks for cells that are finished
-AHEAD = 4  # entries between a prefetch and the use of what it fetches
+AHEAD = 8  # entries between a prefetch and the use of what it fetches
 
 # The state of a tile: some vectors for each cell, then how far down in the picture the pixels of each row of cells are.
 # A processor takes a load for one of what it has just stored where their addresses differ by a multiple of 4096 bytes,
