@@ -219,6 +219,17 @@ def store_flags(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def has_bits(typing_context: Any, value: Any) -> Any:
+    """Mask of the lanes of a vector that are not all zero bits: integers that are not 0, if they are in its place."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        whole = ir.VectorType(_I32, LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], whole), ir.Constant(whole, [0] * LANES))
+
+    return mask(vector), generate
+
+
+@intrinsic
 def any_set(typing_context: Any, lanes: Any) -> Any:
     """Whether any lane of a mask is set."""
     return types.boolean(mask), lambda context, builder, sig, args: builder.icmp_unsigned(
