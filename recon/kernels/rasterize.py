@@ -41,7 +41,7 @@ from recon.kernels.tiles import PAGE, SLOTS
 Floats = NDArray[np.float32]
 Matrix = Sequence[Sequence[float]]  # rows
 
-_slots_per_gaussian = 6.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
+_slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
 
 class Parameters(NamedTuple):
@@ -147,7 +147,7 @@ def project_view(
         if needed <= len(slot_tiles):
             break
         room = needed + needed // 8
-    _slots_per_gaussian = max(6.0, 1.25 * needed / max(1, rows))
+    _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
     entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_tiles, slot_cells, needed)
     return View(camera, width, height, sh_degree, needed, Lists(records, seen, slots, entries, starts))
 

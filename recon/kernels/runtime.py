@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from recon.kernels import store
-from recon.kernels.simd import FLAGS
+from recon.kernels.simd import OPTIONS
 
 _compiling = threading.RLock()  # one for all kernels, as Numba has one compiler
 
@@ -70,7 +70,7 @@ class Kernel:
             return self._compiled
 
     def _dispatcher(self) -> Any:
-        return numba.njit(self._function, nogil=True, error_model="numpy", fastmath=set(FLAGS))
+        return numba.njit(self._function, nogil=True, **OPTIONS)
 
     def _finish(self, dispatcher: Any) -> None:
         dispatcher.disable_compile()
