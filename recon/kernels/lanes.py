@@ -330,6 +330,30 @@ def float_bits(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
+def pause(typing_context: Any) -> Any:
+    """Let the core rest for some nanoseconds, while something is waited for."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        if str(builder.module.triple).startswith(("x86", "i686")):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def atomic_get(typing_context: Any, array: Any, index: Any) -> Any:
+    """An int64 that threads share; who sees what another wrote sees all that was written before it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _I64)
+        return builder.load_atomic(pointer, "acquire", 8, typ=_I64)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
 def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
     """Add to an int64 that threads share; gives the value before.
 
