@@ -17,6 +17,7 @@ from torch import Tensor
 from recon import rng
 from recon.config import AdaptiveConfig
 from recon.gaussians import Gaussians, logit
+from recon.kernels.pull import add_pulls
 from recon.model import RenderOutput
 from recon.raster.reference import rotations_from_quats
 
@@ -76,10 +77,14 @@ class Adaptive:
         if len(self.gradient_sum) != gradients.shape[1]:
             self.gradient_sum = gradients.new_zeros(gradients.shape[1])
             self.times_seen = gradients.new_zeros(gradients.shape[1])
-        for gradient, radii in zip(gradients, out.radii, strict=True):  # much faster than reductions over short axes
-            x, y = gradient[:, 0] * (count * width / 2), gradient[:, 1] * (count * height / 2)
-            self.gradient_sum += (x * x + y * y).sqrt_()
-            self.times_seen += radii[:, 0] > 0
+        scale = (count * width / 2, count * height / 2)
+        for gradient, radii in zip(gradients, out.radii, strict=True):
+            if gradient.device.type == "cpu":
+                arrays = (gradient.contiguous().numpy(), radii.contiguous().numpy())
+                add_pulls(*arrays, scale, self.gradient_sum.numpy(), self.times_seen.numpy())
+            else:
+                self.gradient_sum += torch.hypot(gradient[:, 0] * scale[0], gradient[:, 1] * scale[1])
+                self.times_seen += radii[:, 0] > 0
 
     def _refine(self, model: Gaussians, optimizer: torch.optim.Optimizer, done: int, progress: float) -> None:
         config = self.config

@@ -85,9 +85,11 @@ class Batches:
         """
         self._views = views
         self._config = config
-        self._background = COLOURS.get(config.background, background)
+        # On the device: a copy in each step would make it wait.
+        self._background = torch.tensor(COLOURS.get(config.background, background), device=device)
         self._device = device
-        self._fixed_background = torch.tensor(self._background, device=device)  # a copy in each step would make it wait
+        # Asked once: to compare an object with a protocol takes as long as a small kernel.
+        self._stored = [view.image if isinstance(view.image, StoredImage) else None for view in views]
         self._max_bytes = cache.images.limit if max_bytes is None else max_bytes
         self._cameras: dict[tuple[int, int], Cameras] = {}
         self._ready: dict[int, _Photo] = {}
@@ -102,15 +104,16 @@ class Batches:
         index, wanted = self._view_index(step), pace.level(progress, self._config.coarse)
         view = self._views[index]
         level, width, height = _reduced(view, wanted)
-        background = self._fixed_background
+        background = self._background
         if self._config.background == "random":
             drawn = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
             background = drawn.to(self._device, non_blocking=True)
         if (index, level) not in self._cameras:
             self._cameras[index, level] = view.camera.resized(width, height).to(self._device, torch.float32)
         self._forget_other_levels(wanted)
-        if level == 1 and self._device.type == "cpu" and isinstance(view.image, StoredImage):
-            planes, mask = _unpacked(view.image, background), _mask(view.mask)
+        stored = self._stored[index]
+        if level == 1 and stored is not None and self._device.type == "cpu":
+            planes, mask = _unpacked(stored, background), _mask(view.mask)
         else:
             photo = self._photo(index, level)
             planes, mask = photo.over(background), photo.mask
@@ -152,7 +155,7 @@ def _reduced(view: View, level: int) -> tuple[int, int, int]:
 def _unpacked(image: StoredImage, background: Tensor) -> Tensor:
     pixels = image.pixels()
     height, width = pixels.shape[:2]
-    planes = take(3 * height * width, np.float32).reshape(3, height, width)
+    planes = take((3, height, width), np.float32)
     unpack(pixels, background.numpy(), planes)
     return torch.from_numpy(planes)[None]
 

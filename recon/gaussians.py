@@ -167,11 +167,15 @@ class Gaussians:
             self.sh0,
             self.shN,
             cameras.to(self.device, torch.float32),
-            sh_degree=min(self.sh_degree, int(train_frac / SH_WARMUP)),
+            sh_degree=self.degree_at(train_frac),
             background=background,
             depth=depth,
             absgrad=absgrad,
         )
+
+    def degree_at(self, train_frac: float) -> int:
+        """The degree of the harmonics in use after a share of the training."""
+        return min(self.sh_degree, int(train_frac / SH_WARMUP))
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         """One optimiser group for each parameter."""

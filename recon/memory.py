@@ -20,6 +20,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, StoredImage, View
 from recon.evaluate import TOGETHER
 from recon.kernels.runtime import get_threads
+from recon.kernels.splat import TILE_HEIGHT, TILE_WIDTH
 
 GB = 10**9
 MB = 10**6
@@ -39,7 +40,7 @@ SCORED = 220  # a photo, differences in double precision, the side-by-side pictu
 
 # Gaussians, beside their parameters and as many moments of each of two kinds
 RECORD = 190  # bytes: records, sorting keys, centres, radii, and gradients of these; what densification remembers
-SLOT = 92  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
+SLOT = 108  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
 OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
 OUTGROWN = 4  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
@@ -176,8 +177,9 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
         photos = [min(size, photo_limit) for size in photos]
     here = 0 if work.on_gpu else 1
     pixels = max(work.pixels, work.held_out_pixels)
-    # A Gaussian of side w touches about (1 + w / 16)^2 tiles; the sides follow from count, pixels and overdraw.
-    slots = (math.sqrt(work.count) + math.sqrt(OVERDRAW * pixels) / 16) ** 2
+    # How many tiles a Gaussian touches follows from its side, and that from count, pixels and overdraw.
+    side = math.sqrt(OVERDRAW * pixels / max(1, work.count))
+    slots = work.count * (1 + side / TILE_WIDTH) * (1 + side / TILE_HEIGHT)
     scratch = work.count * (RECORD + (row if work.gradients else 0)) + round(slots * SLOT)
     together = min(TOGETHER, work.held_out)
     scored = RENDERED + together * KEPT_RENDERED + min(work.threads, together) * SCORED

@@ -46,11 +46,17 @@ class SelectiveAdam(torch.optim.Optimizer):
         """
         with waiting.collecting(p for group in self.param_groups for p in group["params"]) as passes:
             yield
-        self._waiting = (*self._waiting, *passes)
+        for each in passes:
+            self.leave(each)
+
+    def leave(self, last: waiting.Pass) -> None:
+        """Leave the last part of a backward pass to the next `step`; see `finishing_backward`."""
+        self._waiting = (*self._waiting, last)
 
     # torch marks these two as not to be compiled, and imports its compiler to do so: a second at every start.
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        param_group.setdefault("name", f"group {len(self.param_groups)}")
         inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -62,7 +68,6 @@ class SelectiveAdam(torch.optim.Optimizer):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    @torch.no_grad()
     def step(  # type: ignore[override]
         self, closure: Callable[[], float] | None = None, *, visible: Tensor | None = None
     ) -> float | None:
@@ -82,11 +87,7 @@ class SelectiveAdam(torch.optim.Optimizer):
                 loss = closure()
         if visible is not None and (visible.dtype not in (torch.bool, torch.uint8) or visible.device.type != "cpu"):
             raise ValueError(f"`visible` is {visible.dtype} on {visible.device}: not bool or uint8 on the CPU")
-        groups = {
-            parameter: {"name": f"group {index}", **group}
-            for index, group in enumerate(self.param_groups)
-            for parameter in group["params"]
-        }
+        groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
         passes, self._waiting = self._waiting, ()
         if len(passes) == 1 and visible is not None and all(p.grad is None for p in groups):
             broken = self._step_of_pass(passes[0], groups, visible)
@@ -102,13 +103,13 @@ class SelectiveAdam(torch.optim.Optimizer):
         """The end of a backward pass and the step in one; names the groups whose gradient is not finite."""
         for parameter in last.tensors:
             self._check(parameter, groups[parameter], visible)
-        states = [self._counted(parameter) for parameter in last.tensors]
+        found = [self._counted(parameter, groups[parameter]) for parameter in last.tensors]
         finite = project_view_step(
             Parameters(*(parameter.detach().numpy() for parameter in last.tensors)),
-            Parameters(*(state["exp_avg"].numpy() for state in states)),
-            Parameters(*(state["exp_avg_sq"].numpy() for state in states)),
+            Parameters(*(state["exp_avg"].numpy() for state, _ in found)),
+            Parameters(*(state["exp_avg_sq"].numpy() for state, _ in found)),
             *(last.view, last.g_centres, last.g_records, visible.contiguous().view(torch.uint8).numpy()),
-            [settings_of(*_progress(state, groups[p])) for state, p in zip(states, last.tensors, strict=True)],
+            [settings_of(*progress) for _, progress in found],
         )
         return [groups[p]["name"] for p, good in zip(last.tensors, finite, strict=True) if not good]
 
@@ -119,14 +120,14 @@ class SelectiveAdam(torch.optim.Optimizer):
             if parameter.grad is None:
                 continue
             self._check(parameter, group, visible)
-            state = self._counted(parameter)
+            state, progress = self._counted(parameter, group)
             updates.append(
                 AdamUpdate(
                     parameter.detach().numpy(),
                     parameter.grad.contiguous().numpy(),
                     state["exp_avg"].numpy(),
                     state["exp_avg_sq"].numpy(),
-                    *_progress(state, group),
+                    *progress,
                 )
             )
             names.append(group["name"])
@@ -143,21 +144,22 @@ class SelectiveAdam(torch.optim.Optimizer):
             rows = tuple(visible.shape)
             raise ValueError(f"{group['name']} is {tuple(parameter.shape)}, but `visible` has {rows} rows")
 
-    def _counted(self, parameter: Tensor) -> dict[str, Any]:
-        """The state of a parameter, with one step more."""
+    def _counted(
+        self, parameter: Tensor, group: dict[str, Any]
+    ) -> tuple[dict[str, Any], tuple[int, float, tuple[float, float], float]]:
+        """The state of a parameter, with one step more, and the last fields of its `AdamUpdate`: step to eps."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        count = state["step"].numpy()  # to add to the tensor would take ten times as long
-        count += 1
-        return state
+        step = state["step"].numpy()  # much faster to count with than the tensor
+        step += 1
+        return state, (int(step), float(group["lr"]), group["betas"], group["eps"])
 
 
-def _progress(state: dict[str, Any], group: dict[str, Any]) -> tuple[int, float, tuple[float, float], float]:
-    """The last fields of an `AdamUpdate`: step, lr, betas, eps."""
-    return int(state["step"].numpy()), float(group["lr"]), group["betas"], group["eps"]
+# Torch would wrap the `step` of every optimiser for its profiler, which takes as long as a small kernel.
+SelectiveAdam.step.hooked = True  # type: ignore[attr-defined]
 
 
 class CudaAdam(SelectiveAdam):
@@ -192,8 +194,7 @@ class CudaAdam(SelectiveAdam):
             for parameter in group["params"]:
                 if parameter.grad is None or parameter.numel() == 0:  # the kernel divides by the number of rows
                     continue
-                state = self._counted(parameter)
-                step, lr, (beta1, beta2), eps = _progress(state, group)
+                state, (step, lr, (beta1, beta2), eps) = self._counted(parameter, group)
                 # The kernel corrects no bias. Both corrections can be made in what it is given.
                 correction = math.sqrt(1 - beta2**step)
                 _C.adam(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from recon import losses, pace
+from recon import gradients, pace
 from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
@@ -94,27 +94,19 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
         while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
             batch = batches.at(state.step, progress)
-            out = model.render(
-                batch.cameras,
-                background=batch.background,
-                train_frac=progress,
-                depth=False,
+            loss, out, visible = gradients.of_view(
+                model,
+                state.optimizer,
+                batch,
+                progress=progress,
+                ssim_weight=config.ssim_weight,
                 absgrad=state.strategy.absgrad(progress),
             )
-            loss = losses.photometric(out.rgb, batch.image, ssim_weight=config.ssim_weight, mask=batch.mask)
-            regularisers = model.regularisers()
-            for term in regularisers.values():
-                loss = loss + term
-            with state.optimizer.finishing_backward():  # the optimiser may make the end of it together with its step
-                loss.backward()
-            assert out.radii is not None
-            # A regulariser reaches every row; without one, rows that were not seen have no gradient.
-            seen = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
-            state.optimizer.step(visible=seen)
+            state.optimizer.step(visible=visible)
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
             state.seconds = before + time.perf_counter() - began
             state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)
-            metrics = StepMetrics(state.step, loss.detach(), len(model))
+            metrics = StepMetrics(state.step, loss, len(model))
             for callback in callbacks:
                 callback(state, metrics)

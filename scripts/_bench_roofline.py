@@ -22,10 +22,9 @@ from _bench_scene import VIEWS, make_camera, make_model
 from _bench_stages import FORWARD, clock_for
 from recon.datasets.cameras import Cameras
 from recon.gaussians import Gaussians
-from recon.kernels import runtime
+from recon.kernels import runtime, splat
 from recon.kernels.lanes import atomic_add
 from recon.kernels.simd import LANES, broadcast, load, store
-from recon.kernels.splat import ALPHA_MAX, TILE, TRANSMITTANCE_MIN
 from recon.raster import ALPHA_MIN, reference
 
 # ------------------------------------------------------------------------------------------ the work of a scene
@@ -39,8 +38,8 @@ class Work:
         gaussians: all there are.
         visible: those that reach a pixel's centre with an alpha of 1/255.
         entries: pairs of a Gaussian and a tile of which it reaches a pixel.
-        evaluated: pairs of a Gaussian and a pixel, in whole vectors: the rows that it reaches in a tile, unless all
-            pixels of the vector are finished.
+        evaluated: pairs of a Gaussian and a pixel, in whole cells: those between the first and the last one that it
+            reaches in a column of cells, unless all pixels of the cell are finished.
         drawn: those of them that change the pixel.
         pixels: of the picture.
     """
@@ -71,22 +70,30 @@ def count_work(model: Gaussians, camera: Cameras) -> Work:
     order = seen[torch.argsort(depths[seen], stable=True)]
     rows = torch.stack([covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1], opacities], dim=-1)
     table = torch.cat([centres, rows], dim=-1)[order].numpy()
-    lanes = min(LANES, TILE)
-    size, limits = (camera.width, camera.height), (ALPHA_MIN, float(ALPHA_MAX), float(TRANSMITTANCE_MIN))
-    visible, entries, evaluated, drawn = _count(table, *size, lanes, *limits)
+    limits = (ALPHA_MIN, float(splat.ALPHA_MAX), float(splat.TRANSMITTANCE_MIN))
+    cell, tile = (splat.CELL_WIDTH, splat.CELL_HEIGHT), (splat.TILE_WIDTH, splat.TILE_HEIGHT)
+    visible, entries, evaluated, drawn = _count(table, camera.width, camera.height, cell, tile, *limits)
     return Work(len(model), visible, entries, evaluated, drawn, camera.width * camera.height)
 
 
 @numba.njit  # type: ignore[untyped-decorator]
 def _count(
-    table: Any, width: int, height: int, lanes: int, alpha_min: float, alpha_max: float, least: float
+    table: Any,
+    width: int,
+    height: int,
+    cell: tuple[int, int],
+    tile: tuple[int, int],
+    alpha_min: float,
+    alpha_max: float,
+    least: float,
 ) -> tuple[int, int, int, int]:
     """Visible Gaussians, entries, evaluated and drawn pairs; table [V,6] holds x, y, covariance, opacity by depth."""
+    (cell_width, cell_height), (tile_width, tile_height) = cell, tile
     rest = np.ones((height, width))
-    vectors = -(-width // lanes)
-    unfinished = np.zeros((height, vectors), np.int64)
-    for column in range(width):
-        unfinished[:, column // lanes] += 1
+    unfinished = np.zeros((-(-height // cell_height), -(-width // cell_width)), np.int64)
+    for row in range(height):
+        for column in range(width):
+            unfinished[row // cell_height, column // cell_width] += 1
     visible = entries = evaluated = drawn = 0
     for i in range(len(table)):
         x, y, a, b, c, opacity = table[i]
@@ -96,35 +103,38 @@ def _count(
         left, right = max(0, int(np.ceil(x - half_x - 0.5))), min(width - 1, int(np.floor(x + half_x - 0.5)))
         top, bottom = max(0, int(np.ceil(y - half_y - 0.5))), min(height - 1, int(np.floor(y + half_y - 0.5)))
         before = entries
-        for tile_top in range(top // TILE * TILE, bottom + 1, TILE):
-            for tile_left in range(left // TILE * TILE, right + 1, TILE):
+        for tile_top in range(top // tile_height * tile_height, bottom + 1, tile_height):
+            for tile_left in range(left // tile_width * tile_width, right + 1, tile_width):
                 touched = False
-                for row in range(max(top, tile_top), min(bottom, tile_top + TILE - 1) + 1):
-                    dy = row + 0.5 - y
-                    half = np.sqrt(max(0.0, (reach2 - dy * dy / c) * determinant / c))  # of the ellipse in this row
-                    middle = x + b / c * dy
-                    first = max(left, tile_left, int(np.ceil(middle - half - 0.5)))
-                    last = min(right, tile_left + TILE - 1, int(np.floor(middle + half - 0.5)))
-                    if first > last:
-                        continue
-                    touched = True
-                    # A vector beside the row's own pixels is passed by only if the Gaussian is nowhere in its columns.
-                    for vector in range(max(left, tile_left) // lanes, min(right, tile_left + TILE - 1) // lanes + 1):
-                        if unfinished[row, vector] > 0:
-                            evaluated += lanes
-                    for column in range(first, last + 1):
-                        dx = column + 0.5 - x
-                        power = 0.5 * (c * dx * dx - 2 * b * dx * dy + a * dy * dy) / determinant
-                        alpha = min(alpha_max, opacity * np.exp(-power))
-                        if alpha < alpha_min or rest[row, column] < 0:
+                for cell_left in range(tile_left, min(right + 1, tile_left + tile_width), cell_width):
+                    first_row, last_row = height, -1
+                    for row in range(max(top, tile_top), min(bottom, tile_top + tile_height - 1) + 1):
+                        dy = row + 0.5 - y
+                        half = np.sqrt(max(0.0, (reach2 - dy * dy / c) * determinant / c))  # of the ellipse in this row
+                        middle = x + b / c * dy
+                        first = max(left, cell_left, int(np.ceil(middle - half - 0.5)))
+                        last = min(right, cell_left + cell_width - 1, int(np.floor(middle + half - 0.5)))
+                        if first <= last:
+                            first_row, last_row = min(first_row, row), max(last_row, row)
+                    for line in range(first_row // cell_height, last_row // cell_height + 1):
+                        touched = True
+                        if unfinished[line, cell_left // cell_width] == 0:
                             continue
-                        after = rest[row, column] * (1 - alpha)
-                        if after <= least:
-                            rest[row, column] = -1
-                            unfinished[row, column // lanes] -= 1
-                        else:
-                            rest[row, column] = after
-                            drawn += 1
+                        evaluated += cell_height * cell_width
+                        for row in range(line * cell_height, min(height, (line + 1) * cell_height)):
+                            for column in range(cell_left, min(width, cell_left + cell_width)):
+                                dx, dy = column + 0.5 - x, row + 0.5 - y
+                                power = 0.5 * (c * dx * dx - 2 * b * dx * dy + a * dy * dy) / determinant
+                                alpha = min(alpha_max, opacity * np.exp(-power))
+                                if alpha < alpha_min or rest[row, column] < 0:
+                                    continue
+                                after = rest[row, column] * (1 - alpha)
+                                if after <= least:
+                                    rest[row, column] = -1
+                                    unfinished[line, cell_left // cell_width] -= 1
+                                else:
+                                    rest[row, column] = after
+                                    drawn += 1
                 entries += touched
         visible += entries > before
     return visible, entries, evaluated, drawn
@@ -134,7 +144,8 @@ def _count(
 
 # Numbers of a Gaussian: mean 3, quaternion 4, scales 3, opacity 1, colour 3, further harmonics 45.
 GEOMETRY, HARMONICS, NUMBERS = 11, 48, 59
-FLOAT, RECORD, SLOT = 4, 64, 64  # bytes: a number; a projected Gaussian; the sums that a tile leaves for a Gaussian
+# Bytes: a number; a projected Gaussian; an entry in the list of a tile; the sums that a tile leaves for a Gaussian
+FLOAT, RECORD, ENTRY, SLOT = 4, 64, 16, 64
 
 
 @dataclass(frozen=True)
@@ -150,29 +161,29 @@ def costs(w: Work) -> dict[str, Cost]:
     """The cost of every stage; see the head of this file for what is counted."""
     n, v, e, p, x = w.gaussians, w.visible, w.entries, w.evaluated, w.pixels
     return {
-        # `project.py`: geometry of all, colours of the visible; centre, radii and slots (24 bytes) of all, a record,
-        # key and number (8) of the visible, a word (4) for each entry. 240 in `geometry.project`, 70 for opacity and
-        # visibility; 168 for basis, colour and record, 25 for the ellipse; 35 for the rows and columns of a tile.
+        # `project.py`: geometry of all, colours of the visible; centre, radii, slots, flag (25 bytes) of all; a record,
+        # key and number (8) of the visible, tile and cells (12) for each entry. 240 in `geometry.project`, 70 for
+        # opacity and visibility; 168 for basis, colour and record, 25 for the ellipse; 35 for the cells of a tile.
         "project": Cost(
-            n * (GEOMETRY * FLOAT + 24) + v * (HARMONICS * FLOAT + RECORD + 8) + e * 4, n * 310 + v * 193 + e * 35
+            n * (GEOMETRY * FLOAT + 25) + v * (HARMONICS * FLOAT + RECORD + 8) + e * 12, n * 310 + v * 193 + e * 35
         ),
         # `bin.py`: two passes that read keys to count (4), then read and write keys and numbers (16); two that read
-        # numbers and slots (12) and the words of the entries (4), the second of which writes entries (8). All is
-        # scalar work on integers, which the peak of vectors says nothing about.
-        "bin": Cost(v * (2 * 20 + 2 * 12) + e * (2 * 4 + 8), 0.0),
-        # `blend.py`: entry (8) and record; 5 planes written. A pair: 3 for the exponent, 13 for exp2, 16 for opacity,
-        # transmittance and three colours. An entry: 6 in each lane for the distances from its centre.
-        "blend": Cost(e * (8 + RECORD) + x * 5 * FLOAT, p * 32 + e * 6 * TILE),
-        # `blend_backward.py`: the same, the slots written, 7 planes read. A pair: 51. An entry: 17 in each lane for its
-        # columns, 16 to add up the lanes of nine sums.
-        "blend back": Cost(e * (8 + RECORD + SLOT) + x * 7 * FLOAT, p * 51 + e * 33 * TILE),
+        # numbers and slots (12) and the tiles of the entries (4), the second of which reads cells (8) and writes
+        # entries (16). All is scalar work on integers, which the peak of vectors says nothing about.
+        "bin": Cost(v * (2 * 20 + 2 * 12) + e * (2 * 4 + 8 + ENTRY), 0.0),
+        # `blend.py`: entry and record; 5 planes written. A pair: 5 for the exponent, 13 for exp2, 16 for opacity,
+        # transmittance and three colours. An entry: 6 in each lane for a column of cells.
+        "blend": Cost(e * (ENTRY + RECORD) + x * 5 * FLOAT, p * 34 + e * 6 * LANES),
+        # `blend_backward.py`: the same, the slots written, 7 planes read. A pair: 53. An entry: 17 in each lane for a
+        # column, 16 to add up the lanes of nine sums.
+        "blend back": Cost(e * (ENTRY + RECORD + SLOT) + x * 7 * FLOAT, p * 53 + e * 33 * LANES),
         # `gather.py`: slots of entries; where they are (8), and the gradients of projections (10 numbers) of all.
         "gather": Cost(e * SLOT + n * (8 + 10 * FLOAT) + v * RECORD, e * 16 + v * 45),
-        # `project_step.py`: where slots are (8), of all; values and moments of the visible read and written, and their
+        # `project_step.py`: two flags (2), of all; values and moments of the visible read and written, and their
         # projected gradients (10 numbers) read. The projection again, its derivatives (220), basis and direction (64),
         # colours (120), slopes (130), rest (26); 18 for Adam on each number.
         "project back + Adam": Cost(
-            n * 8 + v * (6 * NUMBERS + 10) * FLOAT, v * (240 + 220 + 64 + 120 + 130 + 26 + NUMBERS * 18)
+            n * 2 + v * (6 * NUMBERS + 10) * FLOAT, v * (240 + 220 + 64 + 120 + 130 + 26 + NUMBERS * 18)
         ),
         # `ssim.py`, for each of three channels: both pictures read, the gradient written. Seven blurs along two axes
         # with 16 each, 46 for the products, the similarity, its derivatives and the gradient.

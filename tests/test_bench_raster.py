@@ -29,6 +29,7 @@ from recon.gaussians import Gaussians
 from recon.kernels import runtime
 from recon.kernels.runtime import get_threads, set_threads
 from recon.kernels.simd import LANES
+from recon.kernels.splat import CELL_HEIGHT, CELL_WIDTH
 from recon.train import train
 
 
@@ -66,11 +67,8 @@ def test_the_work_of_one_gaussian_is_the_pixels_of_its_disc() -> None:
     inside = (x - 33) ** 2 + (y - 31) ** 2 <= radius**2
     assert (work.gaussians, work.visible, work.entries, work.pixels) == (1, 1, 4, 4096)
     assert work.drawn == inside.sum()
-    rows_left, rows_right = inside[:, :32].any(axis=1).sum(), inside[:, 32:].any(axis=1).sum()
-    if LANES >= 16:
-        assert work.evaluated == 16 * (rows_left + rows_right)
-    else:
-        assert work.drawn < work.evaluated < 16 * (rows_left + rows_right) + 1
+    cells = inside.reshape(64 // CELL_HEIGHT, CELL_HEIGHT, 64 // CELL_WIDTH, CELL_WIDTH).any(axis=(1, 3))
+    assert work.evaluated == LANES * cells.sum()
 
 
 def test_what_is_behind_finished_pixels_is_not_counted() -> None:
@@ -121,8 +119,8 @@ def test_costs_grow_with_what_they_are_of() -> None:
     for name, expected in grows.items():
         after = roofline.costs(roofline.Work(**(base | {name: 2 * base[name]})))
         assert {stage for stage in after if after[stage] != before[stage]} == expected, name
-    # Blending: 72 bytes for each entry and 20 for each pixel; 32 operations for each pair, 96 for each entry.
-    assert before["blend"] == roofline.Cost(300 * 72 + 999 * 20, 9000 * 32 + 300 * 96)
+    # Blending: 80 bytes for each entry and 20 for each pixel; 34 operations for each pair, 6 in each lane for an entry.
+    assert before["blend"] == roofline.Cost(300 * 80 + 999 * 20, 9000 * 34 + 300 * 6 * LANES)
 
 
 def test_a_floor_is_the_larger_of_moving_and_computing(monkeypatch: pytest.MonkeyPatch) -> None:

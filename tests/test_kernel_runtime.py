@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from recon.kernels import runtime
-from recon.kernels.lanes import atomic_add
+from recon.kernels.lanes import atomic_add, atomic_get, pause
 from recon.kernels.runtime import get_threads, kernel, launch, set_threads
 from recon.kernels.simd import get, put
 
@@ -63,27 +64,73 @@ def count_up(done: Any, by: Any, pieces: int, counter: Any, thread: int) -> None
     atomic_add(by, thread, 1)
 
 
-@kernel("i8")
-def refuse(where: int, counter: Any, thread: int) -> None:
-    if thread == where:
+@kernel("i8[::1], i8, i8")
+def meet(by: Any, count: int, refusing: int, counter: Any, thread: int) -> None:
+    """All wait for `count` threads, one of which raises then."""
+    atomic_add(by, thread, 1)
+    atomic_add(counter, 1, 1)
+    while atomic_get(counter, 1) < count:
+        pause()
+    if thread == refusing:
         raise ValueError("no")
 
 
+LONG = 100 * runtime.AWAKE
+
+
+@kernel("i8[::1]")
+def dawdle(ended: Any, counter: Any, thread: int) -> None:
+    """Other threads take longer than anyone is awake; the calling one waits for one of them to begin."""
+    if thread == 0:
+        while atomic_get(counter, 1) == 0:
+            pause()
+    else:
+        atomic_add(counter, 1, 1)
+        for _ in range(LONG):
+            pause()
+    atomic_add(ended, 0, 1)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_every_piece_is_done_once_and_every_thread_comes_once(threads: int) -> None:
+def test_every_piece_is_done_once_and_no_thread_comes_twice(threads: int) -> None:
     set_threads(threads)
     for _ in range(20):
         done, by = np.zeros(1000, np.int64), np.zeros(16, np.int64)
         launch(count_up, done, by, done.size)
         np.testing.assert_array_equal(done, np.arange(1000))
+        assert by[0] == 1
+        assert by[:threads].max() == 1
+        assert by[threads:].max() == 0
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_all_threads_come_while_there_is_work(threads: int) -> None:
+    set_threads(threads)
+    for _ in range(20):
+        by = np.zeros(16, np.int64)
+        launch(meet, by, threads, -1)
         assert by.tolist() == [1] * threads + [0] * (16 - threads)
+
+
+def test_threads_that_take_part_are_waited_for() -> None:
+    set_threads(2)
+    ended = np.zeros(1, np.int64)
+    launch(dawdle, ended)
+    assert ended[0] == 2
+
+
+def test_threads_that_slept_wake_up() -> None:
+    set_threads(2)
+    for wait in (0.0, 0.05, 0.0, 0.05):
+        time.sleep(wait)
+        launch(meet, np.zeros(16, np.int64), 2, -1)
 
 
 def test_fewer_threads_on_request() -> None:
     set_threads(4)
     by = np.zeros(16, np.int64)
-    launch(count_up, np.zeros(10, np.int64), by, 10, threads=2)
-    launch(count_up, np.zeros(10, np.int64), by, 10, threads=99)
+    launch(meet, by, 2, -1, threads=2)
+    launch(meet, by, 4, -1, threads=99)
     assert by.tolist()[:5] == [2, 2, 1, 1, 0]
 
 
@@ -91,8 +138,8 @@ def test_fewer_threads_on_request() -> None:
 def test_an_exception_in_any_thread_arrives(where: int) -> None:
     set_threads(2)
     with pytest.raises(ValueError, match="no"):
-        launch(refuse, where)
-    launch(refuse, 5)
+        launch(meet, np.zeros(16, np.int64), 2, where)
+    launch(meet, np.zeros(16, np.int64), 2, -1)
 
 
 def test_several_callers_at_once() -> None:
@@ -115,11 +162,11 @@ def test_several_callers_at_once() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     set_threads(2)
-    launch(count_up, np.zeros(10, np.int64), np.zeros(16, np.int64), 10)
+    launch(meet, np.zeros(16, np.int64), 2, -1)
     child = os.fork()
     if child == 0:
         by = np.zeros(16, np.int64)
-        launch(count_up, np.zeros(10, np.int64), by, 10)
+        launch(meet, by, 2, -1)
         os._exit(0 if by[:2].tolist() == [1, 1] else 1)
     assert os.waitpid(child, 0)[1] == 0
 

@@ -14,12 +14,17 @@ from recon.kernels.lanes import (
     float_bits,
     load_columns,
     load_first,
+    load_flags,
+    load_halves,
     lowest_bit,
     mask_bits,
     prefetch,
+    prefetch_early,
     scalar_max,
     store_columns,
     store_first,
+    store_flags,
+    store_halves,
     store_sums,
     sum_lanes,
 )
@@ -177,6 +182,36 @@ def test_rows_become_columns_and_back() -> None:
     np.testing.assert_allclose(sums[32], totals[1], rtol=1e-5, atol=1e-6)
 
 
+@kernel("f4[::1], f4[::1]")
+def halves(x: Any, out: Any, counter: Any, thread: int) -> None:
+    store(out, 0, load_halves(x, 3, LANES + 1))
+    store_halves(out, LANES, 2 * LANES, load(x, 0))
+
+
+def test_halves_of_vectors() -> None:
+    x, out = rng.normal(size=2 * LANES + 3).astype(f32), np.zeros(3 * LANES, f32)
+    launch(halves, x, out, threads=1)
+    half = LANES // 2
+    np.testing.assert_array_equal(out[:LANES], np.concatenate([x[3 : 3 + half], x[LANES + 1 : LANES + 1 + half]]))
+    np.testing.assert_array_equal(out[LANES : LANES + half], x[:half])
+    np.testing.assert_array_equal(out[2 * LANES : 2 * LANES + half], x[half:LANES])
+
+
+@kernel("u1[::1], u1[::1], i8[::1]")
+def flags(given: Any, out: Any, bits: Any, counter: Any, thread: int) -> None:
+    put(bits, 0, mask_bits(load_flags(given, 1)))
+    store_flags(out, 1, load_flags(given, 1))
+
+
+def test_bytes_as_masks() -> None:
+    given = rng.integers(0, 3, LANES + 2).astype(np.uint8)
+    out, bits = np.full(LANES + 2, 9, np.uint8), np.zeros(1, np.int64)
+    launch(flags, given, out, bits, threads=1)
+    assert bits[0] == sum(1 << lane for lane in range(LANES) if given[1 + lane])
+    np.testing.assert_array_equal(out[1:-1], given[1:-1] != 0)
+    assert out[0] == out[-1] == 9
+
+
 @kernel("f4[::1], i8, f4[::1], i8[::1], u4[::1]")
 def scalars(x: Any, count: int, out: Any, whole: Any, words: Any, counter: Any, thread: int) -> None:
     store_first(out, 0, load_first(x, 1, count), count)
@@ -195,6 +230,7 @@ def scalars(x: Any, count: int, out: Any, whole: Any, words: Any, counter: Any, 
     put(whole, 4, get(words, 0))
     put(words, 1, -1)
     prefetch(words, 1 << 20)
+    prefetch_early(words, 1 << 20)
     store(out, 3 * LANES, integer_bits(lane_index() * -2))
 
 

@@ -72,6 +72,24 @@ def test_adaptive_absgrad_reads_the_absolute_gradients():
     assert len(model) == 40
 
 
+def test_adaptive_adds_up_what_every_camera_saw():
+    rows, width, height = 1003, 20, 10
+    strategy = Adaptive(AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True}), extent=1.0, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    lengths, times = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
+    for _ in range(3):
+        gradients = torch.rand(2, rows, 2, generator=generator)
+        radii = torch.randint(0, 3, (2, rows, 1), generator=generator, dtype=torch.int32).expand(-1, -1, 2)
+        picture = torch.zeros(2, height, width, 3)
+        strategy._accumulate(RenderOutput(picture, picture[..., :1], None, gradients, radii, absgrad=gradients))
+        lengths += (
+            (gradients.double() * torch.tensor([width, height])).norm(dim=-1).sum(dim=0)
+        )  # 2 cameras, half images
+        times += (radii[..., 0] > 0).sum(dim=0)
+    torch.testing.assert_close(strategy.gradient_sum.double(), lengths, rtol=1e-5, atol=0)
+    assert torch.equal(strategy.times_seen, times)
+
+
 def test_adaptive_ramp_admits_the_most_pulled_first():
     model = tiny.gaussians(100)
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "max_gaussians": 200})

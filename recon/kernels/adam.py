@@ -24,7 +24,7 @@ PIECE = 1 << 14  # about as many elements does a thread take at a time
 
 _COLUMNS = 8  # of the kernel's table: four addresses, number of elements, row width, rows per piece, first piece
 SETTINGS = 5  # see `settings_of`
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO, _ONE, _NAN = np.float32(0), np.float32(1), np.float32(np.nan)
 
 
 class AdamUpdate(NamedTuple):
@@ -152,19 +152,15 @@ def factors_of(settings: Any, update: int) -> Any:
 
 
 @inline
-def moved(value: Any, gradient: Any, mean: Any, square: Any, factors: Any, chosen: Any) -> Any:
-    """Adam on a vector: the new value and moments where `chosen`, and which of those gradients are not finite.
-
-    Nothing changes where a gradient is not finite.
-    """
+def moved(value: Any, gradient: Any, mean: Any, square: Any, factors: Any) -> Any:
+    """Adam on a vector: the new value and moments; nothing changes where the gradient is not finite."""
     step, gain1, gain2, correction, eps = factors
-    finite = gradient - gradient == _ZERO
-    good = chosen & finite
+    good = gradient - gradient == _ZERO
     new_mean = mean + gain1 * (gradient - mean)
     new_square = square + gain2 * (gradient * gradient - square)
     new_value = value - step * new_mean / (sqrt(new_square) * correction + eps)
     new_value, new_mean = select(good, new_value, value), select(good, new_mean, mean)
-    return new_value, new_mean, select(good, new_square, square), chosen & ~finite
+    return new_value, new_mean, select(good, new_square, square)
 
 
 @inline
@@ -193,7 +189,8 @@ def _update(arrays: Any, factors: Any, element: int, count: int, chosen: Any) ->
     values, gradients, exp_avg, exp_avg_sq = arrays
     gradient, value = load_first(gradients, element, count), load_first(values, element, count)
     mean, square = load_first(exp_avg, element, count), load_first(exp_avg_sq, element, count)
-    value, mean, square, broken = moved(value, gradient, mean, square, factors, chosen)
+    broken = chosen & ~(gradient - gradient == _ZERO)
+    value, mean, square = moved(value, select(chosen, gradient, _NAN), mean, square, factors)
     store_first(exp_avg, element, mean, count)
     store_first(exp_avg_sq, element, square, count)
     store_first(values, element, value, count)

@@ -20,7 +20,7 @@ from recon.kernels.buffers import take
 from recon.kernels.lanes import atomic_add, prefetch
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import get, inline, put
-from recon.kernels.splat import CHUNK, ROW_BITS, SLOT_BITS
+from recon.kernels.splat import CHUNK, ENTRY, SLOT_BITS
 
 DIGIT_BITS = 13  # of a key at a time: the counts of one share fit into the first cache
 MAX_SHARES = 16  # more would make more counts than work
@@ -72,28 +72,40 @@ def sort_keys(
 
 @inline
 def fill_tiles(
-    step: Any, start: Any, end: Any, ids: Any, slots: Any, slot_words: Any, entries: Any, counts: Any, own: Any
+    step: Any,
+    start: Any,
+    end: Any,
+    ids: Any,
+    slots: Any,
+    slot_tiles: Any,
+    slot_cells: Any,
+    entries: Any,
+    counts: Any,
+    own: Any,
 ) -> None:
     """Count or move the slots of Gaussians ids[start : end]."""
     for i in range(start, end):
         if i + 2 * AHEAD < end:
             prefetch(slots, 2 * get(ids, i + 2 * AHEAD))
         if i + AHEAD < end:
-            prefetch(slot_words, get(slots, 2 * get(ids, i + AHEAD)))
+            slot = get(slots, 2 * get(ids, i + AHEAD))
+            prefetch(slot_tiles, slot)
+            if step == MOVE:
+                prefetch(slot_cells, slot)
         gaussian = get(ids, i)
         first = get(slots, 2 * gaussian)
         for slot in range(first, first + get(slots, 2 * gaussian + 1)):
-            word = get(slot_words, slot)
-            place = own + (word >> ROW_BITS)
+            place = own + get(slot_tiles, slot)
             target = get(counts, place)
             put(counts, place, target + 1)
             if step == MOVE:
-                rows = word & ((1 << ROW_BITS) - 1)
-                put(entries, target, ((gaussian << SLOT_BITS) | slot) << ROW_BITS | rows)
+                put(entries, ENTRY * target, gaussian << SLOT_BITS | slot)
+                put(entries, ENTRY * target + 1, get(slot_cells, slot))
 
 
 @kernel(
-    "i8, i8, i8, i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
+    "i8, i8, i8, i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], u4[::1],"
+    " i8[::1], i8[::1]"
 )
 def sort_and_fill(
     shares: int,
@@ -108,7 +120,8 @@ def sort_and_fill(
     other_keys: Any,
     other_ids: Any,
     slots: Any,
-    slot_words: Any,
+    slot_tiles: Any,
+    slot_cells: Any,
     counts: Any,
     entries: Any,
     starts: Any,
@@ -119,11 +132,11 @@ def sort_and_fill(
 
     Args:
         count: of the visible Gaussians.
-        visible [chunks,3], keys, ids [N rounded up to CHUNK], slots [N,2], slot_words [S]: of `project_gaussians`.
-            Keys and ids are overwritten.
+        visible [chunks,3], keys, ids [N rounded up to CHUNK], slots [N,2], slot_tiles, slot_cells [S]: of
+            `project_gaussians`. Keys and ids are overwritten.
         other_keys, other_ids: scratch memory of the same sizes.
         counts: [shares, places or tiles, whichever is more] scratch memory.
-        entries: [at most S] the slots in the order of the tiles, front to back.
+        entries: [at most S, ENTRY] the slots in the order of the tiles, front to back.
         starts: [tiles + 1] where the list of each tile begins, and their end.
     """
     pieces = 2 * shares + 1  # of a sort
@@ -153,7 +166,7 @@ def sort_and_fill(
         elif sort == passes:
             start, end = share_of(count, share, shares)
             from_ids = ids if passes % 2 == 0 else other_ids
-            fill_tiles(step, start, end, from_ids, slots, slot_words, entries, counts, own)
+            fill_tiles(step, start, end, from_ids, slots, slot_tiles, slot_cells, entries, counts, own)
         else:
             digit = lowest, sort * bits, places - 1
             if sort == 0:  # keys lie at the beginnings of chunks
@@ -176,7 +189,8 @@ def bin_gaussians(
     ids: NDArray[np.uint32],
     visible: NDArray[np.int64],
     slots: NDArray[np.uint32],
-    slot_words: NDArray[np.uint32],
+    slot_tiles: NDArray[np.uint32],
+    slot_cells: NDArray[np.int64],
     slot_count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lists of the entries of all tiles, from what `project_gaussians` found (keys and ids are used up).
@@ -184,7 +198,8 @@ def bin_gaussians(
     Args:
         slot_count: no more than so many of the slots are used.
     Returns:
-        entries [E] and starts [tiles + 1]: those of tile t are entries[starts[t] : starts[t + 1]], front to back.
+        entries [E * ENTRY] and starts [tiles + 1]: those of tile t are numbers starts[t] ... starts[t + 1] - 1, front
+        to back.
     """
     count = int(np.add.reduce(visible[:, 0]))  # the methods of arrays take three times as long
     lowest = int(np.minimum.reduce(visible[:, 1], initial=0xFFFFFFFF))
@@ -193,11 +208,11 @@ def bin_gaussians(
     passes = -(-width // DIGIT_BITS)
     bits = -(-width // passes)
     shares = max(1, min(get_threads(), MAX_SHARES, count // SHARE))
-    entries, starts = take(slot_count, np.int64), take(tiles + 1, np.int64)
+    entries, starts = take(slot_count * ENTRY, np.int64), take(tiles + 1, np.int64)
     launch(
         *(sort_and_fill, shares, passes, bits, lowest, count, tiles),
         *(visible.reshape(-1), keys, ids, take(len(keys), np.uint32), take(len(ids), np.uint32)),
-        *(slots, slot_words, take(shares * max(tiles, 1 << bits), np.uint32), entries, starts),
+        *(slots, slot_tiles, slot_cells, take(shares * max(tiles, 1 << bits), np.uint32), entries, starts),
         threads=shares,
     )
-    return entries[: int(starts[tiles])], starts
+    return entries[: ENTRY * int(starts[tiles])], starts

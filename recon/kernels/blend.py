@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from recon.kernels.lanes import any_set, atomic_add, lowest_bit, prefetch, scalar_max, store_first
+from recon.kernels.lanes import (
+    any_set,
+    atomic_add,
+    load_halves,
+    lowest_bit,
+    prefetch,
+    scalar_max,
+    store_halves,
+)
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
     absolute,
     exp2_bounded,
+    floor,
     get,
     inline,
     lane_index,
@@ -19,6 +28,7 @@ from recon.kernels.simd import (
     maximum,
     minimum,
     negative_absolute,
+    put,
     select,
     stack,
     store,
@@ -26,19 +36,26 @@ from recon.kernels.simd import (
 from recon.kernels.splat import (
     ALPHA_MAX,
     BLUE,
+    CELL_HEIGHT,
+    CELL_WIDTH,
+    CELLS,
+    COLUMNS,
     CURVE,
     DEPTH,
+    ENTRY,
     GREEN,
     HALF,
     LOG2_ALPHA_MIN,
     LOG2_OPACITY,
+    MAX_SLOTS,
     RECORD,
     RED,
-    ROW_BITS,
+    ROWS,
     SHEAR,
     SLOT_BITS,
     STRETCH,
-    TILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
     TRANSMITTANCE_MIN,
     ZERO,
     X,
@@ -47,62 +64,97 @@ from recon.kernels.splat import (
 
 f32 = np.float32
 
-VECTORS = TILE // LANES  # vectors in a row of a tile
-PLANE = TILE * TILE
-LOOK_EVERY = 16  # entries between looks for rows that are finished
-AHEAD = 4  # entries between the prefetch of a record and its use
+LOOK_EVERY = 32  # entries between looks for cells that are finished
+AHEAD = 8  # entries between a prefetch and the use of what it fetches
 
-# Planes of the state of a tile, TILE x TILE floats each
-T, SUM_RED, SUM_GREEN, SUM_BLUE, SUM_DEPTH, SUM_WEIGHT = (plane * PLANE for plane in range(6))
-_STATE = 6 * PLANE
-OFFSETS = max(TILE, LANES)  # floats that `row_offsets` writes
+# The state of a tile: some vectors for each cell, then how far down in the picture the pixels of each row of cells are.
+# A processor takes a load for one of what it has just stored where their addresses differ by a multiple of 4096 bytes,
+# and waits. So the vectors of a cell lie together, and their number is odd.
+CELL = 7 * LANES
+T, SUM_RED, SUM_GREEN, SUM_BLUE, SUM_DEPTH, SUM_WEIGHT = (number * LANES for number in range(6))
+DOWN = CELLS * CELL
+STATE = DOWN + ROWS * LANES
+
+_COLUMN = (1 << ROWS) - 1  # bits of the first column of cells
 
 
 @inline
 def entry_gaussian(entry: Any) -> Any:
-    return entry >> (SLOT_BITS + ROW_BITS)
+    return entry >> SLOT_BITS
 
 
 @inline
 def entry_slot(entry: Any) -> Any:
-    return (entry >> ROW_BITS) & ((1 << SLOT_BITS) - 1)
+    return entry & (MAX_SLOTS - 1)
 
 
 @inline
-def entry_rows(entry: Any) -> Any:
-    """A bit for every row of the tile that the Gaussian touches."""
-    first, last = entry & (TILE - 1), entry >> 4 & (TILE - 1)
-    return (2 << last) - (1 << first)
+def next_column(touched: Any) -> Any:
+    """Of a bit for each cell: those in the first column that has any."""
+    return touched & (_COLUMN << (lowest_bit(touched) // ROWS * ROWS))
+
+
+@inline
+def across() -> Any:
+    """How far right each lane's pixel is in its cell."""
+    return lane_index() - floor(lane_index() / CELL_WIDTH) * CELL_WIDTH
 
 
 @inline
 def start_tile(left: Any, top: Any, width: Any, height: Any, state: Any) -> None:
-    """Set the transmittance of a tile to 1, outside the image to -1.
+    """Set the transmittance of a tile to 1, outside the image to -1; and write how far down its rows are.
 
     A negative transmittance means that the pixel is finished; the value stays for the end.
     """
-    for v in range(VECTORS):
-        inside = lane_index() < f32(width - left - v * LANES)
-        for row in range(TILE):
-            store(state, T + row * TILE + v * LANES, select(inside, f32(1 if row < height - top else -1), -1.0))
+    down = floor(lane_index() / CELL_WIDTH)
+    for row in range(ROWS):
+        store(state, DOWN + row * LANES, down + (f32(top + row * CELL_HEIGHT) + HALF))
+        above = down < f32(height - top - row * CELL_HEIGHT)
+        for column in range(COLUMNS):
+            inside = above & (across() < f32(width - left - column * CELL_WIDTH))
+            store(state, T + (column * ROWS + row) * CELL, select(inside, 1.0, -1.0))
 
 
 @inline
 def unfinished(state: Any) -> Any:
-    """A bit for every vector of a tile that has unfinished pixels: bit v * TILE + row."""
+    """A bit for every cell of a tile that has unfinished pixels."""
     bits = 0
-    for v in range(VECTORS):
-        for row in range(TILE):
-            if any_set(load(state, T + row * TILE + v * LANES) > 0.0):
-                bits |= 1 << (v * TILE + row)
+    for cell in range(CELLS):
+        if any_set(load(state, T + cell * CELL) > 0.0):
+            bits |= 1 << cell
     return bits
 
 
 @inline
-def row_offsets(record_y: Any, stretch: Any, top: Any, offsets: Any) -> None:
-    """offsets[row] = stretch dy of the rows of a tile."""
-    for row in range(0, TILE, LANES):
-        store(offsets, row, stretch * (lane_index() + (f32(top + row) + HALF - record_y)))
+def load_cell(array: Any, pixel: Any, width: Any, columns: Any, rows: Any) -> Any:
+    """The pixels of a cell of an image, of which there are so many columns and rows from the first pixel on.
+
+    Zero beyond the image.
+    """
+    if columns >= CELL_WIDTH and rows >= CELL_HEIGHT:
+        return load_halves(array, pixel, pixel + width) if CELL_HEIGHT == 2 else load(array, pixel)
+    buffer = stack(LANES)
+    store(buffer, 0, 0.0)
+    for row in range(min(CELL_HEIGHT, rows)):
+        for column in range(min(CELL_WIDTH, columns)):
+            put(buffer, row * CELL_WIDTH + column, get(array, pixel + row * width + column))
+    return load(buffer, 0)
+
+
+@inline
+def store_cell(array: Any, pixel: Any, width: Any, columns: Any, rows: Any, value: Any) -> None:
+    """The inverse of `load_cell`."""
+    if columns >= CELL_WIDTH and rows >= CELL_HEIGHT:
+        if CELL_HEIGHT == 2:
+            store_halves(array, pixel, pixel + width, value)
+        else:
+            store(array, pixel, value)
+    else:
+        buffer = stack(LANES)
+        store(buffer, 0, value)
+        for row in range(min(CELL_HEIGHT, rows)):
+            for column in range(min(CELL_WIDTH, columns)):
+                put(array, pixel + row * width + column, get(buffer, row * CELL_WIDTH + column))
 
 
 @inline
@@ -122,19 +174,21 @@ def finish_tile(
     """Write a tile into the pictures."""
     pixels = width * height
     red, green, blue = get(background, 0), get(background, 1), get(background, 2)
-    for row in range(min(TILE, height - top)):
-        for v in range(VECTORS):
-            i, pixel, count = row * TILE + v * LANES, (top + row) * width + left + v * LANES, width - left - v * LANES
-            rest = absolute(load(state, T + i))
-            store_first(transmittance, pixel, rest, count)
-            store_first(alpha, pixel, 1 - rest, count)
-            store_first(rgb, pixel, load(state, SUM_RED + i) + rest * red, count)
-            store_first(rgb, pixels + pixel, load(state, SUM_GREEN + i) + rest * green, count)
-            store_first(rgb, 2 * pixels + pixel, load(state, SUM_BLUE + i) + rest * blue, count)
-            if with_depth:
-                # The sum of the weights is alpha, and more exact than 1 - T where there is little of it.
-                expected = load(state, SUM_DEPTH + i) / maximum(load(state, SUM_WEIGHT + i), 1e-10)
-                store_first(depth, pixel, expected, count)
+    for cell in range(CELLS):
+        x, y = left + cell // ROWS * CELL_WIDTH, top + cell % ROWS * CELL_HEIGHT
+        if x >= width or y >= height:
+            continue
+        i, pixel, area = cell * CELL, y * width + x, (width, width - x, height - y)
+        rest = absolute(load(state, T + i))
+        store_cell(transmittance, pixel, *area, rest)
+        store_cell(alpha, pixel, *area, 1 - rest)
+        store_cell(rgb, pixel, *area, load(state, SUM_RED + i) + rest * red)
+        store_cell(rgb, pixels + pixel, *area, load(state, SUM_GREEN + i) + rest * green)
+        store_cell(rgb, 2 * pixels + pixel, *area, load(state, SUM_BLUE + i) + rest * blue)
+        if with_depth:
+            # The sum of the weights is alpha, and more exact than 1 - T where there is little of it.
+            expected = load(state, SUM_DEPTH + i) / maximum(load(state, SUM_WEIGHT + i), 1e-10)
+            store_cell(depth, pixel, *area, expected)
 
 
 @inline
@@ -153,16 +207,17 @@ def blend_tiles(
     counter: Any,
 ) -> None:
     """The kernels below; `with_depth` is a constant, so the compiler leaves out what is not wanted."""
-    state, offsets = stack(_STATE), stack(OFFSETS)
-    tiles, tiles_x = len(starts) - 1, (width + TILE - 1) // TILE
+    state = stack(STATE)
+    tiles, tiles_x = len(starts) - 1, (width + TILE_WIDTH - 1) // TILE_WIDTH
     while True:
         tile = atomic_add(counter, 0, 1)
         if tile >= tiles:
             break
-        left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+        left, top = tile % tiles_x * TILE_WIDTH, tile // tiles_x * TILE_HEIGHT
         start_tile(left, top, width, height, state)
-        for i in range(SUM_RED, SUM_DEPTH + 2 * PLANE if with_depth else SUM_DEPTH, LANES):
-            store(state, i, 0.0)
+        for cell in range(0, CELLS * CELL, CELL):
+            for i in range(cell + SUM_RED, cell + (CELL if with_depth else SUM_DEPTH), LANES):
+                store(state, i, 0.0)
         at, end = get(starts, tile), get(starts, tile + 1)
         while at < end:
             live = unfinished(state)
@@ -170,28 +225,27 @@ def blend_tiles(
                 break
             pause = min(at + LOOK_EVERY, end)
             while at < pause:
-                entry = get(entries, at)
-                prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+                record = entry_gaussian(get(entries, ENTRY * at)) * RECORD
+                touched = get(entries, ENTRY * at + 1) & live
+                prefetch(records, entry_gaussian(get(entries, ENTRY * min(at + AHEAD, end - 1))) * RECORD)
                 at += 1
-                record, touched = entry_gaussian(entry) * RECORD, entry_rows(entry)
-                row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+                x, y, stretch = get(records, record + X), get(records, record + Y), get(records, record + STRETCH)
                 shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+                log2_opacity, distance = get(records, record + LOG2_OPACITY), get(records, record + DEPTH)
                 red = scalar_max(get(records, record + RED), ZERO)
                 green = scalar_max(get(records, record + GREEN), ZERO)
                 blue = scalar_max(get(records, record + BLUE), ZERO)
-                distance = get(records, record + DEPTH)
-                for v in range(VECTORS):
-                    dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-                    peak = get(records, record + LOG2_OPACITY) - curve * dx * dx  # the exponent where u = 0
-                    if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                        continue
+                while touched:
+                    cells = next_column(touched)
+                    touched ^= cells
+                    dx = across() + (f32(left + lowest_bit(cells) // ROWS * CELL_WIDTH) + HALF - x)
+                    peak = log2_opacity - curve * dx * dx  # the exponent where u = 0
                     sheared = shear * dx
-                    rows = touched & (live >> (v * TILE))
-                    while rows:
-                        row = lowest_bit(rows)
-                        rows &= rows - 1
-                        i = row * TILE + v * LANES
-                        u = get(offsets, row) - sheared
+                    while cells:
+                        cell = lowest_bit(cells)
+                        cells &= cells - 1
+                        i = cell * CELL
+                        u = stretch * (load(state, DOWN + cell % ROWS * LANES) - y) - sheared
                         exponent = peak - u * u
                         opacity = minimum(exp2_bounded(exponent), ALPHA_MAX)
                         opacity = select(exponent >= LOG2_ALPHA_MIN, opacity, 0.0)
@@ -230,7 +284,7 @@ def blend(
 
     Args:
         width, height: of the image, px.
-        records [N,RECORD], entries [E], starts [tiles + 1]: see `splat` and `bin_gaussians`.
+        records [N,RECORD], entries [E,ENTRY], starts [tiles + 1]: see `splat` and `bin_gaussians`.
         background: [3].
         rgb [3,H,W], alpha [H,W], transmittance [H,W]: are written.
     """

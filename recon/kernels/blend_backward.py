@@ -20,19 +20,20 @@ import numpy as np
 
 from recon.kernels.blend import (
     AHEAD,
+    CELL,
+    DOWN,
     LOOK_EVERY,
-    OFFSETS,
-    PLANE,
-    VECTORS,
+    STATE,
     T,
+    across,
     entry_gaussian,
-    entry_rows,
     entry_slot,
-    row_offsets,
+    load_cell,
+    next_column,
     start_tile,
     unfinished,
 )
-from recon.kernels.lanes import any_set, atomic_add, load_first, lowest_bit, prefetch, scalar_max, store_sums
+from recon.kernels.lanes import atomic_add, lowest_bit, prefetch, scalar_max, store_sums
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
@@ -41,7 +42,6 @@ from recon.kernels.simd import (
     exp2_bounded,
     get,
     inline,
-    lane_index,
     load,
     minimum,
     negative_absolute,
@@ -52,18 +52,24 @@ from recon.kernels.simd import (
 from recon.kernels.splat import (
     ALPHA_MAX,
     BLUE,
+    CELL_HEIGHT,
+    CELL_WIDTH,
+    CELLS,
     CURVE,
     DEPTH,
+    ENTRY,
     GREEN,
     HALF,
     LOG2_ALPHA_MIN,
     LOG2_OPACITY,
     RECORD,
     RED,
+    ROWS,
     SHEAR,
     SLOT,
     STRETCH,
-    TILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
     TRANSMITTANCE_MIN,
     ZERO,
     X,
@@ -72,9 +78,8 @@ from recon.kernels.splat import (
 
 f32 = np.float32
 
-# Planes of the state of a tile beside the transmittance `T`: gradients of the channels, and `rest`
-G_RED, G_GREEN, G_BLUE, REST, G_DEPTH = (plane * PLANE for plane in range(1, 6))
-_STATE = 6 * PLANE
+# Vectors of a cell's state beside the transmittance `T`: gradients of the channels, and `rest`
+G_RED, G_GREEN, G_BLUE, REST, G_DEPTH = (number * LANES for number in range(1, 6))
 
 
 @inline
@@ -102,25 +107,27 @@ def load_gradients(
     (alpha + T) g depth = g depth.
     """
     pixels = width * height
-    for row in range(min(TILE, height - top)):
-        for v in range(VECTORS):
-            i, pixel, count = row * TILE + v * LANES, (top + row) * width + left + v * LANES, width - left - v * LANES
-            red = load_first(g_rgb, pixel, count)
-            green = load_first(g_rgb, pixels + pixel, count)
-            blue = load_first(g_rgb, 2 * pixels + pixel, count)
-            rest = red * load_first(rgb, pixel, count) + green * load_first(rgb, pixels + pixel, count)
-            rest = rest + blue * load_first(rgb, 2 * pixels + pixel, count)
-            if with_alpha:
-                rest = rest - load_first(transmittance, pixel, count) * load_first(g_alpha, pixel, count)
-            if with_depth:
-                opaque = load_first(alpha, pixel, count)
-                g_sum = select(opaque > 0.0, load_first(g_depth, pixel, count) / opaque, 0.0)
-                store(state, G_DEPTH + i, g_sum)
-                rest = rest + g_sum * load_first(depth, pixel, count)
-            store(state, G_RED + i, red)
-            store(state, G_GREEN + i, green)
-            store(state, G_BLUE + i, blue)
-            store(state, REST + i, rest)
+    for cell in range(CELLS):
+        x, y = left + cell // ROWS * CELL_WIDTH, top + cell % ROWS * CELL_HEIGHT
+        if x >= width or y >= height:
+            continue
+        i, pixel, area = cell * CELL, y * width + x, (width, width - x, height - y)
+        red = load_cell(g_rgb, pixel, *area)
+        green = load_cell(g_rgb, pixels + pixel, *area)
+        blue = load_cell(g_rgb, 2 * pixels + pixel, *area)
+        rest = red * load_cell(rgb, pixel, *area) + green * load_cell(rgb, pixels + pixel, *area)
+        rest = rest + blue * load_cell(rgb, 2 * pixels + pixel, *area)
+        if with_alpha:
+            rest = rest - load_cell(transmittance, pixel, *area) * load_cell(g_alpha, pixel, *area)
+        if with_depth:
+            opaque = load_cell(alpha, pixel, *area)
+            g_sum = select(opaque > 0.0, load_cell(g_depth, pixel, *area) / opaque, 0.0)
+            store(state, G_DEPTH + i, g_sum)
+            rest = rest + g_sum * load_cell(depth, pixel, *area)
+        store(state, G_RED + i, red)
+        store(state, G_GREEN + i, green)
+        store(state, G_BLUE + i, blue)
+        store(state, REST + i, rest)
 
 
 @inline
@@ -144,13 +151,13 @@ def blend_tiles_backward(
     counter: Any,
 ) -> None:
     """The kernels below; `with_depth` and `with_absolute` are constants: the compiler leaves out what is not wanted."""
-    state, offsets = stack(_STATE), stack(OFFSETS)
-    tiles, tiles_x, zero = len(starts) - 1, (width + TILE - 1) // TILE, broadcast(0.0)
+    state = stack(STATE)
+    tiles, tiles_x, zero = len(starts) - 1, (width + TILE_WIDTH - 1) // TILE_WIDTH, broadcast(0.0)
     while True:
         tile = atomic_add(counter, 0, 1)
         if tile >= tiles:
             break
-        left, top = tile % tiles_x * TILE, tile // tiles_x * TILE
+        left, top = tile % tiles_x * TILE_WIDTH, tile // tiles_x * TILE_HEIGHT
         start_tile(left, top, width, height, state)
         load_gradients(
             *(left, top, width, height, rgb, alpha, transmittance, depth),
@@ -163,31 +170,31 @@ def blend_tiles_backward(
                 break
             pause = min(at + LOOK_EVERY, end)
             while at < pause:
-                entry = get(entries, at)
-                prefetch(records, entry_gaussian(get(entries, min(at + AHEAD, end - 1))) * RECORD)
+                entry, touched = get(entries, ENTRY * at), get(entries, ENTRY * at + 1) & live
+                record = entry_gaussian(entry) * RECORD
+                ahead = get(entries, ENTRY * min(at + AHEAD, end - 1))
+                prefetch(records, entry_gaussian(ahead) * RECORD)
+                prefetch(slots, entry_slot(ahead) * SLOT)  # or the stores would fill up their queue
                 at += 1
-                record, touched = entry_gaussian(entry) * RECORD, entry_rows(entry)
-                row_offsets(get(records, record + Y), get(records, record + STRETCH), top, offsets)
+                x, y, stretch = get(records, record + X), get(records, record + Y), get(records, record + STRETCH)
                 shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
+                log2_opacity, distance = get(records, record + LOG2_OPACITY), get(records, record + DEPTH)
                 red = scalar_max(get(records, record + RED), ZERO)
                 green = scalar_max(get(records, record + GREEN), ZERO)
                 blue = scalar_max(get(records, record + BLUE), ZERO)
-                distance = get(records, record + DEPTH)
                 v_sum, v_x, v_xx, v_u, v_xu, v_uu = zero, zero, zero, zero, zero, zero
                 sum_red, sum_green, sum_blue, sum_depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
-                for v in range(VECTORS):
-                    dx = lane_index() + (f32(left + v * LANES) + HALF - get(records, record + X))
-                    peak = get(records, record + LOG2_OPACITY) - curve * dx * dx
-                    if VECTORS > 1 and not any_set(peak >= LOG2_ALPHA_MIN):
-                        continue
-                    sheared = shear * dx
-                    column_v, column_u, column_uu = zero, zero, zero  # sums over the rows, in which dx is the same
-                    rows = touched & (live >> (v * TILE))
-                    while rows:
-                        row = lowest_bit(rows)
-                        rows &= rows - 1
-                        i = row * TILE + v * LANES
-                        u = get(offsets, row) - sheared
+                while touched:
+                    cells = next_column(touched)
+                    touched ^= cells
+                    dx = across() + (f32(left + lowest_bit(cells) // ROWS * CELL_WIDTH) + HALF - x)
+                    peak, sheared = log2_opacity - curve * dx * dx, shear * dx
+                    column_v, column_u, column_uu = zero, zero, zero  # sums over the cells, in which dx is the same
+                    while cells:
+                        cell = lowest_bit(cells)
+                        cells &= cells - 1
+                        i = cell * CELL
+                        u = stretch * (load(state, DOWN + cell % ROWS * LANES) - y) - sheared
                         exponent = peak - u * u
                         uncapped = exp2_bounded(exponent)
                         opacity = select(exponent >= LOG2_ALPHA_MIN, minimum(uncapped, ALPHA_MAX), 0.0)
@@ -196,11 +203,8 @@ def blend_tiles_backward(
                         drawn = after > TRANSMITTANCE_MIN
                         weight = select(drawn, opacity * before, 0.0)
                         store(state, T + i, select(drawn, after, negative_absolute(before)))
-                        g_red, g_green, g_blue = (
-                            load(state, G_RED + i),
-                            load(state, G_GREEN + i),
-                            load(state, G_BLUE + i),
-                        )
+                        g_red, g_green = load(state, G_RED + i), load(state, G_GREEN + i)
+                        g_blue = load(state, G_BLUE + i)
                         value = g_red * red + g_green * green + g_blue * blue
                         sum_red = sum_red + weight * g_red
                         sum_green = sum_green + weight * g_green
@@ -232,7 +236,7 @@ def blend_tiles_backward(
                     store_sums(slots, entry_slot(entry) * SLOT, (*shape, *colours))
         while at < end:  # hidden behind finished pixels
             for i in range(0, SLOT, LANES):
-                store(slots, entry_slot(get(entries, at)) * SLOT + i, zero)
+                store(slots, entry_slot(get(entries, ENTRY * at)) * SLOT + i, zero)
             at += 1
 
 

@@ -6,6 +6,7 @@ user is gone, which its reference count tells (a view and a tensor that share it
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from typing import Any
@@ -35,12 +36,14 @@ def _references(buffers: list[_Buffer], index: int) -> int:
 _FREE = _references([_allocate(1)], 0)  # of an owner that nothing but its buffer holds, counted in the same way
 
 
-def take(count: int, dtype: Any) -> NDArray[Any]:
-    """An uninitialised flat array of `count` elements that starts at a cache line."""
+def take(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An uninitialised array that starts at a cache line."""
+    if isinstance(shape, tuple):
+        return take(math.prod(shape), dtype).reshape(shape)
     dtype = np.dtype(dtype)
-    size = count * dtype.itemsize
+    size = shape * dtype.itemsize
     if size < SMALL:
-        return np.empty(count, dtype)
+        return np.empty(shape, dtype)
     step = 1 << max(12, size.bit_length() - 4)  # classes are 1/8 to 1/16 apart: a scene that grows finds its buffers
     length = -(-size // step) * step
     with _lock:

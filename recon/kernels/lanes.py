@@ -6,7 +6,7 @@ on LANES rows at a time while the arrays keep their natural layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -16,7 +16,12 @@ from numba.extending import intrinsic
 from recon.kernels.simd import LANES, element_pointer, get, inline, load, mask, put, stack, store, vector
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-_VECTOR = ir.VectorType(_F32, LANES)
+_LINE = 16  # floats in a cache line
+_VECTOR, _HALF, _BYTES = (
+    ir.VectorType(_F32, LANES),
+    ir.VectorType(_F32, LANES // 2),
+    ir.VectorType(ir.IntType(8), LANES),
+)
 
 
 def _shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
@@ -165,6 +170,66 @@ def store_sums(typing_context: Any, array: Any, index: Any, vectors: Any) -> Any
 
 
 @intrinsic
+def load_halves(typing_context: Any, array: Any, lower: Any, upper: Any) -> Any:
+    """Half a vector from array[lower] on, and above it half a vector from array[upper] on."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointers = [element_pointer(context, builder, sig.args[0], args[0], start, _HALF) for start in args[1:]]
+        halves = [builder.load(pointer, typ=_HALF, align=4) for pointer in pointers]
+        return _shuffle(builder, halves[0], halves[1], range(LANES))
+
+    return vector(array, lower, upper), generate
+
+
+@intrinsic
+def store_halves(typing_context: Any, array: Any, lower: Any, upper: Any, value: Any) -> Any:
+    """The inverse of `load_halves`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        for start, lanes in ((args[1], range(LANES // 2)), (args[2], range(LANES // 2, LANES))):
+            pointer = element_pointer(context, builder, sig.args[0], args[0], start, _HALF)
+            builder.store(_shuffle(builder, args[3], args[3], lanes), pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, lower, upper, value), generate
+
+
+@intrinsic
+def load_flags(typing_context: Any, array: Any, index: Any) -> Any:
+    """Mask of the bytes array[index : index + LANES] that are not 0."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _BYTES)
+        flags = builder.load(pointer, typ=_BYTES, align=1)
+        return builder.icmp_unsigned("!=", flags, ir.Constant(_BYTES, [0] * LANES))
+
+    return mask(array, index), generate
+
+
+@intrinsic
+def store_flags(typing_context: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """array[index : index + LANES] = 1 where the mask is set, 0 elsewhere; bytes."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _BYTES)
+        builder.store(builder.zext(args[2], _BYTES), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, index, mask), generate
+
+
+@intrinsic
+def has_bits(typing_context: Any, value: Any) -> Any:
+    """Mask of the lanes of a vector that are not all zero bits: integers that are not 0, if they are in its place."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        whole = ir.VectorType(_I32, LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], whole), ir.Constant(whole, [0] * LANES))
+
+    return mask(vector), generate
+
+
+@intrinsic
 def any_set(typing_context: Any, lanes: Any) -> Any:
     """Whether any lane of a mask is set."""
     return types.boolean(mask), lambda context, builder, sig, args: builder.icmp_unsigned(
@@ -215,6 +280,13 @@ def sum_lanes(typing_context: Any, value: Any) -> Any:
 
 
 @inline
+def fetch_rows(array: Any, first: Any, width: Any) -> None:
+    """`prefetch_early` of rows first ... first + LANES - 1 of `width` floats, which may be past the end."""
+    for at in range(first * width, (first + LANES) * width, _LINE):
+        prefetch_early(array, at)
+
+
+@inline
 def load_first(array: Any, index: Any, count: Any) -> Any:
     """array[index : index + count] in the first lanes and zeros in the others; all LANES if there are that many."""
     if count >= LANES:
@@ -258,6 +330,30 @@ def float_bits(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
+def pause(typing_context: Any) -> Any:
+    """Let the core rest for some nanoseconds, while something is waited for."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        if str(builder.module.triple).startswith(("x86", "i686")):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def atomic_get(typing_context: Any, array: Any, index: Any) -> Any:
+    """An int64 that threads share; who sees what another wrote sees all that was written before it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+        pointer = element_pointer(context, builder, sig.args[0], args[0], args[1], _I64)
+        return builder.load_atomic(pointer, "acquire", 8, typ=_I64)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
 def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
     """Add to an int64 that threads share; gives the value before.
 
@@ -271,17 +367,23 @@ def atomic_add(typing_context: Any, array: Any, index: Any, amount: Any) -> Any:
     return types.int64(array, types.int64, types.int64), generate
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of array[index]; the index may be past the end."""
+def _prefetching(cache: int, doc: str) -> Callable[..., Any]:
+    def typed(typing_context: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
+            structure = context.make_array(sig.args[0])(context, builder, args[0])
+            element = context.get_data_type(sig.args[0].dtype)
+            pointer = builder.gep(structure.data, [args[1]], source_etype=element)
+            pointer = builder.bitcast(pointer, _F32.as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(function, [pointer, _I32(0), _I32(cache), _I32(1)])  # for reading, data
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[ir.Value]) -> ir.Value:
-        structure = context.make_array(sig.args[0])(context, builder, args[0])
-        element = context.get_data_type(sig.args[0].dtype)
-        pointer = builder.gep(structure.data, [args[1]], source_etype=element)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # for reading, keep in all caches, data
-        return context.get_dummy_value()
+        return types.void(array, index), generate
 
-    return types.void(array, index), generate
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+prefetch = _prefetching(3, "Ask for the cache line of array[index]; the index may be past the end.")
+prefetch_early = _prefetching(2, "`prefetch` into the second cache, where there is room for what is not used at once.")

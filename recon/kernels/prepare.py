@@ -129,6 +129,7 @@ def _longest_first(kernels: list[Kernel]) -> list[Kernel]:
 
 def for_training() -> Preparation:
     """Make ready what a training on this machine's CPU calls, of all kernels that are imported so far."""
+    importlib.import_module("recon.kernels.pull")  # what imports it comes only with the first step
     return Preparation(
         kernel
         for kernel in KERNELS

@@ -6,7 +6,16 @@ from typing import Any
 
 from recon.kernels.geometry import load_quads, load_scalars, load_triples, project, store_tuples
 from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, basis, colour, load_rows, view_direction
-from recon.kernels.lanes import any_set, atomic_add, copy_transposed, float_bits, lowest_bit, mask_bits
+from recon.kernels.lanes import (
+    any_set,
+    atomic_add,
+    copy_transposed,
+    fetch_rows,
+    float_bits,
+    lowest_bit,
+    mask_bits,
+    store_flags,
+)
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import (
     LANES,
@@ -42,8 +51,7 @@ from recon.kernels.splat import (
     RED,
     SHEAR,
     STRETCH,
-    TILE,
-    UNSEEN,
+    TILE_WIDTH,
     WIDTH,
     X,
     Y,
@@ -53,6 +61,7 @@ from recon.kernels.tiles import SLOTS, ellipse, list_tiles
 NOT_FINITE = SLOTS + 1  # index into `state`, what the threads find out together
 STATE = 2
 
+AHEAD = 2  # blocks between asking for their coefficients and using these
 _FIELDS = RECORD * LANES
 
 
@@ -82,19 +91,9 @@ def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any)
         copy_transposed(fields, part * LANES, LANES, records, first * RECORD + part, RECORD)
 
 
-@inline
-def store_radii(radii: Any, slots: Any, first: Any, rows: Any, seen: Any, rx: Any, ry: Any) -> None:
-    """Write the half-extents of the Gaussians that are seen, 0 for the others, and mark these in `slots`."""
-    store_tuples(radii, first, rows, (integer_bits(select(seen, rx, 0.0)), integer_bits(select(seen, ry, 0.0))))
-    bits = mask_bits(seen)
-    for lane in range(min(LANES, rows - first)):
-        put(slots, 2 * (first + lane), 0 if bits >> lane & 1 else UNSEEN)
-        put(slots, 2 * (first + lane) + 1, 0)
-
-
 @kernel(
     "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, f4[::1], f4[::1], f4[::1],"
-    " u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
+    " u1[::1], u4[::1], i8[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
 )
 def project_gaussians(
     camera: Any,
@@ -110,7 +109,9 @@ def project_gaussians(
     records: Any,
     means2d: Any,
     radii: Any,
-    slot_words: Any,
+    seen_flags: Any,
+    slot_tiles: Any,
+    slot_cells: Any,
     slots: Any,
     keys: Any,
     ids: Any,
@@ -130,8 +131,9 @@ def project_gaussians(
         records: [N rounded up to LANES, RECORD] written for the visible Gaussians, undefined for others.
         means2d: [N,2] written for all.
         radii: [N,2] int32 as float32, written for all.
-        slot_words: [S] see `list_tiles`.
-        slots: [N,2] the first slot of each Gaussian and their count; UNSEEN and 0 if it is not visible.
+        seen_flags: [N rounded up to LANES] 1 for the Gaussians that are visible, 0 for others.
+        slot_tiles, slot_cells: [S] see `list_tiles`.
+        slots: [N rounded up to LANES, 2] the first slot of each Gaussian and their count, 0 if it is not visible.
         keys, ids: [N rounded up to CHUNK] depth as bits, and number, of the Gaussians that touch tiles: those of a
             chunk from the beginning of that chunk.
         visible: [chunks,3] how many, the lowest and the highest key.
@@ -139,7 +141,7 @@ def project_gaussians(
             state[NOT_FINITE] becomes 1 if a parameter is not finite or a size overflows.
     """
     width, height, far = get(camera, WIDTH), get(camera, HEIGHT), get(camera, FAR)
-    tiles_x, used = (int(width) + TILE - 1) // TILE, (degree + 1) * (degree + 1)
+    tiles_x, used = (int(width) + TILE_WIDTH - 1) // TILE_WIDTH, (degree + 1) * (degree + 1)
     functions, coefficients, depths = stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
     page = page_end = 0
     while True:
@@ -149,6 +151,8 @@ def project_gaussians(
             break
         at, lowest, highest = start, 0xFFFFFFFF, 0
         for first in range(start, min(start + CHUNK, rows), LANES):
+            if 2 * used > stored:  # with fewer, most of it is not read
+                fetch_rows(shN, first + AHEAD * LANES, stored * 3 - 3)
             # Past the last row, the last one is repeated.
             mean, quat = load_triples(means, first, rows), load_quads(quats, first, rows)
             log_scale, logit = load_triples(log_scales, first, rows), load_scalars(logits, first, rows)
@@ -160,13 +164,16 @@ def project_gaussians(
             rx, ry = ceil(reach * sqrt(a)), ceil(reach * sqrt(c))
             seen = p.in_front & (p.depth < far) & (reach2 > 0)
             seen = seen & (x + rx > 0) & (x - rx < width) & (y + ry > 0) & (y - ry < height)
+            seen = seen & (lane_index() < rows - first)
             store_tuples(means2d, first, rows, (x, y))
-            store_radii(radii, slots, first, rows, seen, rx, ry)
+            store_tuples(radii, first, rows, (integer_bits(select(seen, rx, 0.0)), integer_bits(select(seen, ry, 0.0))))
+            store_flags(seen_flags, first, seen)
+            store(slots, 2 * first, 0.0)
+            store(slots, 2 * first + LANES, 0.0)
 
             finite = is_finite(mean[0] + mean[1] + mean[2] + quat[0] + quat[1] + quat[2] + quat[3])
             finite = finite & is_finite(log_scale[0] + log_scale[1] + log_scale[2] + logit) & (p.inverse_norm > 0)
             finite = finite & (is_finite(p.determinant) | ~p.in_front)
-            seen = seen & (lane_index() < rows - first)
             if any_set(seen):
                 direction, _ = view_direction(camera, mean)
                 load_rows(shN, first, stored * 3 - 3, used * 3 - 3, rows, coefficients)
@@ -177,7 +184,9 @@ def project_gaussians(
 
                 # A little more than alpha >= 1/255, so that no rounding error loses a pixel that blending would draw.
                 outline = ellipse(p.centre, p.covariance, p.determinant, reach2 * 1.001 + 0.001, width, height)
-                page, page_end = list_tiles(outline, seen, first, tiles_x, slot_words, slots, page, page_end, state)
+                page, page_end = list_tiles(
+                    outline, seen, first, tiles_x, slot_tiles, slot_cells, slots, page, page_end, state
+                )
                 store(depths, 0, p.depth)
                 bits = mask_bits(seen)
                 while bits:

@@ -25,7 +25,7 @@ from recon.kernels.harmonics import (
     store_rows,
     view_direction,
 )
-from recon.kernels.lanes import atomic_add
+from recon.kernels.lanes import any_set, atomic_add, load_flags
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import LANES, exp2, get, inline, load, minimum, put, select, stack, store
 from recon.kernels.splat import (
@@ -42,7 +42,6 @@ from recon.kernels.splat import (
     FY,
     GRADIENT,
     LOG2E,
-    UNSEEN,
 )
 
 
@@ -178,7 +177,7 @@ def store_seen(array: Any, first: Any, rows: Any, seen: Any, columns: Any) -> No
 
 
 @kernel(
-    "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, u4[::1], f4[::1], f4[::1],"
+    "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, u1[::1], f4[::1], f4[::1],"
     " f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
 )
 def project_gaussians_backward(
@@ -191,7 +190,7 @@ def project_gaussians_backward(
     rows: int,
     degree: int,
     stored: int,
-    slots: Any,
+    seen_flags: Any,
     gradients: Any,
     g_means2d: Any,
     g_means: Any,
@@ -206,24 +205,19 @@ def project_gaussians_backward(
     """Gradients of all parameters, from one camera.
 
     Args:
-        camera, means, quats, log_scales, logits, shN, rows, degree, stored, slots: of `project_gaussians`.
+        camera, means, quats, log_scales, logits, shN, rows, degree, stored, seen_flags: of `project_gaussians`.
         gradients, g_means2d: what `gather` wrote (to g_means2d may have been added).
         g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN: written for all, with the parameters' shapes.
     """
     used, width = (degree + 1) * (degree + 1), stored * 3 - 3
-    functions, slopes, rest, lanes = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
+    functions, slopes, rest = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS)
     while True:
         start = atomic_add(counter, 0, CHUNK // 4)
         if start >= rows:
             break
         for first in range(start, min(start + CHUNK // 4, rows), LANES):
-            count, found = min(LANES, rows - first), 0
-            store(lanes, 0, 0.0)
-            for lane in range(count):
-                if get(slots, 2 * (first + lane)) != UNSEEN:
-                    put(lanes, lane, 1.0)
-                    found = 1
-            if not found:
+            count, seen = min(LANES, rows - first), load_flags(seen_flags, first)
+            if not any_set(seen):
                 clear(g_means, 3 * first, 3 * count)
                 clear(g_quats, 4 * first, 4 * count)
                 clear(g_log_scales, 3 * first, 3 * count)
@@ -232,7 +226,6 @@ def project_gaussians_backward(
                 clear(g_shN, width * first, width * count)
                 continue
 
-            seen = load(lanes, 0) > 0.0
             shape = load_shape(first, rows, means, quats, log_scales, logits)
             load_rows(shN, first, width, used * 3 - 3, rows, rest)
             g_centre = load_pairs(g_means2d, first, rows)

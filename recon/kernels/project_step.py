@@ -1,127 +1,154 @@
 """The gradient of the projection and the step of Adam in one pass: gradients of parameters never reach memory.
 
-For each block of Gaussians that has a row to be updated, the gradients are made as in `project_backward` and used up at
-once, as in `adam`. Beside the time for writing and reading 59 floats of gradient for each Gaussian, this saves the
-bands of spherical harmonics that are not in use yet: they have neither gradient nor moments.
+A thread takes a piece of the Gaussians. First it makes the gradients of those blocks that have a row to be updated, as
+in `project_backward`, and keeps them in scratch memory, which stays in the processor's second cache. Then it takes the
+step of the piece of one parameter after the other, as in `adam`: these are long runs of memory, which the processor
+sees coming, while it would wait for the short ones of a single block. Beside the time for writing and reading 59 floats
+of gradient for each Gaussian, this saves the bands of spherical harmonics that are not in use yet: they have neither
+gradient nor moments.
+
+In the scratch memory NaN stands for the gradient of what is to stay as it is.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from recon.kernels.adam import factors_of, moved
-from recon.kernels.geometry import load_pairs, load_quads, load_scalars, load_triples, store_scalars, store_tuples
-from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, load_rows
-from recon.kernels.lanes import any_set, atomic_add, copy_transposed, load_first, lowest_bit, mask_bits, store_first
+from recon.kernels.geometry import load_pairs
+from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, MAX_COEFFICIENTS, load_rows, store_rows
+from recon.kernels.lanes import (
+    any_set,
+    atomic_add,
+    copy_transposed,
+    fetch_rows,
+    load_first,
+    load_flags,
+    store_columns,
+    store_first,
+)
+from recon.kernels.project import is_finite
 from recon.kernels.project_backward import block_gradient, load_shape
 from recon.kernels.runtime import kernel
-from recon.kernels.simd import LANES, get, inline, lane_index, load, put, select, stack
-from recon.kernels.splat import CHUNK, UNSEEN
+from recon.kernels.simd import LANES, broadcast, get, inline, load, put, select, stack, store
+from recon.kernels.splat import CHUNK, GRADIENT
 
 MEANS, QUATS, LOG_SCALES, LOGITS, SH0, SHN = range(6)  # of tuples of arrays
 UPDATES = 6
 
-_WIDTH = COEFFICIENTS // LANES  # of a row of coefficients in scratch memory
+PIECE = CHUNK // 4  # rows
+_BLOCKS = PIECE // LANES
 
+# Where the gradients of each parameter are in the scratch memory, row by row: the bands first
+_WIDTHS = (3, 4, 3, 1, 3)  # and the bands
+_BANDS = 3 * MAX_COEFFICIENTS
+_STARTS = (_BANDS * PIECE, (_BANDS + 3) * PIECE, (_BANDS + 7) * PIECE, (_BANDS + 10) * PIECE, (_BANDS + 11) * PIECE, 0)
+_SCRATCH = (_BANDS + 14) * PIECE
 
-@inline
-def seen_lanes(slots: Any, first: Any, rows: Any) -> Any:
-    """Mask of the Gaussians that the camera sees."""
-    flags = stack(LANES)
-    for lane in range(LANES):
-        put(flags, lane, 1.0 if first + lane < rows and get(slots, 2 * (first + lane)) != UNSEEN else 0.0)
-    return load(flags, 0) > 0.0
+AHEAD = 2  # blocks between asking for the parameters and their use
+
+_ZERO, _NAN = np.float32(0), np.float32(np.nan)
 
 
 @inline
 def visible_lanes(visible: Any, first: Any, rows: Any) -> Any:
     """Mask of the Gaussians that are to be updated."""
-    flags = stack(LANES)
+    if first + LANES <= rows:
+        return load_flags(visible, first)
+    found = stack(LANES)
     for lane in range(LANES):
-        put(flags, lane, 1.0 if first + lane < rows and get(visible, first + lane) != 0 else 0.0)
-    return load(flags, 0) > 0.0
+        put(found, lane, 1.0 if first + lane < rows and get(visible, first + lane) != 0 else 0.0)
+    return load(found, 0) > _ZERO
 
 
 @inline
-def note(finite: Any, update: Any, broken: Any) -> None:
-    if any_set(broken):
+def fetch(arrays: Any, widths: Any, count: Any, first: Any) -> None:
+    """Ask for the rows of a block in the first `count` of a tuple of arrays, which may be past the end."""
+    for i in range(count):
+        fetch_rows(arrays[i], first, widths[i])
+
+
+@inline
+def note(finite: Any, update: Any, chosen: Any, total: Any) -> None:
+    """Say so if a sum of gradients is not finite where it should be."""
+    if any_set(chosen & ~is_finite(total)):
         put(finite, update, 0)
 
 
 @inline
-def step_scalars(
-    values: Any, means: Any, squares: Any, first: Any, rows: Any, g: Any, value: Any, factors: Any, chosen: Any
-) -> Any:
-    """Adam on a number of each Gaussian; tells where it could not be, see `moved`."""
-    mean, square = load_scalars(means, first, rows), load_scalars(squares, first, rows)
-    value, mean, square, broken = moved(value, g, mean, square, factors, chosen)
-    store_scalars(values, first, rows, value)
-    store_scalars(means, first, rows, mean)
-    store_scalars(squares, first, rows, square)
-    return broken
+def keep_gradient(g: Any, chosen: Any, seen: Any, own: Any, scratch: Any, finite: Any) -> None:
+    """Write the gradients of a block but for the bands: 0 for what is not seen, NaN for what is not chosen."""
+    both, other = chosen & seen, select(chosen, 0.0, _NAN)
+    x, y, z = g.mean
+    note(finite, MEANS, both, x + y + z)
+    x, y, z = select(both, x, other), select(both, y, other), select(both, z, other)
+    store_columns(scratch, _STARTS[MEANS] + 3 * own, (x, y, z))
+    w, x, y, z = g.quat
+    note(finite, QUATS, both, w + x + y + z)
+    w, x, y, z = select(both, w, other), select(both, x, other), select(both, y, other), select(both, z, other)
+    store_columns(scratch, _STARTS[QUATS] + 4 * own, (w, x, y, z))
+    x, y, z = g.log_scale
+    note(finite, LOG_SCALES, both, x + y + z)
+    x, y, z = select(both, x, other), select(both, y, other), select(both, z, other)
+    store_columns(scratch, _STARTS[LOG_SCALES] + 3 * own, (x, y, z))
+    note(finite, LOGITS, both, g.logit)
+    store(scratch, _STARTS[LOGITS] + own, select(both, g.logit, other))
+    x, y, z = g.sh0
+    note(finite, SH0, both, x + y + z)
+    x, y, z = select(both, x, other), select(both, y, other), select(both, z, other)
+    store_columns(scratch, _STARTS[SH0] + 3 * own, (x, y, z))
 
 
 @inline
-def step_triples(
-    values: Any, means: Any, squares: Any, first: Any, rows: Any, g: Any, value: Any, factors: Any, chosen: Any
-) -> Any:
-    """Adam on three numbers of each Gaussian."""
-    m, s = load_triples(means, first, rows), load_triples(squares, first, rows)
-    v0, m0, s0, broken0 = moved(value[0], g[0], m[0], s[0], factors, chosen)
-    v1, m1, s1, broken1 = moved(value[1], g[1], m[1], s[1], factors, chosen)
-    v2, m2, s2, broken2 = moved(value[2], g[2], m[2], s[2], factors, chosen)
-    store_tuples(values, first, rows, (v0, v1, v2))
-    store_tuples(means, first, rows, (m0, m1, m2))
-    store_tuples(squares, first, rows, (s0, s1, s2))
-    return broken0 | broken1 | broken2
+def keep_bands(
+    rest: Any, count: Any, width: Any, padded: Any, chosen: Any, own: Any, scratch: Any, finite: Any
+) -> None:
+    """Write the gradients of the bands of a block, `rest`, in rows: of `width` if all are in use, or else `padded`."""
+    total = broadcast(_ZERO)
+    for i in range(0, count * LANES, LANES):
+        g = load(rest, i)
+        total = total + g
+        store(rest, i, select(chosen, g, _NAN))
+    note(finite, SHN, chosen, total)
+    if count == width:
+        store_rows(rest, scratch, own, width, own + LANES)
+    else:
+        for i in range(count * LANES, padded * LANES, LANES):
+            store(rest, i, _NAN)
+        for column in range(0, padded, LANES):
+            copy_transposed(rest, column * LANES, LANES, scratch, own * padded + column, padded)
 
 
 @inline
-def step_quads(
-    values: Any, means: Any, squares: Any, first: Any, rows: Any, g: Any, value: Any, factors: Any, chosen: Any
-) -> Any:
-    """Adam on four numbers of each Gaussian."""
-    m, s = load_quads(means, first, rows), load_quads(squares, first, rows)
-    v0, m0, s0, broken0 = moved(value[0], g[0], m[0], s[0], factors, chosen)
-    v1, m1, s1, broken1 = moved(value[1], g[1], m[1], s[1], factors, chosen)
-    v2, m2, s2, broken2 = moved(value[2], g[2], m[2], s[2], factors, chosen)
-    v3, m3, s3, broken3 = moved(value[3], g[3], m[3], s[3], factors, chosen)
-    store_tuples(values, first, rows, (v0, v1, v2, v3))
-    store_tuples(means, first, rows, (m0, m1, m2, m3))
-    store_tuples(squares, first, rows, (s0, s1, s2, s3))
-    return broken0 | broken1 | broken2 | broken3
+def end_of_run(taken: Any, first: Any, stop: Any) -> Any:
+    """The end of the blocks that are taken, from row `first` of a piece of `stop` rows on."""
+    end = first
+    while end < stop and get(taken, end // LANES) != _ZERO:
+        end += LANES
+    return min(end, stop)
 
 
 @inline
-def step_rows(
-    values: Any, means: Any, squares: Any, first: Any, width: Any, count: Any, gradients: Any, factors: Any, chosen: Any
-) -> Any:
-    """Adam on the first `count` of the `width` numbers of each chosen Gaussian; gradients are [LANES,_WIDTH].
+def step_run(
+    values: Any, means: Any, squares: Any, at: Any, count: Any, room: Any, gradients: Any, own: Any, factors: Any
+) -> None:
+    """Adam on values[at : at + count], in whole vectors as far as there is `room` from `at` on.
 
-    No vector reaches into another row, which may be another thread's: the last one begins early.
+    Gradients are gradients[own : own + count], and NaN in the rest of the last vector.
     """
-    broken = chosen & ~chosen
-    bits = mask_bits(chosen)
-    while bits:
-        lane = lowest_bit(bits)
-        bits &= bits - 1
-        row, own = (first + lane) * width, lane * _WIDTH
-        for column in range(0, count, LANES):
-            start = max(0, min(column, width - LANES))
-            at = row + start
-            wanted = (lane_index() >= column - start) & (lane_index() < count - start)
-            value, g = load_first(values, at, width - start), load(gradients, own + start)
-            mean, square = load_first(means, at, width - start), load_first(squares, at, width - start)
-            value, mean, square, bad = moved(value, g, mean, square, factors, wanted)
-            store_first(values, at, value, width - start)
-            store_first(means, at, mean, width - start)
-            store_first(squares, at, square, width - start)
-            broken = broken | bad
-    return broken
+    for i in range(0, count, LANES):
+        gradient, value = load(gradients, own + i), load_first(values, at + i, room - i)
+        mean, square = load_first(means, at + i, room - i), load_first(squares, at + i, room - i)
+        value, mean, square = moved(value, gradient, mean, square, factors)
+        store_first(means, at + i, mean, room - i)
+        store_first(squares, at + i, square, room - i)
+        store_first(values, at + i, value, room - i)
 
 
 @kernel(
-    "f4[::1], UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), i8, i8, i8, u4[::1], f4[::1],"
+    "f4[::1], UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), i8, i8, i8, u1[::1], f4[::1],"
     " f4[::1], u1[::1], f4[::1], u1[::1]"
 )
 def project_gaussians_step(
@@ -132,7 +159,7 @@ def project_gaussians_step(
     rows: int,
     degree: int,
     stored: int,
-    slots: Any,
+    seen_flags: Any,
     gradients: Any,
     g_means2d: Any,
     visible: Any,
@@ -144,7 +171,7 @@ def project_gaussians_step(
     """Take a step with the gradients from one camera.
 
     Args:
-        camera, rows, degree, stored, slots: of `project_gaussians`.
+        camera, rows, degree, stored, seen_flags: of `project_gaussians`.
         values, exp_avgs, exp_avg_sqs: the six parameters in the order of MEANS ... SHN, and their moments; all flat.
         gradients, g_means2d: of `project_gaussians_backward`.
         visible: [N] 0 for rows that are not to change.
@@ -152,60 +179,45 @@ def project_gaussians_step(
         finite: [UPDATES] made 0 where a gradient is not.
     """
     count, width = (degree + 1) * (degree + 1) * 3 - 3, stored * 3 - 3
-    functions, slopes, rest, turned = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS), stack(COEFFICIENTS)
+    whole, padded = count == width, (count + LANES - 1) // LANES * LANES
+    widths = (*_WIDTHS, width)
+    functions, slopes, rest = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS)
+    scratch, taken = stack(_SCRATCH), stack(_BLOCKS)
     while True:
-        start = atomic_add(counter, 0, CHUNK // 4)
+        start = atomic_add(counter, 0, PIECE)
         if start >= rows:
             break
-        for first in range(start, min(start + CHUNK // 4, rows), LANES):
-            chosen = visible_lanes(visible, first, rows)
+        stop = min(start + PIECE, rows)
+        for first in range(start, stop, LANES):
+            chosen, own = visible_lanes(visible, first, rows), first - start
+            put(taken, own // LANES, 1.0 if any_set(chosen) else 0.0)
             if not any_set(chosen):
                 continue
+            ahead = first + AHEAD * LANES
+            fetch(values, widths, UPDATES if whole else SHN, ahead)
+            fetch((gradients, g_means2d), (GRADIENT, 2), 2, ahead)
+            fetch(exp_avgs, widths, UPDATES if whole else SHN, first)
             shape = load_shape(first, rows, values[MEANS], values[QUATS], values[LOG_SCALES], values[LOGITS])
             load_rows(values[SHN], first, width, count, rows, rest)
             g_centre = load_pairs(g_means2d, first, rows)
             g = block_gradient(camera, shape, degree, gradients, first, g_centre, functions, slopes, rest)
-
-            seen = seen_lanes(slots, first, rows)
-            x, y, z = g.mean
-            g_mean = select(seen, x, 0.0), select(seen, y, 0.0), select(seen, z, 0.0)
-            x, y, z = g.log_scale
-            g_log_scale = select(seen, x, 0.0), select(seen, y, 0.0), select(seen, z, 0.0)
-            w, x, y, z = g.quat
-            g_quat = select(seen, w, 0.0), select(seen, x, 0.0), select(seen, y, 0.0), select(seen, z, 0.0)
-            g_logit = select(seen, g.logit, 0.0)
-            sh0 = load_triples(values[SH0], first, rows)
-
-            broken = step_triples(
-                *(values[MEANS], exp_avgs[MEANS], exp_avg_sqs[MEANS], first, rows),
-                *(g_mean, shape.mean, factors_of(settings, MEANS), chosen),
-            )
-            note(finite, MEANS, broken)
-            broken = step_quads(
-                *(values[QUATS], exp_avgs[QUATS], exp_avg_sqs[QUATS], first, rows),
-                *(g_quat, shape.quat, factors_of(settings, QUATS), chosen),
-            )
-            note(finite, QUATS, broken)
-            broken = step_triples(
-                *(values[LOG_SCALES], exp_avgs[LOG_SCALES], exp_avg_sqs[LOG_SCALES], first, rows),
-                *(g_log_scale, shape.log_scale, factors_of(settings, LOG_SCALES), chosen),
-            )
-            note(finite, LOG_SCALES, broken)
-            broken = step_scalars(
-                *(values[LOGITS], exp_avgs[LOGITS], exp_avg_sqs[LOGITS], first, rows),
-                *(g_logit, shape.logit, factors_of(settings, LOGITS), chosen),
-            )
-            note(finite, LOGITS, broken)
-            broken = step_triples(
-                *(values[SH0], exp_avgs[SH0], exp_avg_sqs[SH0], first, rows),
-                *(g.sh0, sh0, factors_of(settings, SH0), chosen),
-            )
-            note(finite, SH0, broken)
+            fetch(exp_avg_sqs, widths, UPDATES if whole else SHN, first)
+            keep_gradient(g, chosen, load_flags(seen_flags, first), own, scratch, finite)
             if count > 0:
-                for column in range(0, count, LANES):
-                    copy_transposed(rest, column * LANES, LANES, turned, column, _WIDTH)
-                broken = step_rows(
-                    *(values[SHN], exp_avgs[SHN], exp_avg_sqs[SHN], first, width, count),
-                    *(turned, factors_of(settings, SHN), chosen),
-                )
-                note(finite, SHN, broken)
+                keep_bands(rest, count, width, padded, chosen, own, scratch, finite)
+
+        for update in range(UPDATES if count > 0 else SHN):
+            arrays = values[update], exp_avgs[update], exp_avg_sqs[update]
+            each, factors = widths[update], factors_of(settings, update)
+            first = start
+            while first < stop:
+                end = end_of_run(taken, first - start, stop - start) + start
+                own = _STARTS[update] + (first - start) * each
+                if whole or update < SHN:
+                    step_run(*arrays, first * each, (end - first) * each, (end - first) * each, scratch, own, factors)
+                else:
+                    for row in range(first, end):
+                        if get(visible, row) != 0:
+                            own = (row - start) * padded
+                            step_run(*arrays, row * each, padded, each, scratch, own, factors)
+                first = max(end, first + LANES)

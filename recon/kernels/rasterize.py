@@ -33,11 +33,13 @@ from recon.kernels.splat import (
     MAX_TILES,
     RECORD,
     SLOT,
-    TILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
 )
 from recon.kernels.tiles import PAGE, SLOTS
 
 Floats = NDArray[np.float32]
+Matrix = Sequence[Sequence[float]]  # rows
 
 _slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
@@ -61,8 +63,9 @@ class Lists(NamedTuple):
     """What the projection found. Layouts are in `splat`."""
 
     records: Floats  # N rounded up to LANES rows of RECORD, flat
-    slots: NDArray[np.uint32]  # [2 N]
-    entries: NDArray[np.int64]  # [E]
+    seen: NDArray[np.uint8]  # [N rounded up to LANES] 1 for the Gaussians that are visible
+    slots: NDArray[np.uint32]  # N rounded up to LANES rows of 2, flat
+    entries: NDArray[np.int64]  # [ENTRY E]
     starts: NDArray[np.int64]  # [tiles + 1]
 
 
@@ -86,16 +89,15 @@ class Pictures(NamedTuple):
     depth: Floats | None  # [H,W]; None if not wanted
 
 
-def pack_camera(
-    viewmat: NDArray[np.float64], K: NDArray[np.float64], width: int, height: int, near: float, far: float
-) -> Floats:
+def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float, far: float) -> Floats:
     """The camera array of the kernels from a view matrix [4,4] and intrinsics [3,3]."""
-    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
-    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    rows = viewmat[:3]
+    rotation, translation = [number for row in rows for number in row[:3]], [row[3] for row in rows]
+    fx, fy, cx, cy = K[0][0], K[1][1], K[0][2], K[1][2]
     margin_x, margin_y = FOV_MARGIN * 0.5 * width / fx, FOV_MARGIN * 0.5 * height / fy
     limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
-    position = -rotation.T @ translation
-    packed = [*rotation.ravel(), *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
+    position = [-sum(rows[i][axis] * translation[i] for i in range(3)) for axis in range(3)]
+    packed = [*rotation, *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
     assert len(packed) == CAMERA
     return np.array(packed, np.float32)
 
@@ -119,20 +121,22 @@ def project_view(
     """
     global _slots_per_gaussian
     rows, coefficients = len(parameters.means), parameters.shN.shape[1] + 1
-    tiles = -(-width // TILE) * -(-height // TILE)
+    tiles = -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
     if rows > MAX_GAUSSIANS or tiles > MAX_TILES:
         raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
     chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
-    records, slots = take(blocks * LANES * RECORD, np.float32), take(2 * rows, np.uint32)
+    records, slots = take(blocks * LANES * RECORD, np.float32), take(blocks * LANES * 2, np.uint32)
+    seen = take(blocks * LANES, np.uint8)
     keys, ids = take(chunks * CHUNK, np.uint32), take(chunks * CHUNK, np.uint32)
     visible, state = take(3 * chunks, np.int64), np.zeros(STATE, np.int64)
     room = int(rows * _slots_per_gaussian)
     while True:
-        slot_words = take(room + get_threads() * PAGE, np.uint32)
+        slot_tiles = take(room + get_threads() * PAGE, np.uint32)
+        slot_cells = take(len(slot_tiles), np.int64)
         state[:] = 0
         launch(
             *(project_gaussians, camera, *(array.reshape(-1) for array in parameters), rows, sh_degree, coefficients),
-            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), slot_words, slots),
+            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen, slot_tiles, slot_cells, slots),
             *(keys, ids, visible, state),
         )
         if state[NOT_FINITE]:
@@ -140,12 +144,12 @@ def project_view(
         needed = int(state[SLOTS])
         if needed > MAX_SLOTS:
             raise ValueError(f"{rows} Gaussians touch {needed} tiles of a picture of {width}x{height}: too many")
-        if needed <= len(slot_words):
+        if needed <= len(slot_tiles):
             break
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_words, needed)
-    return View(camera, width, height, sh_degree, needed, Lists(records, slots, entries, starts))
+    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_tiles, slot_cells, needed)
+    return View(camera, width, height, sh_degree, needed, Lists(records, seen, slots, entries, starts))
 
 
 def blend_view(view: View, background: Floats, pictures: Pictures, transmittance: Floats) -> None:
@@ -218,11 +222,11 @@ def blend_view_backward(
 
 def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> Parameters:
     """Gradients of the parameters from what `blend_view_backward` gave."""
-    gradients = Parameters(*(take(array.size, np.float32).reshape(array.shape) for array in parameters))
+    gradients = Parameters(*(take(array.shape, np.float32) for array in parameters))
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
     launch(
         *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
         *(array.reshape(-1) for array in gradients),
     )
     return gradients
@@ -253,7 +257,7 @@ def project_view_step(
     launch(
         project_gaussians_step,
         *(view.camera, *arrays, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.slots, blocks, g_means2d.reshape(-1)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
         *(visible, np.array(settings, np.float32).reshape(-1), finite),
     )
     return [bool(flag) for flag in finite]

@@ -9,6 +9,7 @@ does a piece: then results are the same, bit for bit, for any number of threads.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import queue
@@ -21,7 +22,10 @@ import numba
 import numpy as np
 
 from recon.kernels import store
-from recon.kernels.simd import FLAGS
+from recon.kernels.lanes import atomic_get, pause
+from recon.kernels.simd import OPTIONS
+
+AWAKE = 15_000  # rounds of `pause`, some tens of nanoseconds each, that a thread looks for work before it sleeps
 
 _compiling = threading.RLock()  # one for all kernels, as Numba has one compiler
 
@@ -70,7 +74,7 @@ class Kernel:
             return self._compiled
 
     def _dispatcher(self) -> Any:
-        return numba.njit(self._function, nogil=True, error_model="numpy", fastmath=set(FLAGS))
+        return numba.njit(self._function, nogil=True, **OPTIONS)
 
     def _finish(self, dispatcher: Any) -> None:
         dispatcher.disable_compile()
@@ -110,11 +114,46 @@ def available_cores() -> int:
     return max(1, count)
 
 
+@kernel("i8[::1], i8, i8, i8")
+def _watch(values: Any, index: int, old: int, rounds: int, counter: Any, thread: int) -> None:
+    """Wait until values[index] is no longer `old`, for so many rounds at most."""
+    while rounds > 0 and atomic_get(values, index) == old:
+        pause()
+        rounds -= 1
+
+
+_core: Callable[[], int]  # the number of the core that the calling thread runs on
+try:
+    _core = ctypes.PyDLL(None).sched_getcpu
+except (AttributeError, OSError, TypeError):  # not Linux
+    _core = int  # always 0
+
+
+def _step_aside(core: int) -> None:
+    """Leave a core for another one that the calling thread may use.
+
+    A system that does not know which cores share a cache, as in many virtual machines, wakes a thread where it ran
+    before, even if that core is busy and another one is not; kernels are too short for it to notice.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            allowed = os.sched_getaffinity(0)
+            if len(allowed) > 1:
+                os.sched_setaffinity(0, allowed - {core})
+                os.sched_setaffinity(0, allowed)
+
+
 class _Workers:
-    """Threads that sleep until they are handed a call. They are daemons: they never keep a process alive."""
+    """Threads that are handed calls. They are daemons: they never keep a process alive.
+
+    To wake a sleeping thread takes as long as a small kernel, in a virtual machine as long as a large one. So they stay
+    awake for a while after each call: in a training the next one comes soon.
+    """
 
     def __init__(self) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._handed_out = np.zeros(1, np.int64)
+        self._caller_core = -1
         self._count = 0
         self._lock = threading.Lock()
 
@@ -124,11 +163,64 @@ class _Workers:
                 while self._count < needed:
                     threading.Thread(target=self._serve, name=f"recon-kernel-{self._count + 1}", daemon=True).start()
                     self._count += 1
+        self._caller_core = _core()
         self._tasks.put(task)
+        self._handed_out[0] += 1  # that two callers at once may count as one does no harm
 
     def _serve(self) -> None:
+        watch = _watch.compile()
         while True:
+            seen = int(self._handed_out[0])
+            if self._tasks.empty():
+                if (core := _core()) == self._caller_core:
+                    _step_aside(core)
+                watch(self._handed_out, 0, seen, AWAKE, self._handed_out, 0)
             self._tasks.get()()
+
+
+class _Job:
+    """A call of a kernel that several threads take part in."""
+
+    def __init__(self, run: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._run = run
+        self._args = args
+        self._counter = np.zeros(8, np.int64)
+        self._busy = np.zeros(1, np.int64)  # threads that take part just now
+        self._closed = False
+        self._lock = threading.Lock()
+        self._ended = threading.Semaphore(0)
+        self.errors: list[BaseException] = []
+
+    def take_part(self, thread: int) -> None:
+        """Do what is left to do, unless all is done: a thread that comes too late is not waited for."""
+        with self._lock:
+            if self._closed:
+                return
+            self._busy[0] += 1
+            args = self._args
+        try:
+            self._run(*args, self._counter, thread)
+        except BaseException as error:
+            self.errors.append(error)
+        with self._lock:
+            self._busy[0] -= 1
+            if self._closed and self._busy[0] == 0:
+                self._ended.release()
+
+    def close(self) -> None:
+        """Wait for the threads that take part, and let no other begin."""
+        with self._lock:
+            self._closed = True
+            self._args = ()  # those that come too late shall not hold on to the arrays
+            busy = int(self._busy[0])
+        while busy > 0:
+            _watch(self._busy, 0, busy, AWAKE, self._counter, 0)
+            with self._lock:
+                now = int(self._busy[0])
+            if now == busy:  # they take long
+                self._ended.acquire()
+                return
+            busy = now
 
 
 _workers = _Workers()
@@ -176,29 +268,21 @@ def set_threads(count: int) -> None:
 
 
 def launch(function: Kernel, *args: Any, threads: int | None = None) -> None:
-    """Run a kernel on `threads` threads (`get_threads()` if None), the calling one among them, and wait for the end.
+    """Run a kernel on up to `threads` threads (`get_threads()` if None), and wait for the end.
+
+    The calling thread is number 0. Others that are still on their way when it is done are left out.
 
     Safe to call from several threads at once, but not from inside a kernel's worker.
     """
     run = function._compiled or function.compile()
     count = get_threads() if threads is None else min(threads, get_threads())
-    counter = np.zeros(8, np.int64)
     if count == 1:
-        run(*args, counter, 0)
+        run(*args, np.zeros(8, np.int64), 0)
         return
-    finished: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def share(thread: int) -> None:
-        try:
-            run(*args, counter, thread)
-            finished.put(None)
-        except BaseException as error:
-            finished.put(error)
-
+    job = _Job(run, args)
     for thread in range(1, count):
-        _workers.submit(functools.partial(share, thread), count - 1)
-    share(0)
-    errors = [finished.get() for _ in range(count)]
-    for error in errors:
-        if error is not None:
-            raise error
+        _workers.submit(functools.partial(job.take_part, thread), count - 1)
+    job.take_part(0)
+    job.close()
+    for error in job.errors:
+        raise error

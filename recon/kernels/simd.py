@@ -61,10 +61,11 @@ def _choose_lanes() -> int:
 LANES = _choose_lanes()
 CHECKED = os.environ.get("RECON_SIMD_CHECK") == "1"
 
-# Decorator of functions that kernels call: always inlined, and a division by zero gives infinity.
-inline = numba.njit(
-    forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", fastmath=set(FLAGS)
-)
+# A division by zero gives infinity; nobody counts references to arrays, which are shared: threads would wait for it.
+OPTIONS = {"error_model": "numpy", "fastmath": set(FLAGS), "_nrt": False}
+
+# Decorator of functions that kernels call.
+inline = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTS, _BITS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES), ir.VectorType(ir.IntType(1), LANES)

@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+from recon.kernels.simd import LANES
+
 # The numbers of `recon.raster`, again: compiled code must not depend on anything outside this folder.
 EPS2D = np.float32(0.3)
 ALPHA_MAX = np.float32(0.999)
@@ -24,7 +26,14 @@ LOG2_ALPHA_MIN = np.float32(-math.log2(255))
 TRANSMITTANCE_MIN = np.float32(1e-4)
 FOV_MARGIN = 0.3
 
-TILE = 16  # pixels along the side of a tile, the unit of work of the blending kernels
+# The unit of work of the blending kernels is a tile. It is made of cells, each of which is the pixels of one vector:
+# narrow ones, since most Gaussians are. Cell number c is in column c // ROWS of the tile, in row c % ROWS. Its pixels
+# are in the lanes row by row.
+CELL_WIDTH = min(8, LANES)
+CELL_HEIGHT = LANES // CELL_WIDTH
+COLUMNS, ROWS = 4, 16
+CELLS = COLUMNS * ROWS  # as many as an int64 has bits
+TILE_WIDTH, TILE_HEIGHT = COLUMNS * CELL_WIDTH, ROWS * CELL_HEIGHT  # px
 
 # Fields of a record
 RECORD = 16
@@ -54,14 +63,13 @@ NEAR, FAR = 19, 20
 X_MIN, X_MAX, Y_MIN, Y_MAX = 21, 22, 23, 24
 WIDTH, HEIGHT = 25, 26
 
-# An entry in the list of a tile is an int64: the Gaussian, the slot of its gradient, its first and last row in there.
-# The word of a slot is its tile and these rows.
-ROW_BITS = 8  # first + TILE * last
-SLOT_BITS = 28
+# An entry in the list of a tile is two int64: the Gaussian and the slot of its gradient; a bit for each cell that the
+# Gaussian touches.
+ENTRY = 2
+SLOT_BITS = 32
 MAX_SLOTS = 1 << SLOT_BITS
-UNSEEN = 0xFFFFFFFF  # in place of the first slot of a Gaussian that is not visible
-MAX_GAUSSIANS = 1 << (63 - SLOT_BITS - ROW_BITS)
-MAX_TILES = 1 << (32 - ROW_BITS)
+MAX_GAUSSIANS = 1 << (63 - SLOT_BITS)
+MAX_TILES = 1 << 32
 
 # The work of the projection: Gaussians are taken in chunks, and the order inside and between chunks is the order of the
 # parameters, whatever thread takes them. A multiple of every number of lanes.

@@ -78,7 +78,7 @@ def photometric_value_and_gradient(
     planes, count = cameras * channels, rgb.size
     if kept is not None:
         count = channels * int(np.count_nonzero(kept))
-    gradient = take(rgb.size, np.float32).reshape(rgb.shape)
+    gradient = take(rgb.shape, np.float32)
     if count == 0:
         gradient.fill(0)
         return 0.0, gradient

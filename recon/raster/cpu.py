@@ -17,28 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recon import sh
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import (
     Floats,
-    NotFiniteError,
-    Parameters,
     Pictures,
     View,
-    blend_view,
     blend_view_backward,
     gradient_size,
-    pack_camera,
-    project_view,
     project_view_backward,
 )
 from recon.model import RenderOutput
 from recon.raster import waiting
+from recon.raster.passes import as_tensors, blend, parameters_of, project
 
 
 def rasterize(
@@ -63,16 +57,13 @@ def rasterize(
         ValueError: shapes or types that do not fit; NaN or infinity in a parameter or a camera.
     """
     given = (means, quats, log_scales, logit_opacities, sh0, shN)
-    _check(given, cameras, sh_degree, near)
     tensors = [tensor.contiguous() for tensor in given]
     if background is None:
         backgrounds = torch.zeros(len(cameras), 3)
     else:
         backgrounds = background.to(device="cpu", dtype=torch.float32).expand(len(cameras), 3)
-    shape = (len(cameras), len(means), 2)
-    centres, extents = _new(shape), _new(shape, np.int32)
-    views = _project(_parameters(tensors), cameras, sh_degree, near, far, centres, extents)
-    absolute = torch.zeros(shape) if absgrad else None
+    views, centres, extents = project(tensors, cameras, sh_degree, near, far)
+    absolute = torch.zeros(centres.shape) if absgrad else None
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, backgrounds)):
         means2d, records = _Projection.apply(views, centres, *tensors)
         if means2d.requires_grad:
@@ -80,92 +71,9 @@ def rasterize(
         pictures = _Blending.apply(views, depth, absolute, means2d, records, backgrounds)
     else:
         means2d = torch.from_numpy(centres)
-        pictures = _as_tensors(_blend(views, backgrounds.numpy(), depth)[0])
+        pictures = as_tensors(blend(views, backgrounds.numpy(), depth)[0])
     rgb, alpha, expected = pictures
     return RenderOutput(rgb, alpha, expected, means2d, torch.from_numpy(extents), absgrad=absolute)
-
-
-def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float) -> None:
-    """ValueError for what the kernels cannot take. NaN in the parameters is found by the kernels."""
-    rows, coefficients = len(given[0]), 1 + (given[-1].shape[1] if given[-1].dim() == 3 else 0)
-    shapes = ((rows, 3), (rows, 4), (rows, 3), (rows,), (rows, 1, 3), (rows, coefficients - 1, 3))
-    for name, tensor, shape in zip(Parameters._fields, given, shapes, strict=True):
-        if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            got = f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}"
-            raise ValueError(f"{name} is {got}; the CPU rasteriser takes {list(shape)}, torch.float32, cpu")
-    if not 0 <= sh_degree <= sh.degree_of(coefficients):
-        raise ValueError(f"sh_degree {sh_degree}: the coefficients reach degree {sh.degree_of(coefficients)}")
-    if not near >= 0:
-        raise ValueError(f"near {near}: must not be negative")
-    if len(cameras) == 0:
-        raise ValueError("no cameras")
-    for name, matrices in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
-        if matrices.requires_grad:
-            raise ValueError(f"cameras.{name} requires a gradient, which the CPU rasteriser does not give")
-        if not np.isfinite(matrices.numpy(force=True)).all():
-            raise ValueError(f"cameras.{name} contains NaN or infinity")
-
-
-def _new(shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
-    """An uninitialised array."""
-    return take(int(np.prod(shape)), dtype).reshape(shape)
-
-
-def _parameters(tensors: Iterable[Tensor]) -> Parameters:
-    """The same memory as numpy arrays."""
-    return Parameters(*(tensor.detach().numpy() for tensor in tensors))
-
-
-def _project(
-    parameters: Parameters,
-    cameras: Cameras,
-    sh_degree: int,
-    near: float,
-    far: float,
-    centres: Floats,
-    extents: NDArray[np.int32],
-) -> list[View]:
-    """Project into every camera; write centres [C,N,2] and extents [C,N,2]."""
-    viewmats, Ks = (tensor.numpy(force=True).astype(np.float64) for tensor in (cameras.viewmats, cameras.Ks))
-    size = (cameras.width, cameras.height)
-    try:
-        return [
-            project_view(parameters, pack_camera(viewmat, K, *size, near, far), *size, sh_degree, centre, extent)
-            for viewmat, K, centre, extent in zip(viewmats, Ks, centres, extents, strict=True)
-        ]
-    except NotFiniteError:
-        raise ValueError(_odd_value(parameters)) from None
-
-
-def _odd_value(parameters: Parameters) -> str:
-    """What is wrong with parameters in which the kernels met something that is not finite."""
-    for name, array in parameters._asdict().items():
-        odd = np.argwhere(~np.isfinite(array.reshape(len(array), -1)))
-        if len(odd):
-            return f"{name} contains NaN or infinity, first in row {odd[0, 0]}"
-    lengths, largest = np.abs(parameters.quats).max(axis=1), parameters.log_scales.max(axis=1)
-    if lengths.max() > 1e18:
-        return f"quats: the one in row {lengths.argmax()} is too long for float32"
-    return f"log_scales: a Gaussian is too large for float32, perhaps the one in row {largest.argmax()}"
-
-
-def _blend(views: Sequence[View], backgrounds: Floats, depth: bool) -> tuple[Pictures, Floats]:
-    """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and the transmittances [C,H * W]."""
-    count, height, width = len(views), views[0].height, views[0].width
-    rgb, alpha = _new((count, 3, height, width)), _new((count, height, width))
-    expected = _new((count, height, width)) if depth else None
-    transmittances = _new((count, height * width))
-    for i, view in enumerate(views):
-        own = Pictures(rgb[i], alpha[i], None if expected is None else expected[i])
-        blend_view(view, backgrounds[i], own, transmittances[i])
-    return Pictures(rgb, alpha, expected), transmittances
-
-
-def _as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor, Tensor | None]:
-    rgb = torch.from_numpy(pictures.rgb.transpose(0, 2, 3, 1))
-    assert pictures.alpha is not None
-    alpha = torch.from_numpy(pictures.alpha[..., None])
-    return rgb, alpha, None if pictures.depth is None else torch.from_numpy(pictures.depth[..., None])
 
 
 def _planar(picture: Tensor | None) -> Any:
@@ -211,7 +119,7 @@ class _Projection(torch.autograd.Function):
             last = waiting.Pass(tuple(tensors), views[0], g_centres[0].numpy(), g_records[0].numpy())
             if waiting.leave(last):
                 return (None,) * len(ctx.needs_input_grad)
-        parameters, total = _parameters(tensors), None
+        parameters, total = parameters_of(tensors), None
         for view, g_centre, g_record in zip(
             views, g_centres.contiguous().numpy(), g_records.contiguous().numpy(), strict=True
         ):
@@ -239,8 +147,8 @@ class _Blending(torch.autograd.Function):
         records: Tensor,
         backgrounds: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        pictures, transmittances = _blend(views, backgrounds.numpy(), depth)
-        rgb, alpha, expected = _as_tensors(pictures)
+        pictures, transmittances = blend(views, backgrounds.numpy(), depth)
+        rgb, alpha, expected = as_tensors(pictures)
         ctx.save_for_backward(rgb, alpha, expected, torch.from_numpy(transmittances), _anchor(views))
         ctx.shape = means2d.shape
         ctx.absolute = None if absolute is None else absolute.numpy()
@@ -260,7 +168,8 @@ class _Blending(torch.autograd.Function):
         if g_rgb is None:
             g_rgb = torch.zeros(rgb.shape)
         gradients = [_planar(g) for g in (g_rgb, g_alpha, g_depth)]
-        centres, records = _new(tuple(ctx.shape)), _new((len(anchor.views), gradient_size(ctx.shape[1])))
+        centres = take(tuple(ctx.shape), np.float32)
+        records = take((len(anchor.views), gradient_size(ctx.shape[1])), np.float32)
         for i, view in enumerate(anchor.views):
             blend_view_backward(
                 view,

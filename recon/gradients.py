@@ -1,0 +1,66 @@
+"""The loss of a view and its gradient, which is left to the optimiser.
+
+Autograd does that for any model, device and loss. Where the model is Gaussians that learn from photos alone on a CPU,
+it is done without.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recon import losses
+from recon.batches import Batch
+from recon.gaussians import Gaussians
+from recon.model import RenderOutput
+from recon.optim import SelectiveAdam
+from recon.raster import straight
+
+
+class Outcome(NamedTuple):
+    loss: Tensor
+    out: RenderOutput
+    visible: Tensor | None  # [N] bool: rows that have a gradient; None if all have
+
+
+def of_view(
+    model: Gaussians,
+    optimizer: SelectiveAdam,
+    batch: Batch,
+    *,
+    progress: float,
+    ssim_weight: float,
+    absgrad: bool,
+) -> Outcome:
+    """Render a view and compare it with its photo. The gradient is the optimiser's, for its next step.
+
+    Args:
+        progress: the share of the training that is done; see `Model.render`.
+        ssim_weight: see `losses.photometric`.
+        absgrad: whether `RenderOutput.absgrad` is wanted.
+    """
+    regularisers = model.regularisers()
+    if model.device.type == "cpu" and model.rasterizer is None and not regularisers:
+        done = straight.photometric(
+            tuple(model.parameters().values()),
+            batch.cameras,
+            batch.image,
+            sh_degree=model.degree_at(progress),
+            background=batch.background,
+            ssim_weight=ssim_weight,
+            mask=batch.mask,
+            absgrad=absgrad,
+        )
+        optimizer.leave(done.last)
+        return Outcome(torch.tensor(done.loss, dtype=torch.float32), done.out, done.visible)
+    out = model.render(batch.cameras, background=batch.background, train_frac=progress, depth=False, absgrad=absgrad)
+    loss = losses.photometric(out.rgb, batch.image, ssim_weight=ssim_weight, mask=batch.mask)
+    for term in regularisers.values():
+        loss = loss + term
+    with optimizer.finishing_backward():  # the optimiser may make the end of it together with its step
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert out.radii is not None
+    # A regulariser reaches every row; without one, rows that were not seen have no gradient.
+    return Outcome(loss.detach(), out, None if regularisers else (out.radii[..., 0] > 0).any(dim=0))

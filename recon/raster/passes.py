@@ -1,0 +1,121 @@
+"""What a render on the CPU is made of: tensors checked and seen as arrays, projected, blended, and pictures as tensors.
+
+`cpu.py` puts it together for autograd, `straight.py` for a training that needs no autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon import sh
+from recon.datasets.cameras import Cameras
+from recon.kernels.buffers import take
+from recon.kernels.rasterize import (
+    Floats,
+    NotFiniteError,
+    Parameters,
+    Pictures,
+    View,
+    blend_view,
+    pack_camera,
+    project_view,
+)
+
+
+class Projected(NamedTuple):
+    """Gaussians as every camera sees them."""
+
+    views: list[View]
+    centres: Floats  # [C,N,2]
+    extents: NDArray[np.int32]  # [C,N,2]
+
+
+def project(tensors: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float, far: float) -> Projected:
+    """Project stored Gaussians into every camera; ValueError for what is not as `Rasterizer` wants it."""
+    _check(tensors, cameras, sh_degree, near)
+    parameters, shape = parameters_of(tensors), (len(cameras), len(tensors[0]), 2)
+    centres, extents = take(shape, np.float32), take(shape, np.int32)
+    size = (cameras.width, cameras.height)
+    try:
+        views = [
+            project_view(parameters, camera, *size, sh_degree, centre, extent)
+            for camera, centre, extent in zip(_packed(cameras, near, far), centres, extents, strict=True)
+        ]
+    except NotFiniteError:
+        raise ValueError(_odd_value(parameters)) from None
+    return Projected(views, centres, extents)
+
+
+def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float) -> None:
+    """ValueError for what the kernels cannot take. NaN in the parameters is found by the kernels."""
+    rows, coefficients = len(given[0]), 1 + (given[-1].shape[1] if given[-1].dim() == 3 else 0)
+    shapes = ((rows, 3), (rows, 4), (rows, 3), (rows,), (rows, 1, 3), (rows, coefficients - 1, 3))
+    for name, tensor, shape in zip(Parameters._fields, given, shapes, strict=True):
+        if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            got = f"{list(tensor.shape)}, {tensor.dtype}, {tensor.device}"
+            raise ValueError(f"{name} is {got}; the CPU rasteriser takes {list(shape)}, torch.float32, cpu")
+    if not 0 <= sh_degree <= sh.degree_of(coefficients):
+        raise ValueError(f"sh_degree {sh_degree}: the coefficients reach degree {sh.degree_of(coefficients)}")
+    if not near >= 0:
+        raise ValueError(f"near {near}: must not be negative")
+    if len(cameras) == 0:
+        raise ValueError("no cameras")
+    for name, matrices in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
+        if matrices.requires_grad:
+            raise ValueError(f"cameras.{name} requires a gradient, which the CPU rasteriser does not give")
+
+
+def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
+    """The cameras as the kernels take them; ValueError if they contain NaN or infinity.
+
+    Plain numbers are much faster to work with than small arrays.
+    """
+    viewmats, Ks = cameras.viewmats.tolist(), cameras.Ks.tolist()
+    for name, matrices in (("viewmats", viewmats), ("Ks", Ks)):
+        if not all(math.isfinite(number) for matrix in matrices for row in matrix for number in row):
+            raise ValueError(f"cameras.{name} contains NaN or infinity")
+    size = (cameras.width, cameras.height)
+    return [pack_camera(viewmat, K, *size, near, far) for viewmat, K in zip(viewmats, Ks, strict=True)]
+
+
+def parameters_of(tensors: Iterable[Tensor]) -> Parameters:
+    """The same memory as numpy arrays."""
+    return Parameters(*(tensor.detach().numpy() for tensor in tensors))
+
+
+def _odd_value(parameters: Parameters) -> str:
+    """What is wrong with parameters in which the kernels met something that is not finite."""
+    for name, array in parameters._asdict().items():
+        odd = np.argwhere(~np.isfinite(array.reshape(len(array), -1)))
+        if len(odd):
+            return f"{name} contains NaN or infinity, first in row {odd[0, 0]}"
+    lengths, largest = np.abs(parameters.quats).max(axis=1), parameters.log_scales.max(axis=1)
+    if lengths.max() > 1e18:
+        return f"quats: the one in row {lengths.argmax()} is too long for float32"
+    return f"log_scales: a Gaussian is too large for float32, perhaps the one in row {largest.argmax()}"
+
+
+def blend(views: Sequence[View], backgrounds: Floats, depth: bool) -> tuple[Pictures, Floats]:
+    """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and the transmittances [C,H * W]."""
+    count, height, width = len(views), views[0].height, views[0].width
+    rgb, alpha = take((count, 3, height, width), np.float32), take((count, height, width), np.float32)
+    expected = take((count, height, width), np.float32) if depth else None
+    transmittances = take((count, height * width), np.float32)
+    for i, view in enumerate(views):
+        own = Pictures(rgb[i], alpha[i], None if expected is None else expected[i])
+        blend_view(view, backgrounds[i], own, transmittances[i])
+    return Pictures(rgb, alpha, expected), transmittances
+
+
+def as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor, Tensor | None]:
+    rgb = torch.from_numpy(pictures.rgb.transpose(0, 2, 3, 1))
+    assert pictures.alpha is not None
+    alpha = torch.from_numpy(pictures.alpha[..., None])
+    return rgb, alpha, None if pictures.depth is None else torch.from_numpy(pictures.depth[..., None])

@@ -1,0 +1,86 @@
+"""A picture, its photometric loss and the way back to the projection on the CPU, without autograd.
+
+These are the kernels that autograd would call through `cpu.rasterize`, `losses.photometric` and `backward`, in the same
+order and with the same results, bit for bit. What autograd does between them takes a millisecond: as long as 5,000
+Gaussians, since all of it has dropped out of the caches while the kernels ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.datasets.cameras import Cameras
+from recon.kernels.buffers import take
+from recon.kernels.rasterize import Pictures, blend_view_backward, gradient_size
+from recon.kernels.ssim import photometric_value_and_gradient
+from recon.model import RenderOutput
+from recon.raster.passes import as_tensors, blend, project
+from recon.raster.waiting import Pass
+
+NEAR, FAR = 0.01, 1e10  # what `Rasterizer` has by default
+
+
+class Photometric(NamedTuple):
+    loss: float
+    out: RenderOutput  # without gradients, but for `means2d.grad`
+    last: Pass  # the rest of the backward pass
+    visible: Tensor  # [N] bool
+
+
+def photometric(
+    tensors: Sequence[Tensor],
+    cameras: Cameras,
+    target: Tensor,
+    *,
+    sh_degree: int,
+    background: Tensor,
+    ssim_weight: float,
+    mask: Tensor | None,
+    absgrad: bool,
+) -> Photometric:
+    """Render, compare with a photo, and go back as far as the projection.
+
+    Args:
+        tensors: the six parameters of Gaussians.
+        cameras: a batch of one.
+        target, ssim_weight, mask: see `losses.photometric`.
+        sh_degree, background [3], absgrad: see `Rasterizer`.
+    """
+    assert len(cameras) == 1
+    (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR)
+    pictures, transmittances = blend([view], background.numpy()[None], depth=False)
+    loss, g_rgb = photometric_value_and_gradient(
+        pictures.rgb,
+        target.permute(0, 3, 1, 2).contiguous().numpy(),
+        ssim_weight,
+        None if mask is None else mask[..., 0].float().contiguous().numpy(),
+    )
+    g_centres, g_records = take(centres.shape, np.float32), take(gradient_size(centres.shape[1]), np.float32)
+    absolute = None
+    if absgrad:
+        absolute = take(centres.shape, np.float32)
+        absolute.fill(0)
+    blend_view_backward(
+        view,
+        Pictures(*(None if picture is None else picture[0] for picture in pictures)),  # type: ignore[arg-type]
+        transmittances[0],
+        Pictures(g_rgb[0], None, None),
+        g_centres[0],
+        g_records,
+        None if absolute is None else absolute[0],
+    )
+    means2d = torch.from_numpy(centres)
+    means2d.grad = torch.from_numpy(g_centres)
+    out = RenderOutput(
+        *as_tensors(pictures),
+        means2d,
+        torch.from_numpy(extents),
+        absgrad=None if absolute is None else torch.from_numpy(absolute),
+    )
+    visible = torch.from_numpy(view.lists.seen[: centres.shape[1]].view(np.bool_))
+    return Photometric(loss, out, Pass(tuple(tensors), view, g_centres[0], g_records), visible)
