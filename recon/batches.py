@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon import pace, rng
@@ -29,17 +31,21 @@ class Batch:
     """One view to learn from.
 
     Attributes:
+        photo: its number among the views.
         cameras: a batch of one.
         image: [1,H,W,3] over `background`; its memory is as that of rendered pictures: planar ([1,3,H,W] contiguous) on
             a CPU, contiguous on a GPU.
         mask: [1,H,W,1], not 0 where the photo counts; None if all of it does.
         background: [3].
+        transparent: whether the photo has an alpha channel: it is a cut-out then, over a background of ours.
     """
 
+    photo: int
     cameras: Cameras
     image: Tensor
     mask: Tensor | None
     background: Tensor
+    transparent: bool
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,13 @@ class Batches:
         self._forget_other_levels(wanted)
         stored = self._stored[index]
         if level == 1 and stored is not None and self._device.type == "cpu":
-            planes, mask = _unpacked(stored, background), _mask(view.mask)
+            pixels = stored.pixels()
+            planes, mask, transparent = _unpacked(pixels, background), _mask(view.mask), pixels.shape[2] == 4
         else:
             photo = self._photo(index, level)
-            planes, mask = photo.over(background), photo.mask
-        return Batch(self._cameras[index, level], planes.permute(0, 2, 3, 1), mask, background)
+            planes, mask, transparent = photo.over(background), photo.mask, photo.uncovered is not None
+        cameras = self._cameras[index, level]
+        return Batch(index, cameras, planes.permute(0, 2, 3, 1), mask, background, transparent)
 
     def _view_index(self, step: int) -> int:
         """Every view once per epoch, in a new order each time."""
@@ -152,8 +160,7 @@ def _reduced(view: View, level: int) -> tuple[int, int, int]:
     return level, camera.width // level, camera.height // level
 
 
-def _unpacked(image: StoredImage, background: Tensor) -> Tensor:
-    pixels = image.pixels()
+def _unpacked(pixels: NDArray[Any], background: Tensor) -> Tensor:
     height, width = pixels.shape[:2]
     planes = take((3, height, width), np.float32)
     unpack(pixels, background.numpy(), planes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from recon import __version__, config
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
+from recon.exposure import Exposure
 from recon.gaussians import PARAMETERS, Gaussians
 from recon.strategy import make_strategy
 from recon.train import TrainState, optimizer_for
@@ -19,6 +20,7 @@ from recon.train import TrainState, optimizer_for
 FORMAT = 1
 SUFFIX = ".safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EXPOSURE = "exposure."
 
 
 def save(state: TrainState, path: Path) -> None:
@@ -41,6 +43,8 @@ def save(state: TrainState, path: Path) -> None:
         if "step" in moments:
             steps[group["name"]] = int(moments["step"])
     tensors |= {f"strategy.{name}": value for name, value in state.strategy.state_dict().items()}
+    if state.exposure is not None:
+        tensors |= {f"{EXPOSURE}{name}": value for name, value in state.exposure.state_dict().items()}
     header = {
         "format": FORMAT,
         "recon": __version__,
@@ -120,6 +124,10 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
     strategy = make_strategy(settings.strategy, extent=header["extent"], seed=settings.seed)
     prefix = "strategy."
     strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
+    exposure = {k.removeprefix(EXPOSURE): v for k, v in tensors.items() if k.startswith(EXPOSURE)}
+    for name in ("means", "gains", "falloff"):
+        if exposure:
+            exposure[name] = exposure[name].to(device)
     red, green, blue = header["background"]
     return TrainState(
         model=model,
@@ -129,6 +137,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
         extent=header["extent"],
         background=(red, green, blue),
         source_from_world=torch.tensor(header["source_from_world"], dtype=torch.float64).reshape(4, 4),
+        exposure=Exposure(**exposure) if exposure else None,
         step=header["step"],
         seconds=header["seconds"],
     )

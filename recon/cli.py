@@ -38,6 +38,7 @@ def train(
     absgrad: bool = True,
     reset_every: int | None = None,
     background: Background = "auto",
+    exposure: bool = True,
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
@@ -63,6 +64,8 @@ def train(
         absgrad: Adaptive: judge by absolute gradients (AbsGS), or else as 3DGS does, where opposite pulls cancel out.
         reset_every: Adaptive: steps between opacity resets (3DGS: 3000). By default never.
         background: Behind the scene. auto is the capture's own, or black.
+        exposure: Learn how bright and how warm each photo is, and how the lens darkens corners, beside the scene,
+            which then has the mean exposure of all. Or else the scene has to look like all photos at once.
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
@@ -89,6 +92,7 @@ def train(
         absgrad=absgrad,
         reset_every=reset_every,
         background=background,
+        exposure=exposure,
         seed=seed,
     )
     if resume is not None:

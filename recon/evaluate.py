@@ -29,6 +29,7 @@ from recon import metrics
 from recon.colormap import INFERNO, colourise
 from recon.datasets.files import atomic_write
 from recon.datasets.scene import View
+from recon.exposure import Shot
 from recon.kernels.runtime import get_threads
 from recon.model import Model
 from recon.render import Colour, device_of, render_one, to_uint8
@@ -117,10 +118,15 @@ class Comparison:
 
 
 def compare(
-    model: Model, views: Sequence[View], *, background: Colour = (0.0, 0.0, 0.0), lpips: bool = True
+    model: Model,
+    views: Sequence[View],
+    *,
+    background: Colour = (0.0, 0.0, 0.0),
+    lpips: bool = True,
+    shots: Sequence[Shot] | None = None,
 ) -> Iterator[Comparison]:
-    """Render and score the views, `TOGETHER` at a time."""
-    return _each(model, views, background, lpips, lambda comparison: comparison)
+    """Render and score the views, `TOGETHER` at a time; see `evaluate`."""
+    return _each(model, views, background, lpips, shots, lambda comparison: comparison)
 
 
 def evaluate(
@@ -129,6 +135,7 @@ def evaluate(
     *,
     background: Colour = (0.0, 0.0, 0.0),
     lpips: bool = True,
+    shots: Sequence[Shot] | None = None,
     comparisons: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -138,6 +145,7 @@ def evaluate(
         views: may be empty, as for a capture too small to hold photos out; then there are no means.
         background: behind the scene and behind photos that have alpha, 0..1.
         lpips: whether to try LPIPS.
+        shots: how the cameras exposed the views; None: as the scene is.
         comparisons: folder for side-by-side pictures (see `save_comparison`); None makes none.
         progress: told after each view how many are done, and how many there are.
     """
@@ -148,7 +156,7 @@ def evaluate(
         return comparison.scores
 
     scores: list[ViewScores] = []
-    for one in _each(model, views, background, lpips, finish):
+    for one in _each(model, views, background, lpips, shots, finish):
         scores.append(one)
         if progress is not None:
             progress(len(scores), len(views))
@@ -160,6 +168,7 @@ def _each(
     views: Sequence[View],
     background: Colour,
     lpips: bool,
+    shots: Sequence[Shot] | None,
     finish: Callable[[Comparison], T],
 ) -> Iterator[T]:
     """What `finish` makes of each view's comparison, in order: first some are rendered, then all the rest is done."""
@@ -176,7 +185,10 @@ def _each(
             with torch.no_grad(), one_torch_thread(device):
                 if first == 0:
                     render_one(model, views[0].camera, background=background)
-                pictures = [_timed_render(model, views[number], background) for number in numbers]
+                pictures = [
+                    _timed_render(model, views[number], background, shots[number] if shots else None)
+                    for number in numbers
+                ]
                 tasks = [pool.submit(finished, n, *pictures[n - first]) for n in numbers]
                 wait(tasks)
             yield from (task.result() for task in tasks)
@@ -198,13 +210,15 @@ def _compared(view: View, render: Tensor, seconds: float, number: int, backgroun
     return Comparison(number, render, photo, mask, scores)
 
 
-def _timed_render(model: Model, view: View, background: Colour) -> tuple[Tensor, float]:
-    """A finished picture [H,W,3] and the seconds it took."""
+def _timed_render(model: Model, view: View, background: Colour, shot: Shot | None) -> tuple[Tensor, float]:
+    """A finished picture [H,W,3], as exposed, and the seconds it took to render."""
     began = time.perf_counter()
     out = render_one(model, view.camera, background=background)
     if out.rgb.is_cuda:
         torch.cuda.synchronize(out.rgb.device)
-    return out.rgb[0].float().clamp(0, 1), time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    picture = out.rgb[0].float()
+    return (picture if shot is None else shot.exposed(picture)).clamp(0, 1), seconds
 
 
 def over_background(image: Tensor, background: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recon import losses
 from recon.batches import Batch
+from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.model import RenderOutput
 from recon.optim import SelectiveAdam
@@ -23,6 +24,7 @@ class Outcome(NamedTuple):
     loss: Tensor
     out: RenderOutput
     visible: Tensor | None  # [N] bool: rows that have a gradient; None if all have
+    exposure: Tensor | None  # what `Exposure.learn` takes; None without a shot
 
 
 def of_view(
@@ -33,6 +35,7 @@ def of_view(
     progress: float,
     ssim_weight: float,
     absgrad: bool,
+    shot: Shot | None = None,
 ) -> Outcome:
     """Render a view and compare it with its photo. The gradient is the optimiser's, for its next step.
 
@@ -40,6 +43,7 @@ def of_view(
         progress: the share of the training that is done; see `Model.render`.
         ssim_weight: see `losses.photometric`.
         absgrad: whether `RenderOutput.absgrad` is wanted.
+        shot: how the photo was exposed; None: as the scene is.
     """
     regularisers = model.regularisers()
     if model.device.type == "cpu" and model.rasterizer is None and not regularisers:
@@ -52,15 +56,21 @@ def of_view(
             ssim_weight=ssim_weight,
             mask=batch.mask,
             absgrad=absgrad,
+            shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
         )
         optimizer.leave(done.last)
-        return Outcome(torch.tensor(done.loss, dtype=torch.float32), done.out, done.visible)
+        return Outcome(torch.tensor(done.loss, dtype=torch.float32), done.out, done.visible, done.exposure)
     out = model.render(batch.cameras, background=batch.background, train_frac=progress, depth=False, absgrad=absgrad)
-    loss = losses.photometric(out.rgb, batch.image, ssim_weight=ssim_weight, mask=batch.mask)
+    picture, exposure = out.rgb, None
+    if shot is not None:
+        picture = shot.exposed(picture)
+        exposure = shot.sums(picture.detach(), batch.image, batch.mask)
+    loss = losses.photometric(picture, batch.image, ssim_weight=ssim_weight, mask=batch.mask)
     for term in regularisers.values():
         loss = loss + term
     with optimizer.finishing_backward():  # the optimiser may make the end of it together with its step
         loss.backward()  # type: ignore[no-untyped-call]
     assert out.radii is not None
     # A regulariser reaches every row; without one, rows that were not seen have no gradient.
-    return Outcome(loss.detach(), out, None if regularisers else (out.radii[..., 0] > 0).any(dim=0))
+    visible = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
+    return Outcome(loss.detach(), out, visible, exposure)

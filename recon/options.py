@@ -28,6 +28,7 @@ class Options:
     absgrad: bool = True
     reset_every: int | None = None
     background: Background = "auto"
+    exposure: bool = True
     seed: int = 0
 
     def train_config(self) -> TrainConfig:
@@ -60,6 +61,7 @@ class Options:
         return dataclasses.replace(
             chosen,
             background=self.background,
+            exposure=self.exposure,
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )
@@ -72,4 +74,4 @@ class Options:
     def changed(self) -> list[str]:
         """The options, as typed, that are not at their defaults."""
         fields = [f for f in dataclasses.fields(self) if f.name != "scene" and getattr(self, f.name) != f.default]
-        return [f"--{f.name.replace('_', '-')}" for f in fields]
+        return [f"--{'no-' if getattr(self, f.name) is False else ''}{f.name.replace('_', '-')}" for f in fields]

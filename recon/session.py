@@ -198,6 +198,7 @@ def evaluate_run(
             state.model,
             scene.test_views,
             background=background_of(state),
+            shots=None if state.exposure is None else state.exposure.predicted(scene.views, scene.test),
             comparisons=run.eval_folder,
             progress=lambda done, _: bar.update(task, completed=done),
         )

@@ -12,6 +12,7 @@ from recon import gradients, pace
 from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
+from recon.exposure import Exposure
 from recon.gaussians import Gaussians
 from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
 from recon.strategy import Strategy, make_strategy
@@ -28,6 +29,7 @@ class TrainState:
         extent: of the scene; scales the step sizes of the means.
         background: behind photos with alpha and behind the scene in evaluation, unless the config fixes one.
         source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
+        exposure: how the photos were exposed; None: all alike.
     """
 
     model: Gaussians
@@ -37,6 +39,7 @@ class TrainState:
     extent: float
     background: tuple[float, float, float]
     source_from_world: Tensor
+    exposure: Exposure | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -70,6 +73,7 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
         extent=scene.extent,
         background=scene.background,
         source_from_world=scene.source_from_world,
+        exposure=Exposure.of(scene, model.device) if config.exposure else None,
     )
 
 
@@ -94,16 +98,20 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
         while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
             batch = batches.at(state.step, progress)
-            loss, out, visible = gradients.of_view(
+            exposure = None if batch.transparent else state.exposure
+            loss, out, visible, learned = gradients.of_view(
                 model,
                 state.optimizer,
                 batch,
                 progress=progress,
                 ssim_weight=config.ssim_weight,
                 absgrad=state.strategy.absgrad(progress),
+                shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
             )
             state.optimizer.step(visible=visible)
             state.optimizer.zero_grad(set_to_none=True)
+            if exposure is not None and learned is not None:
+                exposure.learn(batch.photo, learned, progress)
             state.step += 1
             state.seconds = before + time.perf_counter() - began
             state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)

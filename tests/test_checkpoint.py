@@ -48,6 +48,9 @@ def test_everything_comes_back(trained, saved):
         assert int(old["step"]) == int(new["step"]) == 12
     for name, value in trained.strategy.state_dict().items():
         assert torch.equal(value, loaded.strategy.state_dict()[name])
+    for name, value in trained.exposure.state_dict().items():
+        assert torch.equal(value, loaded.exposure.state_dict()[name])
+    assert trained.exposure.gains.abs().min() > 0
     for name in ("config", "extent", "background", "step", "seconds"):
         assert getattr(trained, name) == getattr(loaded, name)
     assert torch.equal(trained.source_from_world, loaded.source_from_world)

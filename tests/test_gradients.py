@@ -11,6 +11,7 @@ from torch import Tensor
 import tiny
 from recon import gradients, losses
 from recon.batches import Batch
+from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.optim import SelectiveAdam, make_optimizer
 from recon.raster import cpu, straight
@@ -23,7 +24,7 @@ def batch(number: int, *, masked: bool) -> Batch:
     generator = torch.Generator().manual_seed(number)
     photo = torch.rand(1, 3, 40, 56, generator=generator).permute(0, 2, 3, 1)
     mask = torch.rand(1, 40, 56, 1, generator=generator) > 0.3 if masked else None
-    return Batch(camera, photo, mask, torch.rand(3, generator=generator))
+    return Batch(number, camera, photo, mask, torch.rand(3, generator=generator), transparent=False)
 
 
 def steps(
@@ -34,7 +35,7 @@ def steps(
     optimizer = make_optimizer(model.param_groups(1.0), "cpu")
     told: list[Tensor | None] = []
     for number in range(3):
-        loss, out, visible = gradients.of_view(
+        loss, out, visible, _ = gradients.of_view(
             model,
             optimizer,
             batch(number, masked=masked),
@@ -67,6 +68,28 @@ def test_straight_through_the_kernels_is_what_autograd_does(how: dict, monkeypat
         assert torch.equal(mine, wanted)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_shot_is_the_same_straight_and_by_autograd(masked: bool) -> None:
+    """But for rounding: the one calls a kernel, the other PyTorch."""
+    shot = Shot(torch.tensor([[0.1, -0.2, 0.1, 0.0], [0.0, 0.1, -0.3, 0.2], [-0.1, 0.0, 0.0, 0.1]]), (25.0, 21.0, 34.0))
+    found = []
+    for rasterizer in (None, cpu.rasterize):
+        model = tiny.gaussians(ROWS, rasterizer=rasterizer)
+        optimizer = make_optimizer(model.param_groups(1.0), "cpu")
+        loss, out, visible, exposure = gradients.of_view(
+            model, optimizer, batch(1, masked=masked), progress=1.0, ssim_weight=0.2, absgrad=True, shot=shot
+        )
+        assert out.means2d is not None
+        assert exposure is not None
+        optimizer.step(visible=visible)
+        moments = [optimizer.state[value]["exp_avg"] for value in model.parameters().values()]
+        found.append([loss, out.rgb.detach(), out.means2d.grad, exposure, *moments])
+    for mine, wanted in zip(*found, strict=True):
+        assert mine is not None
+        assert wanted is not None
+        assert torch.allclose(mine.double(), wanted.double(), rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("which", ["regularised", "rasterizer"])
 def test_what_needs_autograd_gets_it(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(straight, "photometric")
@@ -86,6 +109,6 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
     assert isinstance(optimizer, SelectiveAdam)
     given = batch(0, masked=False)
     given.image[0, 20, 28] = torch.nan
-    _, _, visible = gradients.of_view(model, optimizer, given, progress=1.0, ssim_weight=0.2, absgrad=False)
+    visible = gradients.of_view(model, optimizer, given, progress=1.0, ssim_weight=0.2, absgrad=False).visible
     with pytest.raises(FloatingPointError, match=r"the gradient of means, .* is not finite"):
         optimizer.step(visible=visible)

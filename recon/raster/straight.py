@@ -16,7 +16,8 @@ from torch import Tensor
 
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
-from recon.kernels.rasterize import Pictures, blend_view_backward, gradient_size
+from recon.kernels.expose import expose, expose_gradient
+from recon.kernels.rasterize import Floats, Pictures, blend_view_backward, gradient_size
 from recon.kernels.ssim import photometric_value_and_gradient
 from recon.model import RenderOutput
 from recon.raster.passes import as_tensors, blend, project
@@ -30,6 +31,7 @@ class Photometric(NamedTuple):
     out: RenderOutput  # without gradients, but for `means2d.grad`
     last: Pass  # the rest of the backward pass
     visible: Tensor  # [N] bool
+    exposure: Tensor | None  # [3,SUMS] of `kernels.expose`, with a shot
 
 
 def photometric(
@@ -42,6 +44,7 @@ def photometric(
     ssim_weight: float,
     mask: Tensor | None,
     absgrad: bool,
+    shot: tuple[tuple[float, float, float], Floats] | None = None,
 ) -> Photometric:
     """Render, compare with a photo, and go back as far as the projection.
 
@@ -50,16 +53,20 @@ def photometric(
         cameras: a batch of one.
         target, ssim_weight, mask: see `losses.photometric`.
         sh_degree, background [3], absgrad: see `Rasterizer`.
+        shot: lens and coefficients of `kernels.expose`: how the photo was exposed.
     """
     assert len(cameras) == 1
     (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR)
     pictures, transmittances = blend([view], background.numpy()[None], depth=False)
-    loss, g_rgb = photometric_value_and_gradient(
-        pictures.rgb,
-        target.permute(0, 3, 1, 2).contiguous().numpy(),
-        ssim_weight,
-        None if mask is None else mask[..., 0].float().contiguous().numpy(),
-    )
+    picture, photo = pictures.rgb, target.permute(0, 3, 1, 2).contiguous().numpy()
+    kept = None if mask is None else mask[..., 0].float().contiguous().numpy()
+    sums = None
+    if shot is not None:
+        exposed, sums = expose(picture[0], photo[0], None if kept is None else kept[0], *shot)
+        picture = exposed[None]
+    loss, g_rgb = photometric_value_and_gradient(picture, photo, ssim_weight, kept)
+    if shot is not None:
+        expose_gradient(g_rgb[0], *shot)
     g_centres, g_records = take(centres.shape, np.float32), take(gradient_size(centres.shape[1]), np.float32)
     absolute = None
     if absgrad:
@@ -83,4 +90,10 @@ def photometric(
         absgrad=None if absolute is None else torch.from_numpy(absolute),
     )
     visible = torch.from_numpy(view.lists.seen[: centres.shape[1]].view(np.bool_))
-    return Photometric(loss, out, Pass(tuple(tensors), view, g_centres[0], g_records), visible)
+    return Photometric(
+        loss,
+        out,
+        Pass(tuple(tensors), view, g_centres[0], g_records),
+        visible,
+        None if sums is None else torch.from_numpy(sums),
+    )

@@ -1,0 +1,248 @@
+"""What cameras do to light: the exposure and white balance of each photo, and the fall-off of a lens to its corners.
+
+Photos of one scene are brighter or darker, warmer or cooler than each other, because the camera adjusts itself, and
+darker towards their corners. A scene that has to look like all of them can only make that a property of its surfaces:
+colours that change with the direction, and floaters. So a picture is compared with a photo after it was exposed like
+it. The factor of a pixel is exp(gain + sum_k falloff_k (r^2k - mean of r^2k)) in each colour, with r the distance from
+the principal point, 1 at half the picture's diagonal: a gain for each photo, a fall-off for all photos of one size.
+
+Both are learned beside the scene by small robust Gauss-Newton steps: see `kernels/expose.py`, which has the maths for
+CPUs; here it stands in PyTorch, as the definition. The scene itself has the mean exposure of all photos. What exposure
+a camera would have chosen where none has been trained on follows from the photos before and after.
+
+Shape letters: V photos to train on, L lenses, H and W image size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.datasets.cameras import Cameras
+from recon.datasets.scene import Scene, View
+from recon.kernels.expose import COEFFICIENTS, EVERY, PRODUCTS, ROBUST, SATURATED, SQUARES
+
+Lens = tuple[float, float, float]
+
+POWERS = COEFFICIENTS - 1  # of r^2
+
+# What share of a Gauss-Newton step is taken, at the beginning and at the end of a training. A gain is its photo's own,
+# a fall-off is what many photos agree on.
+GAIN_RATES = (0.3, 0.1)
+FALLOFF_RATES = (0.03, 0.01)
+RIDGE = 1e-3  # times the weight of all pixels: keeps the fall-off small where a photo says nothing of it
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """How a photo was exposed: the factor of a pixel is exp(sum_k coefficients[k] r^2k).
+
+    Attributes:
+        coefficients: [3,COEFFICIENTS] of each colour.
+        lens: x and y of the principal point, and the distance from it at which r is 1, in pixels of the picture.
+    """
+
+    coefficients: Tensor
+    lens: Lens
+
+    def factor(self, height: int, width: int) -> Tensor:
+        """[H,W,3]"""
+        coefficients = self.coefficients
+        powers = _powers(self.lens, height, width, COEFFICIENTS, coefficients.device, coefficients.dtype)
+        return (powers @ coefficients.T).exp()
+
+    def exposed(self, rgb: Tensor) -> Tensor:
+        """A picture [...,H,W,3] of the scene as this photo shows it; differentiable."""
+        return rgb * self.factor(*rgb.shape[-3:-1])
+
+    @torch.no_grad()
+    def sums(self, exposed: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What a picture tells of the exposure: [3,SQUARES + PRODUCTS], see `kernels/expose.py`.
+
+        Args:
+            exposed, target: [1,H,W,3] the picture as exposed, and the photo.
+            mask: [1,H,W,1] 0 where a pixel does not count.
+        """
+        height, width = exposed.shape[1:3]
+        difference = target - exposed
+        counts = target < SATURATED if mask is None else (target < SATURATED) & (mask != 0)
+        weighted = exposed * counts / difference.abs().clamp_min(ROBUST)
+        powers = _powers(self.lens, height, width, SQUARES, exposed.device, exposed.dtype)[::EVERY].reshape(-1, SQUARES)
+        squares = (weighted * exposed)[:, ::EVERY].reshape(-1, 3).T @ powers
+        products = (weighted * difference)[:, ::EVERY].reshape(-1, 3).T @ powers[:, :PRODUCTS]
+        return torch.cat([squares, products], dim=1)
+
+
+@functools.lru_cache(maxsize=4)
+def _powers(lens: Lens, height: int, width: int, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[H,W,count] r^0, r^2, r^4, ... of every pixel."""
+    x, y, radius = lens
+    columns = (torch.arange(width, device=device, dtype=dtype) + 0.5 - x) / radius
+    rows = (torch.arange(height, device=device, dtype=dtype) + 0.5 - y) / radius
+    square = rows[:, None] ** 2 + columns**2
+    return torch.stack([square**k for k in range(count)], dim=-1)
+
+
+class Exposure:
+    """The exposures of a capture's photos. Zero gains and fall-offs to begin with: pictures as they are."""
+
+    def __init__(
+        self,
+        places: Tensor,
+        lenses: Tensor,
+        centres: Tensor,
+        means: Tensor,
+        gains: Tensor | None = None,
+        falloff: Tensor | None = None,
+    ) -> None:
+        """
+        Args:
+            places: [V] int64, which of all photos of the capture those to train on are, in order.
+            lenses: [V] int64, the lens of each.
+            centres: [V,2] principal points, as shares of width and height.
+            means: [L,POWERS] of r^2, r^4, ... over the picture.
+            gains: [V,3] logarithms; their mean is 0.
+            falloff: [L,3,POWERS]
+        """
+        self.places, self.lenses, self.centres, self.means = places, lenses, centres, means
+        self.gains = means.new_zeros(len(places), 3) if gains is None else gains
+        self.falloff = means.new_zeros(len(means), 3, POWERS) if falloff is None else falloff
+        shapes = {
+            "lenses": (len(places),),
+            "centres": (len(places), 2),
+            "means": (len(means), POWERS),
+            "gains": (len(places), 3),
+            "falloff": (len(means), 3, POWERS),
+        }
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} of the exposure is {tuple(getattr(self, name).shape)}, not {shape}")
+        # As plain numbers: to read them from a GPU in every step would make the program wait.
+        self._lenses: list[int] = lenses.tolist()
+        self._centres: list[list[float]] = centres.tolist()
+        if not all(0 <= lens < len(means) for lens in self._lenses):
+            raise ValueError("lenses of the exposure are not all there")
+
+    @classmethod
+    def of(cls, scene: Scene, device: torch.device | str = "cpu") -> Exposure:
+        """For the photos that a scene is trained on."""
+        sizes: dict[tuple[int, int], int] = {}
+        lenses: list[int] = []
+        centres: list[list[float]] = []
+        means: list[Tensor] = []
+        for view in scene.train_views:
+            camera, size = view.camera, (view.camera.width, view.camera.height)
+            centre = _centre(camera)
+            if size not in sizes:
+                sizes[size] = len(means)
+                arguments = (COEFFICIENTS, torch.device("cpu"), torch.float64)
+                powers = _powers(_lens(centre, camera), camera.height, camera.width, *arguments)
+                means.append(powers[..., 1:].mean(dim=(0, 1)))
+            lenses.append(sizes[size])
+            centres.append(centre)
+        return cls(
+            torch.tensor(scene.train),
+            torch.tensor(lenses),
+            torch.tensor(centres, dtype=torch.float64),
+            torch.stack(means).float().to(device),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the constructor takes."""
+        return {name: getattr(self, name) for name in ("places", "lenses", "centres", "means", "gains", "falloff")}
+
+    def shot(self, photo: int, cameras: Cameras) -> Shot:
+        """Of one of the photos to train on (0 ... V-1), whose camera may be resized."""
+        return self._shot(self.gains[photo], self._lenses[photo], self._centres[photo], cameras)
+
+    def _shot(self, gain: Tensor, lens: int, centre: Sequence[float], cameras: Cameras) -> Shot:
+        falloff = self.falloff[lens]
+        constant = gain - falloff @ self.means[lens]
+        return Shot(torch.cat([constant[:, None], falloff], dim=1), _lens(centre, cameras))
+
+    @torch.no_grad()
+    def learn(self, photo: int, sums: Tensor, progress: float) -> None:
+        """A step towards what a photo tells.
+
+        Args:
+            sums: of `Shot.sums`.
+            progress: the share of the training that is done, 0..1.
+        """
+        hankel, ridge = _normal(sums.device)
+        sums = sums.double()
+        sums = sums / sums[:, :1].clamp_min(1e-12)  # all are 0 where no pixel counts; then the step is 0 as well
+        # Not `solve`, which looks whether it could, and on a GPU waits for that.
+        step = torch.linalg.solve_ex(sums[:, hankel] + ridge, sums[:, SQUARES:, None])[0][..., 0].to(self.gains)
+        lens = self._lenses[photo]
+        rate, falloff_rate = (first * (last / first) ** progress for first, last in (GAIN_RATES, FALLOFF_RATES))
+        self.gains[photo].add_(torch.addmv(step[:, 0], step[:, 1:], self.means[lens]), alpha=rate)
+        self.falloff[lens].add_(step[:, 1:], alpha=falloff_rate)
+        self.gains.sub_(self.gains.mean(dim=0))
+
+    def predicted(self, views: Sequence[View], wanted: Sequence[int]) -> list[Shot]:
+        """How photos that were not trained on would have been exposed, as far as those before and after tell.
+
+        Gains change from one photo to the next as far as the camera has moved. How much of that is to be believed is
+        found out on the photos trained on, each predicted from its neighbours.
+
+        Args:
+            views: all of the capture, in order.
+            wanted: which of them.
+        """
+        places, gains = self.places.cpu().numpy(), self.gains.double().cpu().numpy()
+        cameras = Cameras.cat([view.camera.resized(1, 1) for view in views])
+        positions = cameras.positions.double().cpu().numpy()
+        size = np.linalg.norm(positions - positions.mean(axis=0), axis=1).max()
+        way = np.concatenate([positions / max(size, 1e-12), cameras.forward.double().cpu().numpy()], axis=1)
+        rows = np.arange(len(places))
+        guesses = _interpolated(gains, way, places, places, rows - 1, rows + 1)
+        believed = np.clip((guesses * gains).sum() / max((guesses**2).sum(), 1e-12), 0, 1)
+        after = np.searchsorted(places, wanted)
+        found = believed * _interpolated(gains, way, places, np.asarray(wanted), after - 1, after)
+        nearest = np.minimum(after, len(places) - 1)
+        return [
+            self._shot(
+                self.gains.new_tensor(gain), self._lenses[row], _centre(views[place].camera), views[place].camera
+            )
+            for gain, row, place in zip(found, nearest, wanted, strict=True)
+        ]
+
+
+def _centre(cameras: Cameras) -> list[float]:
+    """The principal point as shares of width and height."""
+    return [float(cameras.Ks[0, 0, 2]) / cameras.width, float(cameras.Ks[0, 1, 2]) / cameras.height]
+
+
+def _lens(centre: Sequence[float], cameras: Cameras) -> Lens:
+    """`Shot.lens` of a camera whose principal point is known."""
+    return centre[0] * cameras.width, centre[1] * cameras.height, 0.5 * math.hypot(cameras.width, cameras.height)
+
+
+@functools.cache
+def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which sums make the normal matrix [COEFFICIENTS,COEFFICIENTS], and what is added to its diagonal."""
+    order = torch.arange(COEFFICIENTS, device=device)
+    return order[:, None] + order, torch.diag((order > 0) * RIDGE + 1e-9).double()
+
+
+def _interpolated(
+    values: np.ndarray, way: np.ndarray, places: np.ndarray, wanted: np.ndarray, before: np.ndarray, after: np.ndarray
+) -> np.ndarray:
+    """Values [M,3] at the places `wanted`, from those [V,3] at `places`, by distance along the way [all places,6].
+
+    Args:
+        before, after: [M] rows of `values`; where one of them does not exist the other counts alone.
+    """
+    last = len(values) - 1
+    before, after = np.where(before < 0, after, before), np.where(after > last, before, after)
+    before, after = np.clip(before, 0, last), np.clip(after, 0, last)
+    first = np.linalg.norm(way[places[before]] - way[wanted], axis=1)
+    second = np.linalg.norm(way[places[after]] - way[wanted], axis=1)
+    share = np.divide(first, first + second, out=np.full(len(first), 0.5), where=first + second > 0)[:, None]
+    return (1 - share) * values[before] + share * values[after]
