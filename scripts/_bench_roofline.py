@@ -188,6 +188,9 @@ def costs(w: Work) -> dict[str, Cost]:
         # `ssim.py`, for each of three channels: both pictures read, the gradient written. Seven blurs along two axes
         # with 16 each, 46 for the products, the similarity, its derivatives and the gradient.
         "loss": Cost(3 * x * 3 * FLOAT, 3 * x * (7 * 2 * 16 + 46)),
+        # `expose.py`, for each of three channels: the picture and the gradient read and written, one row in four of the
+        # photo read. The factor 27, twice; one row in four 40 for what the photo tells.
+        "exposure": Cost(3 * x * (4 * FLOAT + FLOAT / 4), 3 * x * (2 * 28 + 40 / 4)),
         # `unpack.py`: bytes read, numbers written.
         "photo": Cost(3 * x * (1 + FLOAT), 3 * x * 2),
     }

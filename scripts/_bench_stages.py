@@ -30,6 +30,8 @@ STAGES = {  # by the names of kernels, those of earlier commits too
     "_adam": "Adam",
     "project_gaussians_step": "project back + Adam",
     "_photometric": "loss",
+    "_expose": "exposure",
+    "_expose_gradient": "exposure",
     "_unpack_8": "photo",
 }
 FORWARD = ("project", "bin", "blend")

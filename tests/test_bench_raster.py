@@ -113,7 +113,7 @@ def test_costs_grow_with_what_they_are_of() -> None:
         "visible": {"project", "bin", "gather", "project back + Adam"},
         "entries": {"project", "bin", "blend", "blend back", "gather"},
         "evaluated": {"blend", "blend back"},
-        "pixels": {"blend", "blend back", "loss", "photo"},
+        "pixels": {"blend", "blend back", "loss", "exposure", "photo"},
         "drawn": set(),
     }
     for name, expected in grows.items():
@@ -155,7 +155,7 @@ def small_step() -> dict[str, float]:
 
 
 def test_the_stages_of_a_step_are_all_there_and_add_up(small_step: dict[str, float]) -> None:
-    expected = {"project", "bin", "blend", "blend back", "gather", "project back + Adam", "loss", "photo"}
+    expected = {"project", "bin", "blend", "blend back", "gather", "project back + Adam", "loss", "exposure", "photo"}
     assert set(small_step) == expected | {"other", "step", "steps/s", "render"}
     assert all(value >= 0 for value in small_step.values())
     # Medians of parts need not add up to that of the whole, but no part is larger.
