@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from recon import config, losses, pace
+from recon import config, pace, train
 from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene
@@ -74,15 +74,14 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
 
 def _step_seconds(settings: TrainConfig, model: Gaussians, scene: Scene) -> float:
     """How long a step with full-size photos takes now; the model stays as it is."""
-    trial = model.to(model.device)
+    trial = train.start(model.to(model.device), settings, scene)
     batches = Batches(scene.train_views, dataclasses.replace(settings, coarse=0.0), scene.background, model.device)
     times = []
     with one_torch_thread(model.device):
         for number in range(TIMED_STEPS + 1):  # the first one fills caches
             batch = batches.at(number, 1.0)
             began = time.perf_counter()
-            out = trial.render(batch.cameras, background=batch.background, depth=False, absgrad=False)
-            losses.photometric(out.rgb, batch.image, ssim_weight=settings.ssim_weight, mask=batch.mask).backward()
+            train.learn_from(trial, batch, 1.0)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.perf_counter() - began)

@@ -19,6 +19,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ POWERS = COEFFICIENTS - 1  # of r^2
 GAIN_RATES = (0.3, 0.1)
 FALLOFF_RATES = (0.03, 0.01)
 RIDGE = 1e-3  # times the weight of all pixels: keeps the fall-off small where a photo says nothing of it
+# Which sums make the normal matrix, and what is added to its diagonal.
+HANKEL = np.arange(COEFFICIENTS)[:, None] + np.arange(COEFFICIENTS)
+ADDED = np.diag((np.arange(COEFFICIENTS) > 0) * RIDGE + 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,16 +178,16 @@ class Exposure:
             sums: of `Shot.sums`.
             progress: the share of the training that is done, 0..1.
         """
-        hankel, ridge = _normal(sums.device)
-        sums = sums.double()
-        sums = sums / sums[:, :1].clamp_min(1e-12)  # all are 0 where no pixel counts; then the step is 0 as well
-        # Not `solve`, which looks whether it could, and on a GPU waits for that.
-        step = torch.linalg.solve_ex(sums[:, hankel] + ridge, sums[:, SQUARES:, None])[0][..., 0].to(self.gains)
+        arrays: tuple[Any, ...] = (self.gains, self.falloff, self.means, sums.double())
+        if sums.device.type == "cpu":
+            arrays = tuple(array.numpy() for array in arrays)  # in which so little is done five times as fast
+        gains, falloff, means, sums = arrays
         lens = self._lenses[photo]
         rate, falloff_rate = (first * (last / first) ** progress for first, last in (GAIN_RATES, FALLOFF_RATES))
-        self.gains[photo].add_(torch.addmv(step[:, 0], step[:, 1:], self.means[lens]), alpha=rate)
-        self.falloff[lens].add_(step[:, 1:], alpha=falloff_rate)
-        self.gains.sub_(self.gains.mean(dim=0))
+        step = _gauss_newton(sums)
+        gains[photo] += rate * (step[:, 0] + step[:, 1:] @ means[lens])
+        falloff[lens] += falloff_rate * step[:, 1:]
+        gains -= gains.mean(0)
 
     def predicted(self, views: Sequence[View], wanted: Sequence[int]) -> list[Shot]:
         """How photos that were not trained on would have been exposed, as far as those before and after tell.
@@ -224,11 +228,20 @@ def _lens(centre: Sequence[float], cameras: Cameras) -> Lens:
     return centre[0] * cameras.width, centre[1] * cameras.height, 0.5 * math.hypot(cameras.width, cameras.height)
 
 
+def _gauss_newton(sums: Any) -> Any:
+    """The change [3,COEFFICIENTS] that `sums` ask for, float32; both are tensors or arrays."""
+    sums = sums / sums[:, :1].clip(1e-12)  # all are 0 where no pixel counts; then the change is 0 as well
+    if isinstance(sums, np.ndarray):
+        return np.linalg.solve(sums[:, HANKEL] + ADDED, sums[:, SQUARES:, None])[..., 0].astype(np.float32)
+    hankel, added = _on(sums.device)
+    # Not `solve`, which looks whether it could, and on a GPU waits for that.
+    return torch.linalg.solve_ex(sums[:, hankel] + added, sums[:, SQUARES:, None])[0][..., 0].float()
+
+
 @functools.cache
-def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which sums make the normal matrix [COEFFICIENTS,COEFFICIENTS], and what is added to its diagonal."""
-    order = torch.arange(COEFFICIENTS, device=device)
-    return order[:, None] + order, torch.diag((order > 0) * RIDGE + 1e-9).double()
+def _on(device: torch.device) -> tuple[Tensor, Tensor]:
+    """HANKEL and ADDED: to copy them in each step would make a GPU wait."""
+    return torch.from_numpy(HANKEL).to(device), torch.from_numpy(ADDED).to(device)
 
 
 def _interpolated(

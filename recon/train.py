@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from recon import gradients, pace
-from recon.batches import Batches
+from recon.batches import Batch, Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
 from recon.exposure import Exposure
 from recon.gaussians import Gaussians
+from recon.model import RenderOutput
 from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
@@ -85,6 +86,25 @@ def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> Selec
     return make_optimizer(groups, model.device)
 
 
+def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor, RenderOutput]:
+    """Change the scene, and how the photo is thought to be exposed, by one step; returns the loss and the picture."""
+    exposure = None if batch.transparent else state.exposure
+    loss, out, visible, learned = gradients.of_view(
+        state.model,
+        state.optimizer,
+        batch,
+        progress=progress,
+        ssim_weight=state.config.ssim_weight,
+        absgrad=state.strategy.absgrad(progress),
+        shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
+    )
+    state.optimizer.step(visible=visible)
+    state.optimizer.zero_grad(set_to_none=True)
+    if exposure is not None and learned is not None:
+        exposure.learn(batch.photo, learned, progress)
+    return loss, out
+
+
 def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = ()) -> None:
     """Train `state` in place until its config's last step or second. A callback ends it early by raising.
 
@@ -97,21 +117,7 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
         began, before = time.perf_counter(), state.seconds
         while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
-            batch = batches.at(state.step, progress)
-            exposure = None if batch.transparent else state.exposure
-            loss, out, visible, learned = gradients.of_view(
-                model,
-                state.optimizer,
-                batch,
-                progress=progress,
-                ssim_weight=config.ssim_weight,
-                absgrad=state.strategy.absgrad(progress),
-                shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
-            )
-            state.optimizer.step(visible=visible)
-            state.optimizer.zero_grad(set_to_none=True)
-            if exposure is not None and learned is not None:
-                exposure.learn(batch.photo, learned, progress)
+            loss, out = learn_from(state, batches.at(state.step, progress), progress)
             state.step += 1
             state.seconds = before + time.perf_counter() - began
             state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)
