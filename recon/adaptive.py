@@ -1,10 +1,12 @@
 """Adaptive density control of 3DGS (Kerbl et al. 2023, section 5), under a cap on the count.
 
-Gaussians whose projected centre is pulled strongly lack detail: large ones are split in two, small ones cloned. The
+Gaussians whose projected centre is pulled strongly lack detail: they are divided in two along their longest axis. The
 count may grow only as fast as a straight ramp from the initial count to the cap; where more ask than the ramp admits,
 the most strongly pulled go first. Transparent Gaussians are pruned.
 
-Clones share their opacity so that both together hide as much as before (Bulo et al. 2024, "Revising Densification").
+3DGS clones small ones in place and samples the parts of large ones at random. Halves that lie side by side and reach a
+little less far than their parent (long-axis split: Deng et al. 2025, "Improving Densification in 3D Gaussian Splatting
+for High-Fidelity Rendering") part at once and leave no haze.
 """
 
 from __future__ import annotations
@@ -14,25 +16,23 @@ import math
 import torch
 from torch import Tensor
 
-from recon import rng
 from recon.config import AdaptiveConfig
 from recon.gaussians import Gaussians, logit
 from recon.kernels.pull import add_pulls
 from recon.model import RenderOutput
 from recon.raster.reference import rotations_from_quats
 
-SPLIT_SHRINK = 1.6  # children of a split are smaller by this (3DGS: 0.8 times their number)
-CLONE_SHRINK = 1.25
-CLONE_OFFSET = 0.5  # standard deviations between a Gaussian and its clone: identical ones would never part
+# Halves, relative to their parent: how far from its centre in its standard deviations, size along the axis and across.
+OFFSET, LENGTH, WIDTH = 0.45, 0.55, 0.87
+OPACITY = 0.6
 
 
 class Adaptive:
     """Its state: for each Gaussian, the sum of its gradients and how often it was seen since the last refinement."""
 
-    def __init__(self, config: AdaptiveConfig, *, extent: float, seed: int) -> None:
+    def __init__(self, config: AdaptiveConfig, *, extent: float) -> None:
         self.config = config
         self.extent = extent
-        self.seed = seed
         self.initial_count = 0  # not known before the first step
         self.gradient_sum = torch.zeros(0)
         self.times_seen = torch.zeros(0)
@@ -99,15 +99,15 @@ class Adaptive:
         room = max(0, self._ramp(progress) - int((~useless).sum()))
         order = torch.argsort(gradients[candidates], descending=True, stable=True)
         chosen = candidates[order[:room]]
-        large = largest[chosen] > config.split_above * self.extent
-
         keep = ~useless
         keep[chosen] = False
-        noise = torch.randn(2, len(chosen), 3, generator=rng.generator(self.seed, "densify", done)).to(model.device)
-        children = _children(model.rows(chosen), large, noise)
-        model.edit_rows(optimizer, keep, children)
+        model.edit_rows(optimizer, keep, self.divided(model.rows(chosen)))
         self.gradient_sum = torch.zeros_like(model.logit_opacities)
         self.times_seen = torch.zeros_like(model.logit_opacities)
+
+    def divided(self, parents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The rows that take the place of those that lack detail."""
+        return halves(parents)
 
     def _ramp(self, progress: float) -> int:
         """The count allowed by now."""
@@ -123,23 +123,14 @@ class Adaptive:
                 state[key].zero_()
 
 
-def _children(parents: dict[str, Tensor], large: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    """Two rows for each parent: halves of the large ones, clones of the small ones.
-
-    Args:
-        parents: stored parameters of P rows.
-        large: [P] bool.
-        noise: [2,P,3] standard normal.
-    """
-    split = large[:, None]
-    samples = torch.einsum("nij,bnj->bni", rotations_from_quats(parents["quats"]), parents["log_scales"].exp() * noise)
-    first = torch.where(split, samples[0], torch.zeros_like(samples[0]))
-    second = torch.where(split, samples[1], CLONE_OFFSET * samples[1])
-    shrink = torch.where(split, math.log(SPLIT_SHRINK), math.log(CLONE_SHRINK))
-    opacities = parents["logit_opacities"].sigmoid().clamp(1e-4, 1 - 1e-4)
-    shared = torch.logit(1 - (1 - opacities).sqrt())
+def halves(parents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Two rows for each parent, to both sides of its centre along its longest axis, of P rows of stored parameters."""
+    longest = torch.nn.functional.one_hot(parents["log_scales"].argmax(dim=-1), 3).to(parents["means"])
+    axes = rotations_from_quats(parents["quats"])
+    offsets = torch.einsum("nij,nj->ni", axes, OFFSET * longest * parents["log_scales"].exp())
+    scales = parents["log_scales"] + longest * math.log(LENGTH) + (1 - longest) * math.log(WIDTH)
     children = {name: torch.cat([value, value]) for name, value in parents.items()}
-    children["means"] = children["means"] + torch.cat([first, second])
-    children["log_scales"] = children["log_scales"] - torch.cat([shrink, shrink])
-    children["logit_opacities"] = torch.where(large, parents["logit_opacities"], shared).repeat(2)
+    children["means"] = children["means"] + torch.cat([offsets, -offsets])
+    children["log_scales"] = torch.cat([scales, scales])
+    children["logit_opacities"] = torch.logit(OPACITY * children["logit_opacities"].sigmoid(), eps=1e-6)
     return children

@@ -19,7 +19,7 @@ Background = Literal["auto", "black", "white", "random"]
 
 @dataclass(frozen=True)
 class AdaptiveConfig:
-    """Clone, split, prune and reset (Kerbl et al. 2023, section 5). Shares are of the whole training."""
+    """Split, prune and reset (Kerbl et al. 2023, section 5). Shares are of the whole training."""
 
     kind: Literal["adaptive"] = "adaptive"
     max_gaussians: int = 50_000
@@ -28,7 +28,6 @@ class AdaptiveConfig:
     refine_every: int = 100  # steps
     grad_threshold: float = 0.0  # mean screen-space gradient that asks for more detail; 0: the largest ones
     absgrad: bool = True  # judge by the sums of absolute gradients (AbsGS): finds blur that cancels out
-    split_above: float = 0.02  # of the extent: larger ones are split, smaller ones cloned
     prune_opacity: float = 0.005
     prune_scale: float = 0.1  # of the extent; only after the first opacity reset
     reset_every: int = 0  # steps between opacity resets; 0: never
