@@ -258,7 +258,7 @@ def _decoding_bytes(warp: Warp) -> int:
 def _as_float(pixels: NDArray) -> NDArray[np.float32]:
     if pixels.dtype == np.float32:
         return pixels
-    return pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 65535)
+    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 65535), dtype=np.float32)
 
 
 def checked_pose(viewmat: Tensor, where: str) -> Tensor:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from recon.datasets import cache, lens
 from recon.datasets.lens import SourceCamera
 
+AT_ONCE = 1 << 16  # samples
+
 
 @dataclass(frozen=True)
 class Warp:
@@ -62,22 +64,42 @@ def warp_samples(image: NDArray[np.float32], warp: Warp, *, nearest: bool) -> ND
 
     An image of another size than the photo (a depth map, a mask) is taken to cover the same area.
     """
-    width, height = warp.unbent
     if warp.camera is not None:
-        camera = warp.camera
-        grid = cache.images.get((camera, width, height), lambda: lens.sampling_grid(camera, width, height))
-        image = _sampled(image, grid, nearest) * (lens.inside(grid)[..., None] if image.shape[2] == 1 else 1)
-    elif nearest or image.shape[1::-1] != warp.unbent:
-        image = _picked(image, width, height)
-    image = _picked(image, *warp.size) if nearest else area_resize(image, *warp.size)
+        image = _without_lens(image, warp, nearest)
+    else:
+        if nearest or image.shape[1::-1] != warp.unbent:
+            image = _picked(image, *warp.unbent)
+        image = _reduced(image, *warp.size, nearest)
     return np.ascontiguousarray(np.rot90(image, warp.turns))
 
 
-def _sampled(image: NDArray[np.float32], grid: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+def _without_lens(image: NDArray[np.float32], warp: Warp, nearest: bool) -> NDArray[np.float32]:
+    """What a pinhole would have seen, at the final size; made some rows at a time, which stay in the caches."""
+    camera, (width, height) = warp.camera, warp.size
+    assert camera is not None
+    grid = cache.images.get((camera, *warp.unbent), lambda: lens.sampling_grid(camera, *warp.unbent))
+    finer, rest = divmod(warp.unbent[1], height)
+    rows = max(1, AT_ONCE // (finer * warp.unbent[0])) if rest == 0 else height
+    reduced = np.empty((height, width, image.shape[2]), np.float32)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    for top in range(0, height, rows):
+        positions = grid[top * finer : (top + rows) * finer] if rest == 0 else grid
+        samples = _sampled(pixels, positions, nearest)
+        if image.shape[2] == 1:
+            samples = samples * lens.inside(positions)[..., None]
+        reduced[top : top + rows] = _reduced(samples, width, min(rows, height - top), nearest)
+    return reduced
+
+
+def _reduced(image: NDArray[np.float32], width: int, height: int, nearest: bool) -> NDArray[np.float32]:
+    return _picked(image, width, height) if nearest else area_resize(image, width, height)
+
+
+def _sampled(image: torch.Tensor, positions: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
+    """[h,w,K] of an image [1,K,H,W] at the positions [h,w,2] of a sampling grid."""
     sampled = torch.nn.functional.grid_sample(
-        batch,
-        torch.from_numpy(np.array(grid))[None],
+        image,
+        torch.from_numpy(positions.copy())[None],  # a copy, since torch takes no array that it must not write to
         mode="nearest" if nearest else "bilinear",
         padding_mode="border",
         align_corners=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ from recon.datasets import cache
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import ImageSource, StoredImage, View
 from recon.kernels.buffers import take
-from recon.kernels.runtime import get_threads
 from recon.kernels.unpack import unpack
 
 MIN_SIDE = 32  # no level is smaller than this, px
@@ -101,8 +99,6 @@ class Batches:
         self._ready: dict[int, _Photo] = {}
         self._ready_level = 0
         self._ready_bytes = 0
-        if device.type == "cuda":
-            decode_ahead(views)
         self._epoch = -1  # whose order is known
         self._order: list[int] = []
 
@@ -182,20 +178,6 @@ def _colour(source: ImageSource, device: torch.device) -> Tensor:
     stored = source.pixels()
     whole = stored.astype(np.uint8 if stored.dtype == np.uint8 else np.int32)  # torch takes no array it must not write
     return torch.from_numpy(whole).to(device).float() / (255 if stored.dtype == np.uint8 else 65535)
-
-
-def decode_ahead(views: Sequence[View]) -> None:
-    """Begin to decode photos, on all cores, for a GPU that would wait for one after the other in its first steps.
-
-    They go into the cache of decoded images. One that cannot be decoded is an error when it is used.
-    """
-    sources = [source for view in views for source in (view.image, view.mask) if isinstance(source, StoredImage)]
-    if sum(source.pixel_bytes for source in sources) > cache.images.limit:
-        return  # the first ones would be gone before they are used
-    pool = ThreadPoolExecutor(get_threads())
-    for source in sources:
-        pool.submit(source.pixels)
-    pool.shutdown(wait=False)
 
 
 def _prepare(view: View, level: int, device: torch.device) -> _Photo:

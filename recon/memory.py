@@ -88,7 +88,8 @@ class Estimate:
     Attributes:
         program: interpreter, libraries and what is loaded already.
         photos: kept in memory.
-        decoding: a photo on its way into memory. Evaluation decodes one in each thread.
+        decoding: a photo on its way into memory, when not all are kept.
+        reading: photos on their way into memory before the training, one in each thread; evaluation does the same.
         gaussians: parameters and moments.
         kernels: gradients of parameters where there are any, and scratch memory.
         pictures: what is rendered and compared in a step.
@@ -99,6 +100,7 @@ class Estimate:
     program: int
     photos: int
     decoding: int
+    reading: int
     gaussians: int
     kernels: int
     pictures: int
@@ -108,7 +110,7 @@ class Estimate:
     @property
     def total(self) -> int:
         kept = self.program + self.photos + self.gaussians + self.kernels
-        return kept + max(self.decoding + self.pictures + self.copies, self.evaluation)
+        return kept + max(self.reading, self.decoding + self.pictures + self.copies, self.evaluation)
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
         program=program,
         photos=sum(photos),
         decoding=work.decoding_bytes,
+        reading=work.threads * work.decoding_bytes,
         gaussians=here * work.count * 3 * row,
         kernels=here * (scratch + min(spare, OUTGROWN * scratch)),
         pictures=here * work.pixels * PICTURE,

@@ -28,8 +28,10 @@ from recon.gaussians import Gaussians
 from recon.kernels import prepare
 from recon.loading import load_with_frame, newest_state
 from recon.options import Options
+from recon.reading import Reading
 from recon.render import Mode
 from recon.runs import Run
+from recon.torch_threads import one_torch_thread
 from recon.train import Callback, TrainState, start, train
 
 METHOD = "splats"
@@ -70,8 +72,11 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
     )
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
-    model = initial_model(scene, settings, device)
-    _wait_for(kernels)
+    with one_torch_thread(device):
+        photos = Reading(scene.train_views)
+        model = initial_model(scene, settings, device)
+        _wait_for(kernels)
+        _wait_for_photos(photos, device)
     if options.budget_seconds is not None:
         left = options.budget_seconds - machine.seconds_since_start()
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
@@ -116,7 +121,10 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory, state_bytes=held
     )
     say(fitted.said)
-    _wait_for(kernels)
+    with one_torch_thread(device):
+        photos = Reading(scene.train_views)
+        _wait_for(kernels)
+        _wait_for_photos(photos, device)
     return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
@@ -164,6 +172,15 @@ def _wait_for(kernels: prepare.Preparation | None) -> None:
             lambda count, cores: say(f"Compiling {count} CPU kernels on {cores} cores, once for this version."),
             lambda done, count: bar.update(task, completed=done, total=count, visible=True),
         )
+
+
+def _wait_for_photos(photos: Reading, device: torch.device) -> None:
+    """Until they are decoded. On a GPU the training begins with those that are."""
+    if device.type == "cuda":
+        return
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("Reading photos", total=None)
+        photos.wait(lambda done, count: bar.update(task, completed=done, total=count))
 
 
 def _way_back(run: Run) -> str:

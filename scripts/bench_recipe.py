@@ -5,7 +5,7 @@
     python scripts/bench_recipe.py whole fox_colmap:4 fern:8 kermit:1 --document          beside plain 3DGS
     python scripts/bench_recipe.py lengths fox_colmap:4 --document                        trained for longer and longer
 
-A capture is a folder, by itself or below RECON_DATA, with the downscale after a colon. PSNR and SSIM are those of photos
+A capture is a folder, by itself or below RECON_DATA, with the downscale after a colon. PSNR and SSIM are of the photos
 held out. For `parts` and `lengths` they are every sixth, from the fourth, of the photos to train on, and those that are
 otherwise held out are left out: what is chosen by looking at them cannot be judged by them as well. Seconds are CPU
 seconds of the training loop with one thread.

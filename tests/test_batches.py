@@ -1,11 +1,10 @@
 import dataclasses
-import time
 
 import pytest
 import torch
 
 import tiny
-from recon.batches import Batches, decode_ahead
+from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
@@ -131,40 +130,10 @@ def test_only_photos_of_the_level_are_kept():
         assert batches._ready_bytes == 12 * size * len(batches._ready)
 
 
-def stored_views(folder, count, channels=3):
-    """Photos of 80x64 in files."""
-    generator = torch.Generator().manual_seed(0)
-    cameras = tiny.ring(count, 80, 64)
-    source = SourceCamera("PINHOLE", (80.0, 80.0, 40.0, 32.0), 80, 64)
-    views = []
-    for number in range(count):
-        path = folder / f"{number}.png"
-        save_image(path, torch.randint(0, 256, (64, 80, channels), generator=generator) / 255)
-        views.append(make_view(path.name, path, source, cameras.viewmats[number]))
-    return views
-
-
-def test_photos_are_decoded_ahead_if_they_can_be_kept(tmp_path, monkeypatch):
-    views = stored_views(tmp_path, 6)
-    all_bytes = 6 * 80 * 64 * 3
-    kept = cache.ByteCache(all_bytes)
-    monkeypatch.setattr(cache, "images", kept)
-    decode_ahead(views)
-    until = time.monotonic() + 20
-    while kept.held_bytes < all_bytes and time.monotonic() < until:
-        time.sleep(0.01)
-    assert kept.held_bytes == all_bytes
-    kept.clear()
-    kept.limit = all_bytes - 1
-    decode_ahead(views)
-    time.sleep(0.2)
-    assert kept.held_bytes == 0
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_gpu_gets_the_same_photos_in_its_own_layout(channels, tmp_path):
-    views = stored_views(tmp_path, 3, channels)
+    views = tiny.stored_views(tmp_path, 3, channels)
     for config in (dataclasses.replace(FINE, background="random"), COARSE):
         on_gpu, on_cpu = (Batches(views, config, (0.25, 0.5, 1.0), torch.device(d)) for d in ("cuda", "cpu"))
         for step in (0, 20, 50, 99):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from recon import sh
 from recon.datasets.cameras import Cameras, intrinsics, look_at
-from recon.datasets.images import ArrayImage
+from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
 from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
 from recon.raster import reference
@@ -54,3 +55,16 @@ def scene(views: int = 8, width: int = 40, height: int = 32) -> Scene:
     points = Points(truth.means.detach().double(), sh.to_rgb(truth.sh0.detach()[:, 0]).clamp(0, 1).double())
     members = tuple(View(f"{i:03d}.png", cameras[i], ArrayImage(photos[i])) for i in range(views))
     return Scene("tiny", members, train=tuple(range(1, views)), test=(0,), points=points)
+
+
+def stored_views(folder: Path, count: int, channels: int = 3) -> list[View]:
+    """Photos of 80x64 in files."""
+    generator = torch.Generator().manual_seed(0)
+    cameras = ring(count, 80, 64)
+    source = SourceCamera("PINHOLE", (80.0, 80.0, 40.0, 32.0), 80, 64)
+    views = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        save_image(path, torch.randint(0, 256, (64, 80, channels), generator=generator) / 255)
+        views.append(make_view(path.name, path, source, cameras.viewmats[number]))
+    return views
