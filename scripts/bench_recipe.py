@@ -141,7 +141,7 @@ def measure_whole(arguments: argparse.Namespace) -> str:
     for name in arguments.captures:
         scene = open_capture(name)
         for seed in arguments.seeds:
-            best = config.for_steps(arguments.steps or PRESETS["best"])
+            best = config.for_steps(arguments.steps)
             theirs = measure(scene, plain.config(plain.STEPS, seed), plain.make_plain)
             ours = measure(scene, dataclasses.replace(best, seed=seed))
             for method, found in ((f"3DGS, {plain.STEPS:,} steps", theirs), (f"ours, {best.steps:,} steps", ours)):
@@ -201,9 +201,9 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the measurements here, one per line")
     parser.add_argument("--document", type=Path, nargs="?", const=DOCUMENT, metavar="FILE", help="write the section")
     arguments = parser.parse_args(given)
-    if arguments.what == "parts":
-        arguments.steps = arguments.steps or STEPS
-    for value in (*arguments.lengths, *([arguments.steps] if arguments.steps is not None else [])):
+    if arguments.steps is None:
+        arguments.steps = STEPS if arguments.what == "parts" else PRESETS["best"]
+    for value in (arguments.steps, *arguments.lengths):
         if value < 1:
             raise InputError(f"{value} steps: must be at least 1")
     for name in arguments.captures:
