@@ -26,7 +26,8 @@ def main() -> None:
     state = newest_state(run)
     scene = session.scene_of(run, torch.device("cpu"))
     view = scene.test_views[0]
-    comparison = next(evaluate.compare(state.model, [view], lpips=False))
+    shots = None if state.exposure is None else state.exposure.predicted(scene.views, scene.test[:1])
+    comparison = next(evaluate.compare(state.model, [view], lpips=False, shots=shots))
     video.write_png(evaluate.draw_comparison(comparison), DOCS / "demo.png")
     modes: list[render.Mode] = ["rgb", "depth", "normals"]
     strip = [next(render.frames(state.model, view.camera, mode=mode)) for mode in modes]
