@@ -78,7 +78,7 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
 
     The powers go through what was best on one capture for 200 to 3,500 steps; docs/recipe.md has the figures.
     """
-    count = 60_000 * min((steps / 2000) ** 0.6, (steps / 2000) ** 0.4)
+    count = 75_000 * min((steps / 2000) ** 0.6, (steps / 2000) ** 0.4)
     count = min(max(int(round(count, -3)), 1000), 400_000)
     coarse = round(min(max(0.4 * (1500 / steps) ** 0.4, 0.1), 0.65), 3)
     every = min(max(steps // 5, 20), 100)
