@@ -50,39 +50,51 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 
 
+# What is looked for in a folder, in this order: a format's module, its name, and the files that tell it.
+_FORMATS = (
+    ("blender", "Blender", ("transforms_train.json",)),
+    ("nerfstudio", "nerfstudio", ("transforms.json",)),
+    ("colmap", "COLMAP", ("sparse/0 with cameras.bin or .txt",)),
+    ("openmvg", "OpenMVG", ("sfm_data.json",)),
+    ("llff", "LLFF", ("poses_bounds.npy",)),
+    ("bundler", "Bundler", ("bundle.out",)),
+)
+
+
 def _format_of(path: Path) -> str:
     """The name of the module that reads a capture.
 
     A folder may hold several. A transforms.json comes before the COLMAP model that it was usually made from (it may add
-    masks and a split); a whole model comes before LLFF's and Bundler's files, which know less of the lens.
+    masks and a split); a whole model comes before the files of other programs, which know less of the lens or were
+    made from it; of those the ones come first that know lens and points (OpenMVG), then LLFF's and Bundler's.
     """
     if path.is_file():
         return _format_of_file(path)
-    files = {file.name for file in path.iterdir()}
-    if "transforms_train.json" in files:
-        return "blender"
-    if "transforms.json" in files:
-        return "nerfstudio"
+    names = {file.name for file in path.iterdir()}
+    for module, _, files in _FORMATS:
+        if _is_there(module, files, path, names):
+            return module
     from recon.datasets import colmap
 
-    if colmap.find_model(path) is not None:
-        return "colmap"
-    if "poses_bounds.npy" in files:
-        return "llff"
-    if "bundle.out" in files or (path / "bundle" / "bundle.out").is_file():
-        return "bundler"
     if colmap.has_parts(path):
         return "colmap"  # which says what is missing
-    raise InputError(
-        f"{path}: no capture is recognised here; looked for sparse/0 with cameras.bin or .txt (COLMAP), "
-        "transforms.json (nerfstudio), transforms_train.json (Blender), poses_bounds.npy (LLFF), bundle.out (Bundler)"
-    )
+    looked_for = ", ".join(f"{' or '.join(files)} ({name})" for _, name, files in _FORMATS)
+    raise InputError(f"{path}: no capture is recognised here; looked for {looked_for}")
+
+
+def _is_there(module: str, files: tuple[str, ...], path: Path, names: set[str]) -> bool:
+    """Whether a folder with files of these `names` is a capture of a format: its loader knows, or the names tell."""
+    loader = importlib.import_module(f"recon.datasets.{module}")
+    for find in ("find_model", "find_file"):
+        if hasattr(loader, find):
+            return getattr(loader, find)(path) is not None
+    return not names.isdisjoint(files)
 
 
 def _format_of_file(path: Path) -> str:
-    if path.name == "transforms_train.json":
-        return "blender"
+    names = {"transforms_train.json": "blender", "sfm_data.json": "openmvg"}
     formats = {".json": "nerfstudio", ".npy": "llff", ".out": "bundler"}
-    if path.suffix not in formats:
+    module = names.get(path.name) or formats.get(path.suffix)
+    if module is None:
         raise InputError(f"{path}: is neither a capture's folder nor a transforms.json, poses_bounds.npy or bundle.out")
-    return formats[path.suffix]
+    return module

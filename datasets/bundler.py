@@ -54,6 +54,11 @@ class Bundle:
     positions: NDArray[np.float64]
 
 
+def find_file(path: Path) -> Path | None:
+    """The bundle.out of a capture's folder."""
+    return next((f for f in (path / "bundle.out", path / "bundle" / "bundle.out") if f.is_file()), None)
+
+
 def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
     """A capture with bundle.out as a scene, in the coordinate frame of that file.
 
@@ -68,11 +73,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         InputError: a damaged file, another number of photos than of cameras, no registered photo.
     """
     path = Path(path)
-    file = path
-    if path.is_dir():
-        file = next(
-            (f for f in (path / "bundle.out", path / "bundle" / "bundle.out") if f.is_file()), path / "bundle.out"
-        )
+    file = (find_file(path) or path / "bundle.out") if path.is_dir() else path
     bundle = read_bundle(file)
     root = file.parent
     if root.name == "bundle" and not (root / "list.txt").is_file() and not images.list_images(root):

@@ -19,10 +19,11 @@ import torch
 from recon.datasets import colmap, images, lens, transforms_json
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras, intrinsics, similarity_scale
 from recon.datasets.errors import InputError
+from recon.datasets.fields import text
 from recon.datasets.files import atomic_write
 from recon.datasets.point_cloud import read_points, write_points
 from recon.datasets.scene import Points, Scene
-from recon.datasets.transforms_json import DEPTH_SCALE, declared_size, text, world_from_source
+from recon.datasets.transforms_json import DEPTH_SCALE, declared_size, world_from_source
 
 log = logging.getLogger("recon")
 

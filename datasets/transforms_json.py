@@ -9,7 +9,6 @@ Errors are `InputError`s that start with `where`: the file, and the frame if it 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import ChainMap
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, similarity_scale
 from recon.datasets.errors import InputError
+from recon.datasets.fields import number, read_json
 from recon.datasets.lens import SourceCamera
 
 # Depth files hold thousandths of the world's unit (millimetres) unless the capture says otherwise, as in nerfstudio.
@@ -43,12 +43,7 @@ _PERSPECTIVE_MODELS = (
 
 def read(file: Path) -> dict[str, Any]:
     """The whole object, with at least one frame."""
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, or not text
-        raise InputError(f"{file}: is not JSON: {error}") from error
+    meta = read_json(file)
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{file}: has no list of frames")
@@ -135,28 +130,6 @@ def world_from_source(meta: Mapping[str, Any], where: str) -> Tensor:
     if torch.linalg.det(linear) <= 0 or (linear @ linear.T - torch.eye(3, dtype=torch.float64)).abs().max() > 1e-3:
         raise InputError(f"{where}: applied_transform is not a rotation, a scale and a translation")
     return transform
-
-
-def number(fields: Mapping[str, Any], key: str, where: str) -> float | None:
-    """A finite number; None where the key is not there."""
-    value = fields.get(key)
-    if value is None:
-        return None
-    try:
-        result = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # whole numbers have no limit in JSON
-        result = math.inf
-    if not math.isfinite(result):
-        raise InputError(f"{where}: {key} {value!r} is not a finite number")
-    return result
-
-
-def text(fields: Mapping[str, Any], key: str, where: str) -> str | None:
-    """A string; None where the key is not there or the string is empty."""
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: {key} {value!r} is not text")
-    return value or None
 
 
 def matrix(value: Any, where: str) -> Tensor:

@@ -48,6 +48,8 @@ MODEL = ("sparse/0/cameras.bin", "sparse/0/images.bin")
         (("poses_bounds.npy", *MODEL), "colmap"),
         (("bundle.out",), "bundler"),
         (("bundle/bundle.out",), "bundler"),
+        (("sfm_data.json",), "openmvg"),
+        (("reconstruction_sequential/sfm_data.json", "bundle.out"), "openmvg"),
         (("sparse/0/cameras.bin",), "colmap"),  # whose loader says what is missing
     ],
 )
@@ -68,6 +70,7 @@ def test_of_several_formats_the_one_that_knows_most_is_taken(
         ("transforms_train.json", "blender"),
         ("poses_bounds.npy", "llff"),
         ("bundle.out", "bundler"),
+        ("sfm_data.json", "openmvg"),
     ],
 )
 def test_a_file_may_be_given(tmp_path: Path, name: str, expected: str) -> None:
@@ -78,7 +81,14 @@ def test_a_file_may_be_given(tmp_path: Path, name: str, expected: str) -> None:
 def test_what_is_no_capture_is_said_with_what_was_looked_for(tmp_path: Path) -> None:
     text = refused(tmp_path)
     assert text.startswith(f"{tmp_path}: no capture is recognised here; looked for")
-    for name in ("sparse/0", "transforms.json", "transforms_train.json", "poses_bounds.npy", "bundle.out"):
+    for name in (
+        "sparse/0",
+        "transforms.json",
+        "transforms_train.json",
+        "poses_bounds.npy",
+        "bundle.out",
+        "sfm_data.json",
+    ):
         assert name in text
     (tmp_path / "photo.jpg").touch()
     assert refused(tmp_path / "photo.jpg").startswith(f"{tmp_path}/photo.jpg: is neither a capture's folder nor")

@@ -1,0 +1,59 @@
+"""What the tests of the loaders share: photos, the cameras that come out, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from recon.datasets import load_scene
+from recon.datasets.errors import InputError
+from recon.datasets.images import SourceCamera, save_image
+from recon.datasets.scene import Scene, View
+
+
+def photos(folder: Path, names: Sequence[str], width: int = 40, height: int = 30) -> None:
+    """Photos of one grey each, a tenth brighter from one to the next."""
+    for i, name in enumerate(names):
+        save_image(folder / name, torch.full((height, width, 3), i / 10))
+
+
+def view(scene: Scene, name: str) -> View:
+    return next(view for view in scene.views if view.name == name)
+
+
+def pixel(view: View, point: Sequence[float]) -> list[float]:
+    """Where a point of the world is in the image, px."""
+    pixels, depth = view.camera.project(torch.tensor([point], dtype=torch.float64))
+    assert float(depth) > 0
+    return pixels[0, 0].tolist()
+
+
+def lens(view: View) -> SourceCamera:
+    """The lens that is removed when the photo is loaded."""
+    camera = view.image.warp.camera  # type: ignore[attr-defined]
+    assert camera is not None
+    return camera
+
+
+def assert_lens(camera: SourceCamera, formula: Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]) -> None:
+    """A lens maps directions (x, y, 1) to the pixels that the format's own formula says."""
+    x, y = (part.ravel() for part in np.meshgrid(np.linspace(-0.3, 0.3, 7), np.linspace(-0.2, 0.2, 5)))
+    model = pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=camera.params)
+    pixels = model.img_from_cam(np.stack([x, y, np.ones_like(x)], axis=-1))
+    assert np.allclose(np.asarray(pixels), np.stack(formula(x, y), axis=-1), rtol=0, atol=1e-6)
+
+
+def refused(path: Path, named: Path | None = None) -> str:
+    """The one line with which a capture is refused; it names the file."""
+    with pytest.raises(InputError) as caught:
+        load_scene(path, test_every=0)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert str(named or path) in said
+    return said
