@@ -56,6 +56,9 @@ _FORMATS = (
     ("nerfstudio", "nerfstudio", ("transforms.json",)),
     ("colmap", "COLMAP", ("sparse/0 with cameras.bin or .txt",)),
     ("openmvg", "OpenMVG", ("sfm_data.json",)),
+    ("opensfm", "OpenSfM, OpenDroneMap", ("reconstruction.json",)),
+    ("metashape", "Metashape", ("cameras.xml",)),
+    ("realitycapture", "RealityCapture", ("a .csv with #name,x,y,alt",)),
     ("llff", "LLFF", ("poses_bounds.npy",)),
     ("bundler", "Bundler", ("bundle.out",)),
 )
@@ -65,8 +68,9 @@ def _format_of(path: Path) -> str:
     """The name of the module that reads a capture.
 
     A folder may hold several. A transforms.json comes before the COLMAP model that it was usually made from (it may add
-    masks and a split); a whole model comes before the files of other programs, which know less of the lens or were
-    made from it; of those the ones come first that know lens and points (OpenMVG), then LLFF's and Bundler's.
+    masks and a split); a whole model comes before the files of other programs, which know less or were made from it.
+    Of those, the ones that know lens and points come first (OpenMVG, OpenSfM), then those that know the lens
+    (Metashape, RealityCapture), then LLFF's and Bundler's.
     """
     if path.is_file():
         return _format_of_file(path)
@@ -92,8 +96,8 @@ def _is_there(module: str, files: tuple[str, ...], path: Path, names: set[str]) 
 
 
 def _format_of_file(path: Path) -> str:
-    names = {"transforms_train.json": "blender", "sfm_data.json": "openmvg"}
-    formats = {".json": "nerfstudio", ".npy": "llff", ".out": "bundler"}
+    names = {"transforms_train.json": "blender", "sfm_data.json": "openmvg", "reconstruction.json": "opensfm"}
+    formats = {".json": "nerfstudio", ".npy": "llff", ".out": "bundler", ".xml": "metashape", ".csv": "realitycapture"}
     module = names.get(path.name) or formats.get(path.suffix)
     if module is None:
         raise InputError(f"{path}: is neither a capture's folder nor a transforms.json, poses_bounds.npy or bundle.out")

@@ -1,4 +1,4 @@
-"""Fields of files in JSON, checked: what the loaders of such captures share.
+"""Fields of files, most of them in JSON, checked: what the loaders of such captures share.
 
 Errors are `InputError`s that start with `where`: the file, and the entry if it is about one.
 """
@@ -61,6 +61,19 @@ def listed(value: Any, count: int, where: str) -> list[float]:
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e300 for v in value):
         raise InputError(f"{where} is not {count} finite numbers: {shown(value)}")
     return [float(v) for v in value]
+
+
+def spelled(text: str | None, count: int, where: str) -> list[float]:
+    """So many finite numbers, from a text with one behind the other."""
+    words = (text or "").split()
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    if len(values) != count or not all(abs(value) < 1e300 for value in values):
+        what = f"{count} finite numbers" if count > 1 else "a finite number"
+        raise InputError(f"{where} {shown(' '.join(words))} is not {what}")
+    return values
 
 
 def shown(value: Any) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
 import pytest
 import torch
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recon.datasets import load_scene
@@ -57,3 +60,15 @@ def refused(path: Path, named: Path | None = None) -> str:
     assert "\n" not in said
     assert str(named or path) in said
     return said
+
+
+def damaged(meta: Any, data: st.DataObject) -> Any:
+    """What a file in JSON holds, with some value somewhere in it replaced by something else."""
+    whole = [copy.deepcopy(meta)]
+    parent: Any = whole
+    key: Any = 0
+    while isinstance(parent[key], dict | list) and parent[key] and data.draw(st.integers(0, 4)):
+        parent = parent[key]
+        key = data.draw(st.sampled_from(sorted(parent) if isinstance(parent, dict) else range(len(parent))))
+    parent[key] = data.draw(st.sampled_from([None, -1, 0.5, float("nan"), 1e300, 10**400, "x", [], {}, [[]], True]))
+    return whole[0]

@@ -50,6 +50,8 @@ MODEL = ("sparse/0/cameras.bin", "sparse/0/images.bin")
         (("bundle/bundle.out",), "bundler"),
         (("sfm_data.json",), "openmvg"),
         (("reconstruction_sequential/sfm_data.json", "bundle.out"), "openmvg"),
+        (("reconstruction.json",), "opensfm"),
+        (("opensfm/reconstruction.json", "images/a.jpg"), "opensfm"),
         (("sparse/0/cameras.bin",), "colmap"),  # whose loader says what is missing
     ],
 )
@@ -71,6 +73,9 @@ def test_of_several_formats_the_one_that_knows_most_is_taken(
         ("poses_bounds.npy", "llff"),
         ("bundle.out", "bundler"),
         ("sfm_data.json", "openmvg"),
+        ("reconstruction.json", "opensfm"),
+        ("some.xml", "metashape"),
+        ("some.csv", "realitycapture"),
     ],
 )
 def test_a_file_may_be_given(tmp_path: Path, name: str, expected: str) -> None:
