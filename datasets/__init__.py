@@ -61,6 +61,10 @@ _FORMATS = (
     ("realitycapture", "RealityCapture", ("a .csv with #name,x,y,alt",)),
     ("llff", "LLFF", ("poses_bounds.npy",)),
     ("bundler", "Bundler", ("bundle.out",)),
+    ("cameras_json", "3DGS", ("cameras.json",)),
+    ("neus", "NeuS, DTU", ("cameras_sphere.npz", "cameras.npz")),
+    ("middlebury", "Middlebury", ("NAME_par.txt",)),
+    ("strecha", "Strecha", ("PHOTO.camera",)),
 )
 
 
@@ -95,10 +99,29 @@ def _is_there(module: str, files: tuple[str, ...], path: Path, names: set[str]) 
     return not names.isdisjoint(files)
 
 
+# Files that may be given instead of a folder: by name, or else by how the name ends.
+_NAMES = {
+    "transforms_train.json": "blender",
+    "sfm_data.json": "openmvg",
+    "reconstruction.json": "opensfm",
+    "cameras.json": "cameras_json",
+}
+_ENDINGS = {
+    "_par.txt": "middlebury",
+    ".json": "nerfstudio",
+    ".npy": "llff",
+    ".npz": "neus",
+    ".out": "bundler",
+    ".xml": "metashape",
+    ".csv": "realitycapture",
+    ".camera": "strecha",
+}
+
+
 def _format_of_file(path: Path) -> str:
-    names = {"transforms_train.json": "blender", "sfm_data.json": "openmvg", "reconstruction.json": "opensfm"}
-    formats = {".json": "nerfstudio", ".npy": "llff", ".out": "bundler", ".xml": "metashape", ".csv": "realitycapture"}
-    module = names.get(path.name) or formats.get(path.suffix)
+    endings = (module for ending, module in _ENDINGS.items() if path.name.endswith(ending))
+    module = _NAMES.get(path.name) or next(endings, None)
     if module is None:
-        raise InputError(f"{path}: is neither a capture's folder nor a transforms.json, poses_bounds.npy or bundle.out")
+        known = f"{', '.join(_NAMES)} or *{', *'.join(_ENDINGS)}"
+        raise InputError(f"{path}: is neither a capture's folder nor a file of one, such as {known}")
     return module

@@ -14,6 +14,16 @@ from typing import Any
 from recon.datasets.errors import InputError
 
 
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{file}: is not text: {error}") from error
+
+
 def read_json(file: Path) -> Any:
     """What a file in JSON holds."""
     try:

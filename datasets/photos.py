@@ -106,6 +106,7 @@ def scene(
     downscale: float = 1,
     test_every: int = 8,
     stored_pixels: bool = False,
+    source_from_world: Tensor | None = None,
     up: Tensor | None = None,
 ) -> Scene:
     """The scene of photos that are there. Tracks of `points` name shots by number; those of other shots are dropped.
@@ -138,7 +139,10 @@ def scene(
         views = [replace(view, camera=view.camera.transformed(_moving(-shift))) for view in views]
         points = None if points is None else replace(points, xyz=points.xyz.double() - shift)
     train, test = images.split_every([view.name for view in views], test_every)
-    return Scene(root.resolve().name, tuple(views), train, test, points=points, up=up)
+    if source_from_world is None:
+        source_from_world = torch.eye(4, dtype=torch.float64)
+    name = root.resolve().name
+    return Scene(name, tuple(views), train, test, points=points, source_from_world=source_from_world, up=up)
 
 
 def _of_views(points: Points, numbers: Sequence[int], root: Path) -> Points | None:

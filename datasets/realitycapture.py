@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon.datasets import photos
+from recon.datasets import fields, photos
 from recon.datasets.cameras import OPENCV_FROM_OPENGL
 from recon.datasets.decode import read_header
 from recon.datasets.errors import InputError
@@ -74,10 +74,7 @@ def _looks_right(file: Path) -> bool:
 
 def _read(file: Path) -> list[dict[str, str]]:
     """The rows, by the names of columns."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is not text: {error}") from error
+    text = fields.read_text(file)
     header, _, _ = text.partition("\n")
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in header else ","))

@@ -52,6 +52,10 @@ MODEL = ("sparse/0/cameras.bin", "sparse/0/images.bin")
         (("reconstruction_sequential/sfm_data.json", "bundle.out"), "openmvg"),
         (("reconstruction.json",), "opensfm"),
         (("opensfm/reconstruction.json", "images/a.jpg"), "opensfm"),
+        (("cameras.npz",), "neus"),
+        (("dinoSR_par.txt",), "middlebury"),
+        (("0000.jpg.camera",), "strecha"),
+        (("urd/0000.jpg.camera",), "strecha"),
         (("sparse/0/cameras.bin",), "colmap"),  # whose loader says what is missing
     ],
 )
@@ -76,6 +80,10 @@ def test_of_several_formats_the_one_that_knows_most_is_taken(
         ("reconstruction.json", "opensfm"),
         ("some.xml", "metashape"),
         ("some.csv", "realitycapture"),
+        ("cameras.json", "cameras_json"),
+        ("cameras_sphere.npz", "neus"),
+        ("dinoSR_par.txt", "middlebury"),
+        ("0000.jpg.camera", "strecha"),
     ],
 )
 def test_a_file_may_be_given(tmp_path: Path, name: str, expected: str) -> None:
