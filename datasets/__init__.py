@@ -65,6 +65,9 @@ _FORMATS = (
     ("neus", "NeuS, DTU", ("cameras_sphere.npz", "cameras.npz")),
     ("middlebury", "Middlebury", ("NAME_par.txt",)),
     ("strecha", "Strecha", ("PHOTO.camera",)),
+    ("polycam", "Polycam", ("keyframes/corrected_cameras", "keyframes/cameras")),
+    ("record3d", "Record3D", ("metadata.json with rgb/",)),
+    ("rgbd", "RGB-D", ("frame-000000.pose.txt with .color.png",)),
 )
 
 
@@ -105,6 +108,7 @@ _NAMES = {
     "sfm_data.json": "openmvg",
     "reconstruction.json": "opensfm",
     "cameras.json": "cameras_json",
+    "metadata.json": "record3d",
 }
 _ENDINGS = {
     "_par.txt": "middlebury",

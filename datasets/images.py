@@ -146,6 +146,8 @@ class _DepthFile:
     def _make(self) -> NDArray:
         pixels = decode(self.path, upright=self.upright)
         depth = pixels[..., :1].astype(np.float32) * np.float32(self.scale)
+        if pixels.dtype == np.uint16:
+            depth[pixels[..., :1] == 65535] = 0  # as far as 16 bits can say, or farther; 7-Scenes' mark for unknown
         depth[~np.isfinite(depth) | (depth < 0)] = 0
         return warp_samples(depth, self.warp, nearest=True)
 
@@ -173,7 +175,8 @@ def make_view(
         downscale: how many times smaller than `camera` the view is to be. Never enlarges: with a file that is smaller
             than asked for, the view has the file's size.
         mask_path: an image that is bright (and opaque) where pixels may be used.
-        depth_path, depth_scale: an image or .npy of depths along the viewing axis, and the factor to world units.
+        depth_path, depth_scale: an image or .npy of depths along the viewing axis, and the factor to world units; the
+            largest number of 16 bits is no depth.
         stored_pixels: what `camera` means by the image when EXIF wants it turned and the sizes do not tell: the pixels
             as stored (COLMAP and Bundler do not look at EXIF) or as shown (else). The view is upright in either case;
             if need be its camera turns along.

@@ -56,6 +56,9 @@ MODEL = ("sparse/0/cameras.bin", "sparse/0/images.bin")
         (("dinoSR_par.txt",), "middlebury"),
         (("0000.jpg.camera",), "strecha"),
         (("urd/0000.jpg.camera",), "strecha"),
+        (("keyframes/cameras/1.json", "keyframes/images/1.jpg"), "polycam"),
+        (("metadata.json", "rgb/0.jpg"), "record3d"),
+        (("frame-000000.pose.txt", "frame-000000.color.png"), "rgbd"),
         (("sparse/0/cameras.bin",), "colmap"),  # whose loader says what is missing
     ],
 )
@@ -84,6 +87,7 @@ def test_of_several_formats_the_one_that_knows_most_is_taken(
         ("cameras_sphere.npz", "neus"),
         ("dinoSR_par.txt", "middlebury"),
         ("0000.jpg.camera", "strecha"),
+        ("metadata.json", "record3d"),
     ],
 )
 def test_a_file_may_be_given(tmp_path: Path, name: str, expected: str) -> None:
