@@ -1,4 +1,4 @@
-"""Keeping decoded images, within a bound in bytes."""
+"""Keeping decoded images, and what was found out from them, within a bound in bytes."""
 
 from __future__ import annotations
 
@@ -71,3 +71,6 @@ def default_limit() -> int:
 
 # All images of the process. Set `images.limit` (bytes) to change the bound.
 images = ByteCache()
+
+# What is found out about points from photos or depth maps, for a capture that is opened again with another downscale.
+points = ByteCache(2**28)

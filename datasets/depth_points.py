@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from recon.datasets import cache, photos
+from recon.datasets.photos import Shot
 from recon.datasets.scene import Points, View
 
 COUNT = 100_000
-MOST_VIEWS = 60  # of a longer capture every so many views are used
+MOST_VIEWS = 60  # of a longer capture every so many shots are used
+
+
+def of_shots(shots: Sequence[Shot], *, stored_pixels: bool = False) -> Points | None:
+    """Points in what shots show; kept for the next time that they are asked for, as reading all files takes seconds."""
+
+    def make() -> NDArray[np.float64]:
+        points = from_depth(photos.small_views(shots, stored_pixels=stored_pixels))
+        return np.zeros((0, 6)) if points is None else torch.cat([points.xyz, points.rgb.double()], dim=-1).numpy()
+
+    shots = [shot for shot in shots if shot.depth is not None]
+    shots = shots[:: max(1, -(-len(shots) // MOST_VIEWS))]
+    rows = torch.from_numpy(cache.points.get(("depth", photos.key(shots)), make).copy())
+    return Points(rows[:, :3], rows[:, 3:].float()) if len(rows) else None
 
 
 def from_depth(views: Sequence[View], count: int = COUNT) -> Points | None:
@@ -18,7 +35,6 @@ def from_depth(views: Sequence[View], count: int = COUNT) -> Points | None:
     Every view gives the same number, from pixels spread evenly over those whose depth is known.
     """
     views = [view for view in views if view.depth is not None]
-    views = views[:: max(1, -(-len(views) // MOST_VIEWS))]
     xyz, rgb = [], []
     for view in views:
         assert view.depth is not None

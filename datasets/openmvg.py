@@ -12,7 +12,6 @@ the first pixel, not from its corner, so principal points move by half a pixel h
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +70,11 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     found = photos.find(
         file, [f"{root_path}/{photo.lstrip('/')}" for photo in named], root=root, downscale=downscale, why=why
     )
-    shots = [Shot(number, photo, *posed[number][1:]) for number, photo in found.items()]
-    points = _points(meta, file, {posed[number][0]: number for number in found})
-    scene = photos.scene(root, shots, points=points, downscale=downscale, test_every=test_every, stored_pixels=True)
-    if scene.points is None:
-        return scene
-    return replace(scene, points=point_colours.from_photos(scene.points, scene.views))
+    shots = [Shot(place, photo, *posed[number][1:]) for place, (number, photo) in enumerate(found.items())]
+    points = _points(meta, file, {posed[number][0]: place for place, number in enumerate(found)})
+    if points is not None:
+        points = point_colours.of_shots(points, shots, stored_pixels=True)
+    return photos.scene(root, shots, points=points, downscale=downscale, test_every=test_every, stored_pixels=True)
 
 
 def _entries(meta: Any, name: str, file: Path) -> Iterator[tuple[int, dict[str, Any], str]]:

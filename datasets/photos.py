@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from recon.datasets import images
+from recon.datasets.decode import read_header
 from recon.datasets.errors import InputError
 from recon.datasets.folders import EXTENSIONS
 from recon.datasets.images import SourceCamera
 from recon.datasets.scene import Points, Scene, View
 
 FARTHEST = 1000  # times their own spread that cameras may be away from the origin
+SMALL_SIDE = 800  # px, the longer side of small views
 
 log = logging.getLogger("recon")
 
@@ -114,23 +116,8 @@ def scene(
     Coordinates as surveyors have them, far from the origin, are counted from a place near the cameras, which a
     warning names: 32 bits hold too few digits of the others.
     """
-    names = images.view_names([shot.photo.as_posix() for shot in shots])
-    by_name = sorted(zip(names, shots, strict=True), key=lambda pair: pair[0])
-    views = [
-        images.make_view(
-            name,
-            shot.photo,
-            shot.camera,
-            shot.viewmat,
-            downscale=downscale,
-            mask_path=shot.mask,
-            depth_path=shot.depth,
-            depth_scale=shot.depth_scale,
-            stored_pixels=stored_pixels,
-            where=shot.where,
-        )
-        for name, shot in by_name
-    ]
+    by_name = in_order(shots)
+    views = [_view(name, shot, downscale, stored_pixels) for name, shot in by_name]
     if points is not None:
         points = _of_views(points, [shot.number for _, shot in by_name], root)
     shift = _far_away(views)
@@ -143,6 +130,49 @@ def scene(
         source_from_world = torch.eye(4, dtype=torch.float64)
     name = root.resolve().name
     return Scene(name, tuple(views), train, test, points=points, source_from_world=source_from_world, up=up)
+
+
+def in_order(shots: Sequence[Shot]) -> list[tuple[str, Shot]]:
+    """The shots by the names that their views get."""
+    names = images.view_names([shot.photo.as_posix() for shot in shots])
+    return sorted(zip(names, shots, strict=True), key=lambda pair: pair[0])
+
+
+def small_views(shots: Sequence[Shot], *, stored_pixels: bool = False) -> list[View]:
+    """Views of shots that are cheap to work with: whatever the capture's, about `SMALL_SIDE` pixels."""
+    sides = [max(shot.camera.width, shot.camera.height) for shot in shots]
+    return [
+        _view(f"{shot.number}", shot, max(1, side / SMALL_SIDE), stored_pixels)
+        for shot, side in zip(shots, sides, strict=True)
+    ]
+
+
+def key(shots: Sequence[Shot]) -> tuple[object, ...]:
+    """What tells shots from others: their files as they are now, cameras and poses."""
+    return tuple(
+        (
+            *((path, read_header(path).stamp) for path in (shot.photo, shot.depth, shot.mask) if path is not None),
+            shot.camera,
+            shot.depth_scale,
+            tuple(shot.viewmat.flatten().tolist()),
+        )
+        for shot in shots
+    )
+
+
+def _view(name: str, shot: Shot, downscale: float, stored_pixels: bool) -> View:
+    return images.make_view(
+        name,
+        shot.photo,
+        shot.camera,
+        shot.viewmat,
+        downscale=downscale,
+        mask_path=shot.mask,
+        depth_path=shot.depth,
+        depth_scale=shot.depth_scale,
+        stored_pixels=stored_pixels,
+        where=shot.where,
+    )
 
 
 def _of_views(points: Points, numbers: Sequence[int], root: Path) -> Points | None:

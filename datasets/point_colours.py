@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
+from recon.datasets import cache, photos
+from recon.datasets.photos import Shot
 from recon.datasets.scene import Points, View
 
 MOST_VIEWS = 24  # that are decoded
 UNKNOWN = 0.5  # grey
+
+
+def of_shots(points: Points, shots: Sequence[Shot], *, stored_pixels: bool = False) -> Points:
+    """The points with colours from shots; tracks name these by their place. Kept for the next time, see `cache`."""
+    if points.tracks is None:
+        return points
+    digest = hashlib.sha256(points.xyz.numpy().tobytes() + points.tracks.numpy().tobytes()).digest()
+    rgb = cache.points.get(
+        ("colours", digest, photos.key(shots)),
+        lambda: from_photos(points, photos.small_views(shots, stored_pixels=stored_pixels)).rgb.numpy(),
+    )
+    return replace(points, rgb=torch.from_numpy(rgb.copy()))
 
 
 def from_photos(points: Points, views: Sequence[View]) -> Points:

@@ -10,7 +10,6 @@ axes, which are OpenGL's, to ARKit's world, y up, metres. neighbors and blur_sco
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,18 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         depth = images.find_image(folder.parent / "depth" / file.stem)
         lens, viewmat = _lens(camera, f"{file}"), _viewmat(camera, f"{file}")
         shots.append(Shot(number, photo, lens, viewmat, f"{file}", depth=depth, depth_scale=DEPTH_SCALE))
-    up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    scene = photos.scene(
+    by_name = photos.in_order(shots)
+    train, _ = images.split_every([name for name, _ in by_name], test_every)
+    points = depth_points.of_shots([by_name[i][1] for i in train], stored_pixels=True)
+    return photos.scene(
         folder.parent.resolve().parent,
         shots,
+        points=points,
         downscale=downscale,
         test_every=test_every,
         stored_pixels=True,
-        up=up,
+        up=torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64),
     )
-    return replace(scene, points=depth_points.from_depth(scene.train_views))
 
 
 def _lens(camera: dict[str, Any], where: str) -> SourceCamera:

@@ -9,7 +9,6 @@ camera-intrinsics.txt       K, 3x3 or 4x4, for colour and depth alike; or intrin
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +66,10 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         shots.append(
             Shot(number, photo, camera, torch.linalg.inv(c2w), f"{pose}", depth=depth, depth_scale=DEPTH_SCALE)
         )
-    scene = photos.scene(root, shots, downscale=downscale, test_every=test_every, stored_pixels=True)
-    return replace(scene, points=depth_points.from_depth(scene.train_views))
+    by_name = photos.in_order(shots)
+    train, _ = images.split_every([name for name, _ in by_name], test_every)
+    points = depth_points.of_shots([by_name[i][1] for i in train], stored_pixels=True)
+    return photos.scene(root, shots, points=points, downscale=downscale, test_every=test_every, stored_pixels=True)
 
 
 _SUFFIXES = tuple(f".color{extension}" for extension in (".png", ".jpg", ".jpeg"))

@@ -71,6 +71,19 @@ def test_the_number_of_points_is_shared_by_the_views(tmp_path: Path) -> None:
     assert load_scene(tmp_path).points is None
 
 
+def test_points_are_the_same_for_any_downscale_and_follow_the_files(tmp_path: Path) -> None:
+    _capture(tmp_path)
+    first = load_scene(tmp_path, test_every=0).points
+    again = load_scene(tmp_path, test_every=0, downscale=1.5).points
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.xyz, again.xyz)
+    iio.imwrite(tmp_path / "frame-000000.depth.png", np.full((30, 40), 4001, np.uint16))
+    changed = load_scene(tmp_path, test_every=0).points
+    assert changed is not None
+    assert float(changed.xyz[:, 1].min()) == pytest.approx(-0.999)
+
+
 def test_held_out_frames_give_no_points(tmp_path: Path) -> None:
     scene = load_scene(_capture(tmp_path), test_every=2)
     assert scene.test == (0,)
