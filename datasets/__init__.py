@@ -31,7 +31,7 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -
     """Load a posed capture, in whichever format it is.
 
     Args:
-        path: the capture's folder, or its transforms.json, poses_bounds.npy or bundle.out.
+        path: the capture's folder, or the file of it that holds the cameras, such as transforms.json.
         downscale: how many times smaller than the originals the photos are to be, at least 1.
         test_every: every how many photos (by name) one is held out; 0 holds out none. Formats with a split of their
             own keep that one.
