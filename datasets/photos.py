@@ -21,6 +21,7 @@ from recon.datasets.images import SourceCamera
 from recon.datasets.scene import Points, Scene, View
 
 FARTHEST = 1000  # times their own spread that cameras may be away from the origin
+LONGEST_NAME = 255  # bytes; asking a file system for a longer one is an error
 SMALL_SIDE = 800  # px, the longer side of small views
 
 log = logging.getLogger("recon")
@@ -89,6 +90,8 @@ def find(
 
 def _find_one(path: str, bases: Sequence[Path]) -> Path | None:
     parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "//", ".", "..")]
+    if not parts or any(len(part.encode(errors="replace")) > LONGEST_NAME for part in parts):
+        return None
     for base in bases:
         for start in range(len(parts)):
             candidate = base.joinpath(*parts[start:])

@@ -49,7 +49,7 @@ def train(
     """Train a scene from posed photos, then evaluate it on the photos held out.
 
     Args:
-        scene: Folder with photos and poses: COLMAP, nerfstudio/instant-ngp, Blender, LLFF or Bundler.
+        scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.

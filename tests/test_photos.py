@@ -55,6 +55,11 @@ def test_an_absolute_path_leads_where_it_says(tmp_path: Path) -> None:
     assert photos.find(tmp_path / "capture" / "file", [written]) == {0: Path(written)}
 
 
+@pytest.mark.parametrize("written", ["", "/", ".", "..", "a" * 300, "a\0.png", "\ud800", "images", "images/sub"])
+def test_what_is_no_name_of_a_photo_is_not_there(root: Path, written: str) -> None:
+    assert photos.find(root / "file", [written, "c.png"]) == {1: root / "c.png"}
+
+
 def test_what_is_missing_is_counted_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="recon"):
         assert list(photos.find(root / "file", ["x", "a", "y", "c"], why="2 are blind")) == [1, 3]
