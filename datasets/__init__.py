@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recon.datasets.cameras import Cameras
     from recon.datasets.scene import Points, Scene, View
 
-__all__ = ["Cameras", "InputError", "Points", "Scene", "View", "load_scene"]
+__all__ = ["Cameras", "InputError", "Points", "Scene", "View", "has_poses", "load_scene"]
 
 _HOMES = {"Cameras": "cameras", "Points": "scene", "Scene": "scene", "View": "scene"}
 
@@ -48,6 +48,15 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -
         return module.load(path, downscale=downscale, test_every=test_every)
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+
+
+def has_poses(path: Path | str) -> bool:
+    """Whether there is a capture in one of the formats, whole or not; a folder of plain photos has no poses."""
+    try:
+        _format_of(Path(path))
+    except InputError:
+        return False
+    return True
 
 
 # What is looked for in a folder, in this order: a format's module, its name, and the files that tell it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -50,6 +52,7 @@ def train(
 
     Args:
         scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
+            Of photos without poses a scene is made first, as by `recon capture`, and kept in the folder of runs.
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.
@@ -58,6 +61,7 @@ def train(
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
         steps: Training steps, instead of the preset's.
         budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
+            Finding poses does not count.
         max_gaussians: Most Gaussians, instead of the preset's.
         strategy: How Gaussians are added and removed.
         grad_threshold: Adaptive: refine only what is pulled more than this (3DGS: 0.0002). 0: what is pulled most.
@@ -75,7 +79,7 @@ def train(
         tensorboard: Also log for TensorBoard.
     """
     with machine.importing():
-        from recon import session
+        from recon import capturing, session
 
     machine.use_threads(threads)
     watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
@@ -100,10 +104,32 @@ def train(
             raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
         run = session.resume(resume, scene, machine.pick_device(device), watch)
     elif scene is not None:
-        run = session.begin(options, output, machine.pick_device(device), watch)
+        where = machine.pick_device(device)
+        options.train_config()  # what cannot be kept is said before minutes go into finding poses
+        began = time.perf_counter()
+        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, threads).resolve()))
+        run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
     session.say(f"Export it: recon export {run.path} scene.ply")
+
+
+def capture(
+    source: tyro.conf.Positional[Path],
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    threads: int | None = None,
+) -> None:
+    """Find the poses of a folder of photos, and write both as a scene that `recon train` loads.
+
+    Args:
+        source: Folder of photos: JPEG, PNG, TIFF, WebP, and HEIC where pillow-heif is installed.
+        output: Folder for the scene, in COLMAP's layout. Called again with the same photos, it goes on from there.
+        threads: CPU threads. By default all.
+    """
+    from recon import capturing
+
+    capturing.capture_photos(source, output, threads)
+    capturing.say(f"Train it: recon train {output}")
 
 
 def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: int | None = None) -> None:
@@ -247,6 +273,7 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "capture": capture,
     "train": train,
     "eval": evaluate,
     "render": render,

@@ -60,8 +60,12 @@ class Watch:
             TensorBoard.require()
 
 
-def begin(options: Options, output: Path, device: torch.device, watch: Watch) -> Run:
-    """Train a capture from the start and evaluate it; returns the run."""
+def begin(options: Options, output: Path, device: torch.device, watch: Watch, *, preparing: float = 0.0) -> Run:
+    """Train a capture from the start and evaluate it; returns the run.
+
+    Args:
+        preparing: seconds since the process began that do not count as training, such as those for finding poses.
+    """
     settings = options.train_config()
     kernels = prepare.for_training() if device.type == "cpu" else None
     fitted = fitting.fit(
@@ -78,7 +82,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch) ->
         _wait_for(kernels)
         _wait_for_photos(photos, device)
     if options.budget_seconds is not None:
-        left = options.budget_seconds - machine.seconds_since_start()
+        left = options.budget_seconds - (machine.seconds_since_start() - preparing)
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
         settings = budget.plan(settings, model, scene, left, count=count)
         say(

@@ -198,6 +198,10 @@ def edited_run(trained: Path, folder: Path, **options: object) -> Path:
 # The words of a command, of the capture, the trained run and an empty folder; what its one line must contain.
 BAD_INPUT = {
     "no scene": (lambda c, t, e: ["train"], "give the folder of a capture"),
+    "no photos": (lambda c, t, e: ["capture", e, "-o", e / "scene"], "no photos here"),
+    "no folder": (lambda c, t, e: ["capture", e / "gone", "-o", e / "scene"], "gone: there is no such folder"),
+    "capture over photos": (lambda c, t, e: ["capture", c, "-o", c], "a folder of its own"),
+    "capture threads": (lambda c, t, e: ["capture", c, "-o", e / "scene", "--threads", 0], "--threads 0"),
     "missing folder": (lambda c, t, e: ["train", e / "gone"], "gone"),
     "empty folder": (lambda c, t, e: ["train", e], "a_bad_input"),
     "downscale": (lambda c, t, e: ["train", c, "--downscale", 0], "downscale"),

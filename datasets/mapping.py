@@ -1,0 +1,200 @@
+"""From matches to cameras and points, by pycolmap; models on disk that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from recon.datasets import colmap_calls
+from recon.datasets.errors import InputError
+from recon.datasets.files import TEMPORARY, atomic_write
+from recon.datasets.matching import Progress
+
+if TYPE_CHECKING:
+    import pycolmap
+
+Mapper = Literal["incremental", "global"]
+FEWEST_IN_MODEL = 3  # photos
+FEWEST_POINTS = 15  # for each photo: photos that have nothing in common may be put together by fewer
+FEWEST_TO_REFINE = 10  # photos of one camera, for all parameters of its lens
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a mapper made of the photos.
+
+    Attributes:
+        registered: names of the photos that have a pose.
+        points: how many.
+        error: mean reprojection error, px.
+        models: how many that are not joined; the largest counts.
+    """
+
+    registered: tuple[str, ...] = ()
+    points: int = 0
+    error: float = 0.0
+    models: int = 0
+
+
+def run(
+    database: Path,
+    images: Path,
+    target: Path,
+    *,
+    mapper: Mapper,
+    relaxed: bool,
+    threads: int,
+    photos: int,
+    progress: Progress,
+) -> Mapped:
+    """The largest model that a mapper makes, written to the folder `target`; what it is.
+
+    Args:
+        relaxed: take less for enough: fewer matches, smaller angles, another first pair.
+        photos: how many there are.
+    """
+    if (result := read(target)) is not None:
+        return result
+    shutil.rmtree(target, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".models.", suffix=TEMPORARY, dir=target.parent) as folder:
+        if mapper == "incremental":
+            models = _incremental(database, images, Path(folder), relaxed, threads, photos, progress)
+        else:
+            models = _global(database, images, Path(folder), threads, photos, progress)
+        best = max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
+        result = Mapped() if best is None else _described(best, len(models))
+        made = Path(folder) / "made"
+        made.mkdir()
+        if best is not None:
+            best.write_binary(str(made))
+        for file in made.iterdir():
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        with atomic_write(made / "result.json") as described:
+            described.write(json.dumps(asdict(result)).encode())
+        made.rename(target)
+    return result
+
+
+def read(folder: Path) -> Mapped | None:
+    """What a model that was written is; None when there is none."""
+    try:
+        values: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+        return Mapped(**values | {"registered": tuple(values["registered"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def refined(folder: Path, threads: int) -> tuple[pycolmap.Reconstruction, float]:
+    """A model after a last bundle adjustment in which principal point and tangential distortion are free too, for
+    cameras that enough photos share; and its mean reprojection error, px. The model as it was where that goes astray.
+    """
+    pycolmap = colmap_calls.load()
+    model = pycolmap.Reconstruction(str(folder))
+    before = float(model.compute_mean_reprojection_error())
+    shared: dict[int, int] = {}
+    for image in model.images.values():
+        if image.has_pose:
+            shared[image.camera_id] = shared.get(image.camera_id, 0) + 1
+    able = [
+        i for i, count in shared.items() if count >= FEWEST_TO_REFINE and model.cameras[i].model_name == "SIMPLE_RADIAL"
+    ]
+    if not able:
+        return model, before
+    for number in able:
+        camera = model.cameras[number]
+        f, x, y, k = camera.params
+        camera.model = pycolmap.CameraModelId.OPENCV
+        camera.params = [f, f, x, y, k, 0.0, 0.0, 0.0]
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_principal_point = True
+    options.print_summary = False
+    options.ceres.use_gpu = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1  # as the mappers
+    options.ceres.solver_options.num_threads = threads
+    token = pycolmap.CancellationToken()
+    colmap_calls.call(lambda: pycolmap.bundle_adjustment(model, options, cancellation_token=token), token)
+    model.update_point_3d_errors()
+    after = float(model.compute_mean_reprojection_error())
+    if not after < 1.05 * before or any(camera.has_bogus_params(0.1, 10.0, 1.0) for camera in model.cameras.values()):
+        return pycolmap.Reconstruction(str(folder)), before
+    return model, after
+
+
+def _incremental(
+    database: Path, images: Path, folder: Path, relaxed: bool, threads: int, photos: int, progress: Progress
+) -> list[pycolmap.Reconstruction]:
+    pycolmap = colmap_calls.load()
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = threads
+    options.random_seed = 1 if relaxed else 0
+    options.min_model_size = FEWEST_IN_MODEL
+    if relaxed:
+        options.min_num_matches = 10
+        options.mapper.init_min_num_inliers = 30
+        options.mapper.init_min_tri_angle = 4.0
+        options.mapper.abs_pose_min_num_inliers = 12
+        options.mapper.abs_pose_min_inlier_ratio = 0.12
+        options.mapper.abs_pose_max_error = 16.0
+        options.mapper.max_reg_trials = 6
+        options.triangulation.ignore_two_view_tracks = False
+    done = [0]
+
+    def next_photo() -> None:
+        done[0] += 1
+
+    return _all(
+        lambda token: pycolmap.incremental_mapping(
+            str(database),
+            str(images),
+            str(folder),
+            options=options,
+            next_image_callback=next_photo,
+            cancellation_token=token,
+        ),
+        lambda: progress("Finding poses", min(done[0], photos), photos),
+    )
+
+
+def _global(
+    database: Path, images: Path, folder: Path, threads: int, photos: int, progress: Progress
+) -> list[pycolmap.Reconstruction]:
+    """GLOMAP (Pan et al. 2024). It cannot be stopped on its way, but takes no longer than a fraction of the others."""
+    pycolmap = colmap_calls.load()
+    options = pycolmap.GlobalPipelineOptions()
+    options.num_threads = threads
+    options.random_seed = 0
+    options.min_model_size = FEWEST_IN_MODEL
+    return _all(
+        lambda _: pycolmap.global_mapping(str(database), str(images), str(folder), options=options),
+        lambda: progress("Finding poses, all at once", 0, photos),
+    )
+
+
+def _all(make: Callable[[Any], dict[int, Any]], look: Callable[[], None]) -> list[pycolmap.Reconstruction]:
+    """The models that a mapper makes; none where it gives up."""
+    token = colmap_calls.load().CancellationToken()
+    look()
+    try:
+        models = colmap_calls.call(lambda: make(token), token, look)
+    except MemoryError as error:
+        raise InputError(f"finding poses needs more memory than there is ({error})") from error
+    except (RuntimeError, ValueError, IndexError):  # the mapper found no way to begin, or lost it
+        return []
+    return [model for model in models.values() if _is_believable(model)]
+
+
+def _is_believable(model: pycolmap.Reconstruction) -> bool:
+    count = model.num_reg_images()
+    return count >= FEWEST_IN_MODEL and model.num_points3D() >= FEWEST_POINTS * count
+
+
+def _described(model: pycolmap.Reconstruction, models: int) -> Mapped:
+    names = sorted(image.name for image in model.images.values() if image.has_pose)
+    return Mapped(tuple(names), model.num_points3D(), float(model.compute_mean_reprojection_error()), models)
