@@ -36,12 +36,14 @@ def call(
     An exception here, such as Ctrl-C, cancels `token` and waits for the thread, so nothing goes on behind one's back.
     """
     done = threading.Event()  # a join that is interrupted may take a thread for ended that is not
+    stopped = threading.Event()  # before the thread began
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            results.append(function())
+            if not stopped.is_set():
+                results.append(function())
         except BaseException as error:
             errors.append(error)
         finally:
@@ -57,8 +59,10 @@ def call(
         except BaseException:
             if token is not None:
                 token.cancel()
-            if thread.ident is not None:
-                done.wait()
+            stopped.set()
+            while thread.ident is not None and not done.is_set():
+                with contextlib.suppress(KeyboardInterrupt):  # ending before the thread does would be a crash
+                    done.wait()
             raise
         finally:
             if done.is_set():
