@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.datasets import ladder, mapping, matching, photo_folder
+from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder
 from recon.datasets.errors import InputError
 from recon.datasets.files import TEMPORARY, atomic_write
 from recon.datasets.ladder import Found, Rung
@@ -123,6 +123,8 @@ class _Pipeline:
         images = self._work / "images"
         matching.extract(looked, images, self._photos, rung.features, self._threads, self._progress)
         database = self._database(rung)
+        if database.exists() and not colmap_calls.is_sound(database):
+            colmap_calls.remove(database)
         if not database.exists():
             matching.copy_features(looked, database)
         matching.match(database, self._photos, rung.matches, self._threads, self._progress)

@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 
 USUAL_FOCAL = 1.2  # times the longer side, where EXIF does not say: COLMAP's guess, refined later
 PHOTOS_AT_ONCE = 2  # for each thread; so many are done again after a stop
-PAIRS_AT_ONCE = 16
+PAIRS_AT_ONCE = 8  # for each thread
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,14 @@ def match(database: Path, photos: Sequence[Photo], matches: Matches, threads: in
     with open_database(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         numbers = [ids[photo.name] for photo in photos]
-        wanted = pairs.choose(
-            [photo.place for photo in photos],
-            lambda: pairs.describe([opened.read_descriptors(number).data for number in numbers]),
+        looked_at = [i for i, number in enumerate(numbers) if opened.exists_descriptors(number)]
+        chosen = pairs.choose(
+            [photos[i].place for i in looked_at],
+            lambda: pairs.describe([opened.read_descriptors(numbers[i]).data for i in looked_at]),
             breadth=matches.breadth,
         )
-        missing = [(i, j) for i, j in sorted(wanted) if not opened.exists_two_view_geometry(numbers[i], numbers[j])]
+        wanted = sorted((looked_at[i], looked_at[j]) for i, j in chosen)
+        missing = [(i, j) for i, j in wanted if not opened.exists_two_view_geometry(numbers[i], numbers[j])]
     matching = pycolmap.FeatureMatchingOptions()
     matching.use_gpu = False
     matching.num_threads = threads
@@ -109,10 +111,10 @@ def match(database: Path, photos: Sequence[Photo], matches: Matches, threads: in
     verification = pycolmap.TwoViewGeometryOptions()
     verification.min_num_inliers = matches.fewest
     verification.ransac.random_seed = 0
-    before = len(wanted) - len(missing)
-    for start in range(0, len(missing), PAIRS_AT_ONCE):
+    before, step = len(wanted) - len(missing), PAIRS_AT_ONCE * threads
+    for start in range(0, len(missing), step):
         progress("Matching", before + start, len(wanted))
-        _match_some(database, photos, missing[start : start + PAIRS_AT_ONCE], matching, verification)
+        _match_some(database, photos, missing[start : start + step], matching, verification)
     progress("Matching", len(wanted), len(wanted))
 
 

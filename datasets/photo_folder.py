@@ -151,11 +151,19 @@ def thumbnail(file: Path) -> NDArray[np.float32]:
     try:
         with Image.open(file) as image:
             image.load()
+            if image.mode.startswith(("I", "F")):  # more than 8 bits of grey, which Pillow would cut off
+                return _sampled(np.asarray(image, np.float32))
             small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=1).convert("L")
     except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{file}: cannot be read as a photo ({said})") from error
     return np.asarray(small, np.float32)
+
+
+def _sampled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[32,32] pixels of an image [H,W] of 16 bits, as 0..255."""
+    rows, columns = (np.linspace(0, side - 1, THUMBNAIL).astype(int) for side in grey.shape)
+    return (grey[np.ix_(rows, columns)] / 65535 * 255).astype(np.float32)
 
 
 def check(photos: Sequence[Photo], thumbnails: Sequence[NDArray[np.float32]]) -> None:
