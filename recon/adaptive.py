@@ -6,7 +6,8 @@ the most strongly pulled go first. Transparent Gaussians are pruned.
 
 3DGS clones small ones in place and samples the parts of large ones at random. Halves that lie side by side and reach a
 little less far than their parent (long-axis split: Deng et al. 2025, "Improving Densification in 3D Gaussian Splatting
-for High-Fidelity Rendering") part at once and leave no haze.
+for High-Fidelity Rendering") part at once and leave no haze. Only the largest are sampled here too: they stand where
+the capture has no points, such as the sky, and have to spread to cover it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from recon import rng
 from recon.config import AdaptiveConfig
 from recon.gaussians import Gaussians, logit
 from recon.kernels.pull import add_pulls
@@ -26,13 +28,17 @@ from recon.raster.reference import rotations_from_quats
 OFFSET, LENGTH, WIDTH = 0.45, 0.55, 0.87
 OPACITY = 0.6
 
+SPREAD_ABOVE = 0.05  # of the extent: larger ones are sampled
+SPREAD_SHRINK = 1.6  # and their parts are smaller by this (3DGS: 0.8 times their number)
+
 
 class Adaptive:
     """Its state: for each Gaussian, the sum of its gradients and how often it was seen since the last refinement."""
 
-    def __init__(self, config: AdaptiveConfig, *, extent: float) -> None:
+    def __init__(self, config: AdaptiveConfig, *, extent: float, seed: int) -> None:
         self.config = config
         self.extent = extent
+        self.seed = seed
         self.initial_count = 0  # not known before the first step
         self.gradient_sum = torch.zeros(0)
         self.times_seen = torch.zeros(0)
@@ -101,13 +107,19 @@ class Adaptive:
         chosen = candidates[order[:room]]
         keep = ~useless
         keep[chosen] = False
-        model.edit_rows(optimizer, keep, self.divided(model.rows(chosen)))
+        model.edit_rows(optimizer, keep, self.divided(model.rows(chosen), done))
         self.gradient_sum = torch.zeros_like(model.logit_opacities)
         self.times_seen = torch.zeros_like(model.logit_opacities)
 
-    def divided(self, parents: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The rows that take the place of those that lack detail."""
-        return halves(parents)
+    def divided(self, parents: dict[str, Tensor], done: int) -> dict[str, Tensor]:
+        """The rows, two for each parent, that take the place of those that lack detail after so many steps."""
+        children = halves(parents)
+        large = parents["log_scales"].amax(dim=-1).exp() > SPREAD_ABOVE * self.extent
+        noise = torch.randn(2, int(large.sum()), 3, generator=rng.generator(self.seed, "densify", done))
+        parts = spread({name: value[large] for name, value in parents.items()}, noise)
+        for name, value in parts.items():
+            children[name][large.repeat(2)] = value
+        return children
 
     def _ramp(self, progress: float) -> int:
         """The count allowed by now."""
@@ -133,4 +145,14 @@ def halves(parents: dict[str, Tensor]) -> dict[str, Tensor]:
     children["means"] = children["means"] + torch.cat([offsets, -offsets])
     children["log_scales"] = torch.cat([scales, scales])
     children["logit_opacities"] = torch.logit(OPACITY * children["logit_opacities"].sigmoid(), eps=1e-6)
+    return children
+
+
+def spread(parents: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
+    """Two smaller rows for each parent, somewhere within it: standard normal `noise` [2,P,3] tells where (3DGS)."""
+    scales = parents["log_scales"].exp()
+    offsets = torch.einsum("nij,bnj->bni", rotations_from_quats(parents["quats"]), scales * noise.to(scales))
+    children = {name: torch.cat([value, value]) for name, value in parents.items()}
+    children["means"] = children["means"] + offsets.flatten(0, 1)
+    children["log_scales"] = children["log_scales"] - math.log(SPREAD_SHRINK)
     return children

@@ -42,4 +42,4 @@ def make_strategy(config: AdaptiveConfig | MCMCConfig, *, extent: float, seed: i
 
     if isinstance(config, MCMCConfig):
         return MCMC(config, seed=seed)
-    return Adaptive(config, extent=extent)
+    return Adaptive(config, extent=extent, seed=seed)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from recon import rng
-from recon.adaptive import Adaptive
+from recon.adaptive import Adaptive, spread
 from recon.config import AdaptiveConfig, TrainConfig
-from recon.raster.reference import rotations_from_quats
 from recon.train import TrainState
 
 # Learning rates, that of the means per unit of scene extent, and what they decay to: only the means do.
@@ -24,7 +21,6 @@ LEARNING_RATES = {
 }
 FINAL_MEANS = 0.01
 SPLIT_ABOVE = 0.01  # of the extent: larger ones are split, smaller ones cloned
-SPLIT_SHRINK = 1.6
 
 STEPS = 7000  # its shorter training
 NO_CAP = 1 << 30  # Gaussians
@@ -50,20 +46,16 @@ class ClonesAndSplits(Adaptive):
     def instead_of(cls, state: TrainState) -> None:
         """Let a training that has not begun refine in this way."""
         assert isinstance(state.config.strategy, AdaptiveConfig)
-        state.strategy = cls(state.config.strategy, extent=state.extent)
-        state.strategy.generator = rng.generator(state.config.seed, "clones and splits")
+        state.strategy = cls(state.config.strategy, extent=state.extent, seed=state.config.seed)
 
-    generator: torch.Generator
-
-    def divided(self, parents: dict[str, Tensor]) -> dict[str, Tensor]:
-        large = (parents["log_scales"].amax(dim=-1).exp() > SPLIT_ABOVE * self.extent)[:, None]
-        noise = torch.randn(2, len(large), 3, generator=self.generator)
-        axes = rotations_from_quats(parents["quats"])
-        samples = torch.einsum("nij,bnj->bni", axes, parents["log_scales"].exp() * noise)
-        children = {name: torch.cat([value, value]) for name, value in parents.items()}
-        children["means"] = children["means"] + torch.where(large, samples, 0.0).flatten(0, 1)
-        children["log_scales"] = children["log_scales"] - torch.where(large, math.log(SPLIT_SHRINK), 0.0).repeat(2, 1)
-        return children
+    def divided(self, parents: dict[str, Tensor], done: int) -> dict[str, Tensor]:
+        large = parents["log_scales"].amax(dim=-1).exp() > SPLIT_ABOVE * self.extent
+        noise = torch.randn(2, len(large), 3, generator=rng.generator(self.seed, "densify", done))
+        twice = {name: torch.cat([value, value]) for name, value in parents.items()}
+        parts = spread(parents, noise)
+        for name, value in parts.items():
+            twice[name][large.repeat(2)] = value[large.repeat(2)]
+        return twice
 
 
 def use_learning_rates(state: TrainState) -> None:

@@ -19,6 +19,7 @@ if not SCRIPTS:
 
 import _plain_cpu as plain
 import bench_recipe
+from recon.adaptive import SPREAD_SHRINK
 from recon.config import AdaptiveConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.raster.reference import covariances
@@ -84,14 +85,14 @@ def test_plain_gaussians_are_cloned_or_split_by_their_size() -> None:
     parents["log_scales"] = parents["log_scales"].clone()
     small = math.log(0.5 * plain.SPLIT_ABOVE * state.extent)
     parents["log_scales"][:10_000] = torch.minimum(parents["log_scales"][:10_000], torch.tensor(small))
-    children = strategy.divided(parents)
+    children = strategy.divided(parents, 100)
     for half in (slice(0, 10_000), slice(20_000, 30_000)):
         assert torch.equal(children["means"][half], parents["means"][:10_000])
         assert torch.equal(children["log_scales"][half], parents["log_scales"][:10_000])
     split = children["means"][10_000:20_000] - parents["means"][10_000:]
     expected = covariances(parents["quats"][-1:], parents["log_scales"][-1:])[0]
     torch.testing.assert_close(split.T @ split / len(split), expected, rtol=0, atol=0.04 * float(expected.max()))
-    shrunk = parents["log_scales"][10_000:] - math.log(plain.SPLIT_SHRINK)
+    shrunk = parents["log_scales"][10_000:] - math.log(SPREAD_SHRINK)
     torch.testing.assert_close(children["log_scales"][30_000:], shrunk)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from recon.adaptive import LENGTH, OFFSET, WIDTH, Adaptive, halves
+from recon.adaptive import LENGTH, OFFSET, SPREAD_ABOVE, SPREAD_SHRINK, WIDTH, Adaptive, halves, spread
 from recon.config import AdaptiveConfig, MCMCConfig
 from recon.mcmc import MCMC, relocation
 from recon.model import RenderOutput
@@ -47,7 +47,7 @@ def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
     before = model.state_dict()["means"].clone()
     gradients = torch.zeros(50)
     gradients[:5] = 0.1  # times half the width, 10 px: 1.0 > 0.5
-    strategy = Adaptive(ADAPTIVE, extent=1.0)
+    strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
     step_through(strategy, model, optimizer_of(model), gradients, 10)
     assert len(model) == 55
     torch.testing.assert_close(model.means.detach()[:45], before[5:])
@@ -56,7 +56,7 @@ def test_adaptive_refines_what_is_pulled_and_leaves_the_rest():
 def test_adaptive_gradients_count_in_half_images():
     for gradient, count in ((0.049, 20), (0.051, 40)):
         model = tiny.gaussians(20)
-        strategy = Adaptive(ADAPTIVE, extent=1.0)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
         step_through(strategy, model, optimizer_of(model), torch.full((20,), gradient), 10)
         assert len(model) == count
 
@@ -64,7 +64,7 @@ def test_adaptive_gradients_count_in_half_images():
 def test_adaptive_absgrad_reads_the_absolute_gradients():
     model = tiny.gaussians(20)
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True})
-    strategy = Adaptive(config, extent=1.0)
+    strategy = Adaptive(config, extent=1.0, seed=0)
     assert strategy.absgrad(0.5)
     assert not strategy.absgrad(1.1)
     step_through(strategy, model, optimizer_of(model), torch.full((20,), 0.03), 10)
@@ -73,7 +73,7 @@ def test_adaptive_absgrad_reads_the_absolute_gradients():
 
 def test_adaptive_adds_up_what_every_camera_saw():
     rows, width, height = 1003, 20, 10
-    strategy = Adaptive(AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True}), extent=1.0)
+    strategy = Adaptive(AdaptiveConfig(**{**ADAPTIVE.__dict__, "absgrad": True}), extent=1.0, seed=0)
     generator = torch.Generator().manual_seed(0)
     lengths, times = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_adaptive_ramp_admits_the_most_pulled_first():
     config = AdaptiveConfig(**{**ADAPTIVE.__dict__, "max_gaussians": 200})
     gradients = torch.arange(1.0, 101.0)
     kept = model.state_dict()["means"][:90].clone()
-    strategy = Adaptive(config, extent=1.0)
+    strategy = Adaptive(config, extent=1.0, seed=0)
     step_through(strategy, model, optimizer_of(model), gradients, 10, total=100)
     assert len(model) == 110
     torch.testing.assert_close(model.means.detach()[:90], kept)
@@ -103,7 +103,7 @@ def test_adaptive_ramp_admits_the_most_pulled_first():
 def test_adaptive_never_exceeds_the_cap_and_stops_in_time():
     model = tiny.gaussians(100)
     config = AdaptiveConfig(max_gaussians=150, refine_from=0.0, refine_until=0.5, refine_every=5)
-    strategy, optimizer = Adaptive(config, extent=1.0), optimizer_of(model)
+    strategy, optimizer = Adaptive(config, extent=1.0, seed=0), optimizer_of(model)
     counts = []
     for step in range(100):
         strategy.after_step(model, optimizer, seen(model, torch.ones(len(model))), step, (step + 1) / 100)
@@ -121,7 +121,7 @@ def test_adaptive_prunes_the_transparent_and_after_a_reset_the_huge():
     config = AdaptiveConfig(
         max_gaussians=30, refine_from=0.0, refine_until=1.0, refine_every=10, reset_every=15, grad_threshold=9.0
     )
-    strategy, optimizer = Adaptive(config, extent=10.0), optimizer_of(model)
+    strategy, optimizer = Adaptive(config, extent=10.0, seed=0), optimizer_of(model)
     counts = {}
     for step in range(30):
         strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 30)
@@ -136,11 +136,11 @@ def test_adaptive_state_resumes_in_the_middle_of_an_interval():
     for interrupted in (False, True):
         model = tiny.gaussians(40)
         optimizer = optimizer_of(model)
-        strategy = Adaptive(ADAPTIVE, extent=1.0)
+        strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
         for step in range(20):
             if interrupted and step == 15:
                 saved = {name: value.clone() for name, value in strategy.state_dict().items()}
-                strategy = Adaptive(ADAPTIVE, extent=1.0)
+                strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
                 strategy.load_state_dict(saved)
             pulled = torch.linspace(0, 0.1, len(model))
             strategy.after_step(model, optimizer, seen(model, pulled), step, (step + 1) / 20)
@@ -162,6 +162,30 @@ def test_halves_lie_side_by_side_along_the_longest_axis():
     torch.testing.assert_close(torch.einsum("ni,nij,nj->n", axis, covariance, axis), longest**2)
     sizes = (first["log_scales"] - parents["log_scales"]).exp().sort(dim=-1).values
     torch.testing.assert_close(sizes, torch.tensor([LENGTH, WIDTH, WIDTH]).expand(50, 3))
+
+
+def test_what_is_spread_lies_where_its_parent_did():
+    model = tiny.gaussians(1)
+    parents = model.rows(torch.zeros(20_000, dtype=torch.int64))
+    children = spread(parents, torch.randn(2, 20_000, 3, generator=torch.Generator().manual_seed(0)))
+    offsets = children["means"] - model.means.detach()
+    expected = covariances(model.quats.detach(), model.log_scales.detach())[0]
+    torch.testing.assert_close(offsets.T @ offsets / len(offsets), expected, atol=0.02 * float(expected.max()), rtol=0)
+    torch.testing.assert_close(children["log_scales"], parents["log_scales"].repeat(2, 1) - math.log(SPREAD_SHRINK))
+    assert torch.equal(children["logit_opacities"], parents["logit_opacities"].repeat(2))
+
+
+def test_only_the_largest_are_spread():
+    parents = tiny.gaussians(100).rows(torch.arange(100))
+    large = parents["log_scales"].amax(dim=-1).exp() > 0.15
+    assert 10 < int(large.sum()) < 90
+    strategy = Adaptive(ADAPTIVE, extent=0.15 / SPREAD_ABOVE, seed=0)
+    children, expected = strategy.divided(parents, 10), halves(parents)
+    for name, value in children.items():
+        assert torch.equal(value[~large.repeat(2)], expected[name][~large.repeat(2)])
+    assert not (children["means"] == expected["means"])[large.repeat(2)].any()
+    assert torch.equal(children["means"], strategy.divided(parents, 10)["means"])
+    assert not torch.equal(children["means"], strategy.divided(parents, 20)["means"])
 
 
 def test_halves_hide_about_as_much_as_their_parent():
