@@ -3,7 +3,7 @@
 
     python scripts/bench_recipe.py parts fox_colmap:4 fern:8 demo/capture --document      each part left out or changed
     python scripts/bench_recipe.py whole fox_colmap:4 fern:8 kermit:1 --document          beside plain 3DGS
-    python scripts/bench_recipe.py lengths fox_colmap:4 --document                        trained for longer and longer
+    python scripts/bench_recipe.py lengths fox_colmap:4                                   trained for longer and longer
 
 A capture is a folder, by itself or below RECON_DATA, with the downscale after a colon. PSNR and SSIM are of the photos
 held out. For `parts` and `lengths` they are every sixth, from the fourth, of the photos to train on, and those that are
