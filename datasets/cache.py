@@ -22,6 +22,7 @@ class ByteCache:
         self._held = 0
         self._arrays: OrderedDict[Hashable, NDArray] = OrderedDict()
         self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
 
     @property
     def held_bytes(self) -> int:
@@ -38,19 +39,35 @@ class ByteCache:
             self._shrink()
 
     def get(self, key: Hashable, make: Callable[[], NDArray]) -> NDArray:
-        """The array under `key`, made (outside the lock) and kept when it is not there."""
+        """The array under `key`, made (outside the lock) and kept when it is not there.
+
+        Where several threads ask for one that is not there, one makes it and the others wait.
+        """
         with self._lock:
-            if key in self._arrays:
-                self._arrays.move_to_end(key)
-                return self._arrays[key]
-        array = np.ascontiguousarray(make())
-        array.flags.writeable = False
-        with self._lock:
-            if key not in self._arrays and array.nbytes <= self._limit:
-                self._arrays[key] = array
-                self._held += array.nbytes
-                self._shrink()
-        return array
+            if (array := self._kept(key)) is not None:
+                return array
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if (array := self._kept(key)) is not None:
+                    return array
+            try:
+                array = np.ascontiguousarray(make())
+                array.flags.writeable = False
+                with self._lock:
+                    if key not in self._arrays and array.nbytes <= self._limit:
+                        self._arrays[key] = array
+                        self._held += array.nbytes
+                        self._shrink()
+                return array
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+
+    def _kept(self, key: Hashable) -> NDArray | None:
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+        return self._arrays.get(key)
 
     def clear(self) -> None:
         with self._lock:

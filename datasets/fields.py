@@ -92,6 +92,11 @@ def shown(value: Any) -> str:
     return said if len(said) <= 80 else f"{said[:77]}..."
 
 
+def rows(matrix: Any) -> str:
+    """A matrix, an array or a tensor, for a message."""
+    return "[" + "; ".join(" ".join(f"{value:g}" for value in row) for row in matrix.tolist()) + "]"
+
+
 def number(fields: Mapping[str, Any], key: str, where: str) -> float | None:
     """A finite number; None where the key is not there."""
     value = fields.get(key)

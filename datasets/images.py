@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.datasets import cache, lens
+from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
 from recon.datasets.decode import ImageHeader, decode, image_size, read_header, save_image
 from recon.datasets.errors import InputError
@@ -270,11 +270,11 @@ def checked_pose(viewmat: Tensor, where: str) -> Tensor:
     if viewmat.shape != (4, 4):
         raise InputError(f"{where}: pose of shape {tuple(viewmat.shape)} is not 4x4")
     if not torch.isfinite(viewmat).all():
-        raise InputError(f"{where}: pose has values that are not finite: {_listed(viewmat[:3])}")
+        raise InputError(f"{where}: pose has values that are not finite: {fields.rows(viewmat[:3])}")
     linear = viewmat[:3, :3]
     deviation = float((linear @ linear.T - torch.eye(3, dtype=torch.float64)).abs().max())
     if deviation > 0.02 or torch.linalg.det(linear) <= 0 or not torch.equal(viewmat[3], _LAST_ROW):
-        raise InputError(f"{where}: pose is not a rotation and a translation: {_listed(viewmat)}")
+        raise InputError(f"{where}: pose is not a rotation and a translation: {fields.rows(viewmat)}")
     u, _, vh = torch.linalg.svd(linear)
     rotation = u @ vh
     centre = -torch.linalg.solve(linear, viewmat[:3, 3])
@@ -284,10 +284,6 @@ def checked_pose(viewmat: Tensor, where: str) -> Tensor:
 
 
 _LAST_ROW = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-
-
-def _listed(matrix: Tensor) -> str:
-    return "[" + "; ".join(" ".join(f"{value:g}" for value in row) for row in matrix.tolist()) + "]"
 
 
 def _reconcile(header: ImageHeader, camera: SourceCamera, stored_pixels: bool, where: str) -> tuple[int, int, bool]:

@@ -26,9 +26,8 @@ from recon.datasets import fields, photos
 from recon.datasets.errors import InputError
 from recon.datasets.images import SourceCamera
 from recon.datasets.photos import Shot
+from recon.datasets.projection import SMALL
 from recon.datasets.scene import Scene
-
-SMALL = 0.05  # px; what moves no pixel of the image by more may be left out
 
 _NUMBERS = ("f", "cx", "cy", "b1", "b2", "k1", "k2", "k3", "k4", "p1", "p2", "p3", "p4")
 

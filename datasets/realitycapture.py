@@ -26,11 +26,10 @@ from recon.datasets.decode import read_header
 from recon.datasets.errors import InputError
 from recon.datasets.images import SourceCamera
 from recon.datasets.photos import Shot
+from recon.datasets.projection import SMALL
 from recon.datasets.scene import Scene
 
 FILM = 36.0  # mm, the longer side
-SMALL = 0.05  # px; what moves no pixel of the image by more may be left out
-
 _OTHER_NAMES = {"yaw": "heading", "f_35mm": "f", "px_norm": "px", "py_norm": "py"}
 _POSE = ("x", "y", "alt", "heading", "pitch", "roll")
 _LENS = ("px", "py", "k1", "k2", "k3", "k4", "t1", "t2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
@@ -24,10 +23,7 @@ class Reading:
         if sum(source.pixel_bytes for source in sources) > cache.images.limit:
             return
         self._pool = ThreadPoolExecutor(get_threads(), thread_name_prefix="recon-reading")
-        # Photos of one lens share where its pixels come from: found once, not once in each thread.
-        first = threading.Event()
-        for number, source in enumerate(sources):
-            self._futures.append(self._pool.submit(_decode, source, first, number == 0))
+        self._futures = [self._pool.submit(source.pixels) for source in sources]
         self._pool.shutdown(wait=False)
 
     def wait(self, progress: Callable[[int, int], None]) -> None:
@@ -39,12 +35,3 @@ class Reading:
             for future in self._futures:
                 future.cancel()
             raise
-
-
-def _decode(source: StoredImage, first: threading.Event, is_first: bool) -> None:
-    try:
-        if not is_first:
-            first.wait()
-        source.pixels()
-    finally:
-        first.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -46,3 +48,25 @@ def test_the_cache_bears_many_threads() -> None:
         results = list(pool.map(lambda key: held.get(key, lambda: np.full(100 + key, key, np.uint8)), keys))
     assert all(len(result) == 100 + key and (result == key).all() for key, result in zip(keys, results, strict=True))
     assert 0 < held.held_bytes <= 5000
+
+
+def test_one_thread_makes_what_many_ask_for() -> None:
+    held = ByteCache(limit=1000)
+    made = []
+
+    def make() -> np.ndarray:
+        made.append(threading.get_ident())
+        time.sleep(0.1)  # the others come meanwhile
+        return np.zeros(10, np.uint8)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: held.get("one", make), range(8)))
+    assert len(made) == 1
+    assert all(result is results[0] for result in results)
+
+
+def test_an_array_that_cannot_be_made_is_tried_again() -> None:
+    held = ByteCache(limit=1000)
+    with pytest.raises(ZeroDivisionError):
+        held.get("one", lambda: np.zeros(1 // 0))
+    assert len(held.get("one", lambda: np.zeros(3))) == 3
