@@ -35,6 +35,8 @@ SPREAD_SHRINK = 1.6  # and their parts are smaller by this (3DGS: 0.8 times thei
 class Adaptive:
     """Its state: for each Gaussian, the sum of its gradients and how often it was seen since the last refinement."""
 
+    spread_above = SPREAD_ABOVE
+
     def __init__(self, config: AdaptiveConfig, *, extent: float, seed: int) -> None:
         self.config = config
         self.extent = extent
@@ -111,10 +113,14 @@ class Adaptive:
         self.gradient_sum = torch.zeros_like(model.logit_opacities)
         self.times_seen = torch.zeros_like(model.logit_opacities)
 
+    def small_divided(self, parents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same for those that are not spread."""
+        return halves(parents)
+
     def divided(self, parents: dict[str, Tensor], done: int) -> dict[str, Tensor]:
         """The rows, two for each parent, that take the place of those that lack detail after so many steps."""
-        children = halves(parents)
-        large = parents["log_scales"].amax(dim=-1).exp() > SPREAD_ABOVE * self.extent
+        children = self.small_divided(parents)
+        large = parents["log_scales"].amax(dim=-1).exp() > self.spread_above * self.extent
         noise = torch.randn(2, int(large.sum()), 3, generator=rng.generator(self.seed, "densify", done))
         parts = spread({name: value[large] for name, value in parents.items()}, noise)
         for name, value in parts.items():
@@ -135,13 +141,18 @@ class Adaptive:
                 state[key].zero_()
 
 
+def twice(parents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows, and behind them the same again."""
+    return {name: torch.cat([value, value]) for name, value in parents.items()}
+
+
 def halves(parents: dict[str, Tensor]) -> dict[str, Tensor]:
     """Two rows for each parent, to both sides of its centre along its longest axis, of P rows of stored parameters."""
     longest = torch.nn.functional.one_hot(parents["log_scales"].argmax(dim=-1), 3).to(parents["means"])
     axes = rotations_from_quats(parents["quats"])
     offsets = torch.einsum("nij,nj->ni", axes, OFFSET * longest * parents["log_scales"].exp())
     scales = parents["log_scales"] + longest * math.log(LENGTH) + (1 - longest) * math.log(WIDTH)
-    children = {name: torch.cat([value, value]) for name, value in parents.items()}
+    children = twice(parents)
     children["means"] = children["means"] + torch.cat([offsets, -offsets])
     children["log_scales"] = torch.cat([scales, scales])
     children["logit_opacities"] = torch.logit(OPACITY * children["logit_opacities"].sigmoid(), eps=1e-6)
@@ -152,7 +163,7 @@ def spread(parents: dict[str, Tensor], noise: Tensor) -> dict[str, Tensor]:
     """Two smaller rows for each parent, somewhere within it: standard normal `noise` [2,P,3] tells where (3DGS)."""
     scales = parents["log_scales"].exp()
     offsets = torch.einsum("nij,bnj->bni", rotations_from_quats(parents["quats"]), scales * noise.to(scales))
-    children = {name: torch.cat([value, value]) for name, value in parents.items()}
+    children = twice(parents)
     children["means"] = children["means"] + offsets.flatten(0, 1)
     children["log_scales"] = children["log_scales"] - math.log(SPREAD_SHRINK)
     return children

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from recon import rng
-from recon.adaptive import Adaptive, spread
+from recon.adaptive import Adaptive, twice
 from recon.config import AdaptiveConfig, TrainConfig
 from recon.train import TrainState
 
@@ -42,20 +40,16 @@ def config(steps: int, seed: int) -> TrainConfig:
 class ClonesAndSplits(Adaptive):
     """Small Gaussians are cloned in place; parts of large ones are sampled from them."""
 
+    spread_above = SPLIT_ABOVE
+
     @classmethod
     def instead_of(cls, state: TrainState) -> None:
         """Let a training that has not begun refine in this way."""
         assert isinstance(state.config.strategy, AdaptiveConfig)
         state.strategy = cls(state.config.strategy, extent=state.extent, seed=state.config.seed)
 
-    def divided(self, parents: dict[str, Tensor], done: int) -> dict[str, Tensor]:
-        large = parents["log_scales"].amax(dim=-1).exp() > SPLIT_ABOVE * self.extent
-        noise = torch.randn(2, len(large), 3, generator=rng.generator(self.seed, "densify", done))
-        twice = {name: torch.cat([value, value]) for name, value in parents.items()}
-        parts = spread(parents, noise)
-        for name, value in parts.items():
-            twice[name][large.repeat(2)] = value[large.repeat(2)]
-        return twice
+    def small_divided(self, parents: dict[str, Tensor]) -> dict[str, Tensor]:
+        return twice(parents)
 
 
 def use_learning_rates(state: TrainState) -> None:
