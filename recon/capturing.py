@@ -8,15 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 from recon.datasets import capture, has_poses, photo_folder
 from recon.datasets.capture import Report
 from recon.datasets.errors import InputError
-
-console = Console(highlight=False)
+from recon.terminal import console, say
 
 
 def capture_photos(source: Path, scene: Path, threads: int | None) -> Report:
@@ -73,7 +71,3 @@ def _bars() -> Iterator[_Bars]:
     )
     with Progress(*columns, console=console, transient=True) as shown:
         yield _Bars(shown)
-
-
-def say(text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)

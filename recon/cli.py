@@ -15,6 +15,7 @@ import tyro
 from recon import machine
 from recon.config import Background, Preset
 from recon.datasets.errors import InputError
+from recon.terminal import say
 
 if TYPE_CHECKING:
     from recon.datasets.cameras import Cameras
@@ -111,7 +112,7 @@ def train(
         run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
-    session.say(f"Export it: recon export {run.path} scene.ply")
+    say(f"Export it: recon export {run.path} scene.ply")
 
 
 def capture(
@@ -129,7 +130,7 @@ def capture(
     from recon import capturing
 
     capturing.capture_photos(source, output, threads)
-    capturing.say(f"Train it: recon train {output}")
+    say(f"Train it: recon train {output}")
 
 
 def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: int | None = None) -> None:
@@ -266,7 +267,7 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
     train(capture, preset=preset, output=run, threads=threads)
     export(run, output / "scene.ply")
     render(run, output / "turntable.mp4", threads=threads)
-    session.say(
+    say(
         f"Done. Look at the video {output / 'turntable.mp4'}, and open the splats {output / 'scene.ply'} in any"
         " program for 3DGS files."
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from recon import __version__, budget, config, evaluate, export, fitting, machine, memory, render, rng, runs, video
@@ -31,6 +30,7 @@ from recon.options import Options
 from recon.reading import Reading
 from recon.render import Mode
 from recon.runs import Run
+from recon.terminal import console, say
 from recon.torch_threads import one_torch_thread
 from recon.train import Callback, TrainState, start, train
 
@@ -41,8 +41,6 @@ LONGEST_SIDE = {"cpu": 800, "cuda": 1600}
 
 # 3DGS-MCMC starts from opaque, small Gaussians; 3DGS from faint ones that touch each other.
 MCMC_START = {"opacity": 0.5, "scale": 0.1}
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -193,11 +191,6 @@ def _way_back(run: Run) -> str:
     if not saved:
         return f"nothing of {run.path} was saved"
     return f"the newest checkpoint is {saved[0]}; go on with: recon train --resume {run.path}"
-
-
-def say(text: str) -> None:
-    """A line for the user; never broken, so that paths can be copied."""
-    console.print(text, soft_wrap=True, markup=False)
 
 
 def evaluate_run(
