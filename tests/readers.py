@@ -62,6 +62,19 @@ def refused(path: Path, named: Path | None = None) -> str:
     return said
 
 
+def read_or_refused(load: Callable[[Path], Scene], path: Path, names: Path | None = None) -> Scene | None:
+    """A damaged capture is a scene all the same, or refused (None) in one line that has `names` (the path itself)."""
+    try:
+        scene = load(path)
+    except InputError as error:
+        said = str(error)
+        assert "\n" not in said
+        assert str(names or path) in said
+        return None
+    assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
+    return scene
+
+
 def damaged(meta: Any, data: st.DataObject) -> Any:
     """What a file in JSON holds, with some value somewhere in it replaced by something else."""
     whole = [copy.deepcopy(meta)]

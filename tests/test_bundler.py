@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import readers
 from recon.datasets import bundler, load_scene
 from recon.datasets.cameras import Cameras, intrinsics
 from recon.datasets.errors import InputError
@@ -235,15 +236,8 @@ def test_any_damage_is_an_input_error_or_a_scene(capture, changes):
     for place, character in changes:
         text[place] = character
     (capture / "bundle.out").write_text("".join(text), encoding="utf-8")
-    message = ""
-    try:
-        scene = bundler.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-        assert scene.points is None or torch.isfinite(scene.points.xyz).all()
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    scene = readers.read_or_refused(bundler.load, capture)
+    assert scene is None or scene.points is None or torch.isfinite(scene.points.xyz).all()
 
 
 def test_kermit(real_data, caplog):

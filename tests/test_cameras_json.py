@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import readers
 from recon.datasets import cameras_json, load_scene
-from recon.datasets.errors import InputError
 from recon.datasets.point_cloud import write_points
 from recon.datasets.scene import Points
 
@@ -112,11 +111,4 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.data())
 def test_any_damage_is_an_input_error_or_a_scene(capture: Path, data: st.DataObject) -> None:
     (capture / "cameras.json").write_text(json.dumps(readers.damaged(META, data)))
-    message = ""
-    try:
-        scene = cameras_json.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(cameras_json.load, capture)

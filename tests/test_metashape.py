@@ -228,11 +228,4 @@ def test_any_damage_is_an_input_error_or_a_scene(capture: Path, changes: list[tu
     for place, character in changes:
         text[place] = character
     (capture / "cameras.xml").write_text("".join(text), encoding="utf-8")
-    message = ""
-    try:
-        scene = metashape.load(capture / "cameras.xml")
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(metashape.load, capture / "cameras.xml", names=capture)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import readers
 from recon.datasets import load_scene, neus
-from recon.datasets.errors import InputError
 from recon.datasets.images import save_image
 
 K = np.array([[50.0, 0, 19.5], [0, 48, 14.5], [0, 0, 1]])
@@ -147,11 +146,4 @@ def test_any_damage_is_an_input_error_or_a_scene(capture: Path, data: st.DataObj
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     del content[data.draw(st.integers(len(content) // 2, 2 * len(content))) :]
     (capture / "cameras_sphere.npz").write_bytes(content)
-    message = ""
-    try:
-        scene = neus.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(neus.load, capture)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 import readers
 from recon.datasets import load_scene, openmvg
-from recon.datasets.errors import InputError
 
 NEW = 1 << 31
 
@@ -260,11 +259,4 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.data())
 def test_any_damage_is_an_input_error_or_a_scene(capture: Path, data: st.DataObject) -> None:
     (capture / "sfm_data.json").write_text(json.dumps(readers.damaged(META, data)))
-    message = ""
-    try:
-        scene = openmvg.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(openmvg.load, capture)

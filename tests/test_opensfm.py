@@ -19,7 +19,6 @@ from scipy.spatial.transform import Rotation
 
 import readers
 from recon.datasets import load_scene, opensfm
-from recon.datasets.errors import InputError
 
 # A camera that looks along +y with z up: its rotation takes y to z and z to -y.
 LOOKS_ALONG_Y = [math.pi / 2, 0.0, 0.0]
@@ -227,11 +226,4 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(st.data())
 def test_any_damage_is_an_input_error_or_a_scene(capture: Path, data: st.DataObject) -> None:
     (capture / "reconstruction.json").write_text(json.dumps(readers.damaged(META, data)))
-    message = ""
-    try:
-        scene = opensfm.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(opensfm.load, capture)

@@ -15,7 +15,6 @@ from scipy.spatial.transform import Rotation
 
 import readers
 from recon.datasets import load_scene, realitycapture
-from recon.datasets.errors import InputError
 
 HEADER = "#name,x,y,alt,heading,pitch,roll,f,px,py,k1,k2,k3,k4,t1,t2"
 # Cameras that look along +y and along +x, z up. 45 mm of 36 are 50 px of 40.
@@ -130,11 +129,4 @@ def test_any_damage_is_an_input_error_or_a_scene(capture: Path, changes: list[tu
     for place, character in changes:
         text[place] = character
     (capture / "export.csv").write_bytes("".join(text).encode())
-    message = ""
-    try:
-        scene = realitycapture.load(capture / "export.csv")
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(realitycapture.load, capture / "export.csv", names=capture)

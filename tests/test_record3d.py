@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import readers
 from recon.datasets import load_scene, record3d
-from recon.datasets.errors import InputError
 
 # A quarter turn about y: a camera at (5, 0, x) that looks along -x; and one with the world's own axes.
 TURNED = [0.0, math.sqrt(0.5), 0.0, math.sqrt(0.5), 5.0, 0.0, 1.0]
@@ -118,11 +116,4 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_damage_is_an_input_error_or_a_scene(capture: Path, data: st.DataObject) -> None:
     meta = {**copy.deepcopy(META), "perFrameIntrinsicCoeffs": [[60, 58, 21, 14], [50, 48, 20, 15]]}
     (capture / "metadata.json").write_text(json.dumps(readers.damaged(meta, data)))
-    message = ""
-    try:
-        scene = record3d.load(capture)
-        assert all(torch.isfinite(view.camera.viewmats).all() for view in scene.views)
-    except InputError as error:
-        message = str(error)
-    assert "\n" not in message
-    assert not message or str(capture) in message
+    readers.read_or_refused(record3d.load, capture)

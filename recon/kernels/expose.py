@@ -32,7 +32,7 @@ EVERY = 4  # rows is one that is summed up: all would say no more
 ROWS = 8  # of a plane that a thread takes at a time
 
 _ROBUST, _SATURATED = np.float32(ROBUST), np.float32(SATURATED)
-_ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
+_ZERO, _HALF = np.float32(0), np.float32(0.5)
 
 
 def expose(
