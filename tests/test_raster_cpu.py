@@ -20,7 +20,6 @@ from torch import Tensor
 
 from raster_cases import NAMES, Case, cases, scene, turned_camera
 from recon import raster
-from recon.datasets.cameras import Cameras
 from recon.kernels import buffers, rasterize, runtime, splat, tiles
 from recon.model import RenderOutput
 from recon.raster import cpu
@@ -258,11 +257,16 @@ def test_cameras_that_are_not_finite_are_named(field: str) -> None:
         cpu.rasterize(*parameters, replace(cameras, **{field: broken}), **options)
 
 
-def test_cameras_have_no_gradient() -> None:
+def test_a_camera_gets_the_same_gradient_with_and_without_the_gaussians() -> None:
     parameters, cameras, options = CASE.arguments(torch.float32, "cpu")
-    moving = Cameras(cameras.viewmats.clone().requires_grad_(), cameras.Ks, cameras.width, cameras.height)
-    with pytest.raises(ValueError, match=r"cameras.viewmats requires a gradient"):
-        cpu.rasterize(*parameters, moving, **options)
+    found = []
+    for tensors in (parameters, [tensor.detach() for tensor in parameters]):
+        Ks = cameras.Ks.clone().requires_grad_()
+        cpu.rasterize(*tensors, replace(cameras, Ks=Ks), **options).rgb.square().sum().backward()
+        assert Ks.grad is not None
+        found.append(Ks.grad)
+    assert torch.equal(*found)
+    assert found[0].abs().max() > 0
 
 
 def test_shapes_and_types_that_do_not_fit_are_named() -> None:

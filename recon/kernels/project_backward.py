@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from recon.kernels.camera_gradient import CAMERA_SCRATCH, add_to_camera, keep_sums
 from recon.kernels.geometry import (
     load_pairs,
     load_quads,
@@ -55,9 +56,19 @@ def clear(array: Any, start: Any, count: Any) -> None:
         put(array, i, 0.0)
 
 
+class GeometryGradient(NamedTuple):
+    """Gradients of LANES Gaussians through `project`."""
+
+    mean: Any  # in the world
+    quat: Any
+    log_scale: Any
+    place: Any  # of the mean, in the camera
+    axes: Any  # of `Projection.axes`
+
+
 @inline
 def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_depth: Any) -> Any:
-    """Gradients of mean, quaternion and logarithms of the scales, through `project`, whose result is `p`.
+    """Gradients through `project`, whose result is `p`.
 
     The covariance is F F^T + e I with rows f and g of F (`image_axes`); F = diag(focal / z) (A_xy - (x/z, y/z)^T A_z)
     with A the `axes`, the rotation to the camera times the Gaussian's turn times its scales.
@@ -94,7 +105,7 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     qz = 2 * (x * xz + y * yz + w * wz) - 4 * z * (t0 + t4)
     along, n = qw * w + qx * x + qy * y + qz * z, p.inverse_norm  # only what is across changes a unit quaternion
     g_quat = ((qw - along * w) * n, (qx - along * x) * n, (qy - along * y) * n, (qz - along * z) * n)
-    return g_mean, g_quat, g_log_scale
+    return GeometryGradient(g_mean, g_quat, g_log_scale, (dx, dy, dz), (d0, d1, d2, d3, d4, d5, d6, d7, d8))
 
 
 class Shape(NamedTuple):
@@ -114,6 +125,9 @@ class BlockGradient(NamedTuple):
     log_scale: Any
     logit: Any
     sh0: Any
+    covariance: Any  # a, b, c
+    geometry: Any  # `GeometryGradient`
+    projection: Any  # what it went through
 
 
 @inline
@@ -148,7 +162,7 @@ def block_gradient(
     p, at = project(camera, shape.mean, shape.quat, shape.log_scale), first * GRADIENT
     g_a, g_b = load(gradients, at + D_A * LANES), load(gradients, at + D_B * LANES)
     g_c, g_depth = load(gradients, at + D_C * LANES), load(gradients, at + D_DEPTH * LANES)
-    g_mean, g_quat, g_log_scale = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
+    g = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
     miss = exp2(minimum(shape.logit * -LOG2E, 100.0))  # opacity is 1 / (1 + miss)
     g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
 
@@ -161,11 +175,14 @@ def block_gradient(
     along = dx * x + dy * y + dz * z  # only what is across turns a direction
     dx, dy, dz = (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
     return BlockGradient(
-        mean=(g_mean[0] + dx, g_mean[1] + dy, g_mean[2] + dz),
-        quat=g_quat,
-        log_scale=g_log_scale,
+        mean=(g.mean[0] + dx, g.mean[1] + dy, g.mean[2] + dz),
+        quat=g.quat,
+        log_scale=g.log_scale,
         logit=g_logit,
         sh0=(C0 * red, C0 * green, C0 * blue),
+        covariance=(g_a, g_b, g_c),
+        geometry=g,
+        projection=p,
     )
 
 
@@ -176,9 +193,12 @@ def store_seen(array: Any, first: Any, rows: Any, seen: Any, columns: Any) -> No
     store_tuples(array, first, rows, (select(seen, x, 0.0), select(seen, y, 0.0), select(seen, z, 0.0)))
 
 
+PIECE = CHUNK // 4  # rows that a thread takes at a time
+
+
 @kernel(
     "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, u1[::1], f4[::1], f4[::1],"
-    " f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
+    " f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
 )
 def project_gaussians_backward(
     camera: Any,
@@ -199,6 +219,7 @@ def project_gaussians_backward(
     g_logits: Any,
     g_sh0: Any,
     g_shN: Any,
+    g_camera: Any,
     counter: Any,
     thread: int,
 ) -> None:
@@ -208,14 +229,18 @@ def project_gaussians_backward(
         camera, means, quats, log_scales, logits, shN, rows, degree, stored, seen_flags: of `project_gaussians`.
         gradients, g_means2d: what `gather` wrote (to g_means2d may have been added).
         g_means, g_quats, g_log_scales, g_logits, g_sh0, g_shN: written for all, with the parameters' shapes.
+        g_camera: [pieces of PIECE rows, CAMERA_GRADIENT] the camera's own gradient, a sum for each piece; empty if not
+            wanted.
     """
     used, width = (degree + 1) * (degree + 1), stored * 3 - 3
     functions, slopes, rest = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS)
+    of_camera, with_camera = stack(CAMERA_SCRATCH), len(g_camera) > 0
     while True:
-        start = atomic_add(counter, 0, CHUNK // 4)
+        start = atomic_add(counter, 0, PIECE)
         if start >= rows:
             break
-        for first in range(start, min(start + CHUNK // 4, rows), LANES):
+        clear(of_camera, 0, CAMERA_SCRATCH)
+        for first in range(start, min(start + PIECE, rows), LANES):
             count, seen = min(LANES, rows - first), load_flags(seen_flags, first)
             if not any_set(seen):
                 clear(g_means, 3 * first, 3 * count)
@@ -230,6 +255,8 @@ def project_gaussians_backward(
             load_rows(shN, first, width, used * 3 - 3, rows, rest)
             g_centre = load_pairs(g_means2d, first, rows)
             g = block_gradient(camera, shape, degree, gradients, first, g_centre, functions, slopes, rest)
+            if with_camera:
+                add_to_camera(camera, g, g_centre, seen, of_camera)
             clear(rest, (used * 3 - 3) * LANES, (stored - used) * 3 * LANES)
             store_rows(rest, g_shN, first, width, rows)
             store_tuples(g_sh0, first, rows, g.sh0)
@@ -239,3 +266,5 @@ def project_gaussians_backward(
             qw, qx, qy, qz = g.quat
             qw, qx = select(seen, qw, 0.0), select(seen, qx, 0.0)
             store_tuples(g_quats, first, rows, (qw, qx, select(seen, qy, 0.0), select(seen, qz, 0.0)))
+        if with_camera:
+            keep_sums(of_camera, g_camera, start // PIECE)

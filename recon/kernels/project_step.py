@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from recon.kernels.adam import factors_of, moved
+from recon.kernels.camera_gradient import CAMERA_SCRATCH, add_to_camera, keep_sums
 from recon.kernels.geometry import load_pairs
 from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, MAX_COEFFICIENTS, load_rows, store_rows
 from recon.kernels.lanes import (
@@ -30,15 +31,14 @@ from recon.kernels.lanes import (
     store_first,
 )
 from recon.kernels.project import is_finite
-from recon.kernels.project_backward import block_gradient, load_shape
+from recon.kernels.project_backward import PIECE, block_gradient, clear, load_shape
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import LANES, broadcast, get, inline, load, put, select, stack, store
-from recon.kernels.splat import CHUNK, GRADIENT
+from recon.kernels.splat import GRADIENT
 
 MEANS, QUATS, LOG_SCALES, LOGITS, SH0, SHN = range(6)  # of tuples of arrays
 UPDATES = 6
 
-PIECE = CHUNK // 4  # rows
 _BLOCKS = PIECE // LANES
 
 # Where the gradients of each parameter are in the scratch memory, row by row: the bands first
@@ -149,7 +149,7 @@ def step_run(
 
 @kernel(
     "f4[::1], UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), UniTuple(f4[::1], 6), i8, i8, i8, u1[::1], f4[::1],"
-    " f4[::1], u1[::1], f4[::1], u1[::1]"
+    " f4[::1], u1[::1], f4[::1], u1[::1], f4[::1]"
 )
 def project_gaussians_step(
     camera: Any,
@@ -165,6 +165,7 @@ def project_gaussians_step(
     visible: Any,
     settings: Any,
     finite: Any,
+    g_camera: Any,
     counter: Any,
     thread: int,
 ) -> None:
@@ -173,7 +174,7 @@ def project_gaussians_step(
     Args:
         camera, rows, degree, stored, seen_flags: of `project_gaussians`.
         values, exp_avgs, exp_avg_sqs: the six parameters in the order of MEANS ... SHN, and their moments; all flat.
-        gradients, g_means2d: of `project_gaussians_backward`.
+        gradients, g_means2d, g_camera: of `project_gaussians_backward`.
         visible: [N] 0 for rows that are not to change.
         settings: [UPDATES,SETTINGS] of `settings_of`.
         finite: [UPDATES] made 0 where a gradient is not.
@@ -183,11 +184,13 @@ def project_gaussians_step(
     widths = (*_WIDTHS, width)
     functions, slopes, rest = stack(FUNCTIONS), stack(FUNCTIONS), stack(COEFFICIENTS)
     scratch, taken = stack(_SCRATCH), stack(_BLOCKS)
+    of_camera, with_camera = stack(CAMERA_SCRATCH), len(g_camera) > 0
     while True:
         start = atomic_add(counter, 0, PIECE)
         if start >= rows:
             break
         stop = min(start + PIECE, rows)
+        clear(of_camera, 0, CAMERA_SCRATCH)
         for first in range(start, stop, LANES):
             chosen, own = visible_lanes(visible, first, rows), first - start
             put(taken, own // LANES, 1.0 if any_set(chosen) else 0.0)
@@ -202,10 +205,15 @@ def project_gaussians_step(
             g_centre = load_pairs(g_means2d, first, rows)
             g = block_gradient(camera, shape, degree, gradients, first, g_centre, functions, slopes, rest)
             fetch(exp_avg_sqs, widths, UPDATES if whole else SHN, first)
-            keep_gradient(g, chosen, load_flags(seen_flags, first), own, scratch, finite)
+            seen = load_flags(seen_flags, first)
+            keep_gradient(g, chosen, seen, own, scratch, finite)
+            if with_camera:
+                add_to_camera(camera, g, g_centre, seen, of_camera)
             if count > 0:
                 keep_bands(rest, count, width, padded, chosen, own, scratch, finite)
 
+        if with_camera:
+            keep_sums(of_camera, g_camera, start // PIECE)
         for update in range(UPDATES if count > 0 else SHN):
             arrays = values[update], exp_avgs[update], exp_avg_sqs[update]
             each, factors = widths[update], factors_of(settings, update)

@@ -17,9 +17,11 @@ from recon.kernels.bin import bin_gaussians
 from recon.kernels.blend import blend, blend_with_depth
 from recon.kernels.blend_backward import blend_backward, blend_backward_absolute, blend_backward_full
 from recon.kernels.buffers import take
+from recon.kernels.camera_gradient import CAMERA_GRADIENT
 from recon.kernels.gather import gather
 from recon.kernels.project import NOT_FINITE, STATE, project_gaussians
-from recon.kernels.project_backward import project_gaussians_backward
+from recon.kernels.project_backward import PIECE, project_gaussians_backward
+from recon.kernels.project_camera import project_camera_backward
 from recon.kernels.project_step import project_gaussians_step
 from recon.kernels.runtime import get_threads, launch
 from recon.kernels.simd import LANES
@@ -40,6 +42,8 @@ from recon.kernels.tiles import PAGE, SLOTS
 
 Floats = NDArray[np.float32]
 Matrix = Sequence[Sequence[float]]  # rows
+
+NOT_WANTED = np.empty(0, np.float32)  # in place of an array that a kernel is to leave out
 
 _slots_per_gaussian = 8.0  # room for the tiles of a Gaussian on average: a guess, from the camera before
 
@@ -220,16 +224,39 @@ def blend_view_backward(
     launch(gather, rows, lists.records, lists.slots, sums, *flags, blocks, flat, added)
 
 
-def project_view_backward(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> Parameters:
-    """Gradients of the parameters from what `blend_view_backward` gave."""
+def camera_gradients(rows: int) -> Floats:
+    """Room for a camera's gradient in sums over pieces of so many Gaussians, one after the other."""
+    return np.empty(-(-rows // PIECE) * CAMERA_GRADIENT, np.float32)
+
+
+def project_view_backward(
+    parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats, g_camera: Floats = NOT_WANTED
+) -> Parameters:
+    """Gradients of the parameters from what `blend_view_backward` gave.
+
+    Args:
+        g_camera: of `camera_gradients`, written, where that is wanted.
+    """
     gradients = Parameters(*(take(array.shape, np.float32) for array in parameters))
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
     launch(
         *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
         *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
         *(array.reshape(-1) for array in gradients),
+        g_camera,
     )
     return gradients
+
+
+def project_camera_view_backward(
+    parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats, g_camera: Floats
+) -> None:
+    """The camera's part of `project_view_backward` alone."""
+    inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
+    launch(
+        *(project_camera_backward, view.camera, *inputs, len(parameters.means)),
+        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1), g_camera),
+    )
 
 
 def project_view_step(
@@ -241,6 +268,7 @@ def project_view_step(
     blocks: Floats,
     visible: NDArray[np.uint8],
     settings: Sequence[Sequence[float]],
+    g_camera: Floats = NOT_WANTED,
 ) -> list[bool]:
     """`project_view_backward` and `adam_update` of the rows where `visible` [N] is not 0, in one pass.
 
@@ -249,6 +277,7 @@ def project_view_step(
     Args:
         exp_avgs, exp_avg_sqs: the moments, with the parameters' shapes.
         settings: of each parameter; see `adam.settings_of`.
+        g_camera: see `project_view_backward`.
     Returns:
         for each parameter whether its gradient was finite in all those rows.
     """
@@ -258,6 +287,6 @@ def project_view_step(
         project_gaussians_step,
         *(view.camera, *arrays, len(parameters.means)),
         *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
-        *(visible, np.array(settings, np.float32).reshape(-1), finite),
+        *(visible, np.array(settings, np.float32).reshape(-1), finite, g_camera),
     )
     return [bool(flag) for flag in finite]

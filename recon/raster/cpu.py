@@ -6,8 +6,8 @@ the blending (centres and records to pictures).
 The pictures are planar in memory: `rgb` [C,H,W,3] is a [C,3,H,W] array seen with permuted strides, so
 `rgb.permute(0, 3, 1, 2)` is contiguous, and so may its gradient be: neither costs a copy then.
 
-Nothing is differentiated with respect to the cameras. Float32 only. The same inputs give the same bits, forward and
-backward, for any number of threads.
+The gradient of a view matrix is that in the directions in which it can change and remain one. Float32 only. The same
+inputs give the same bits, forward and backward, for any number of threads.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from torch.autograd.function import once_differentiable
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import (
+    NOT_WANTED,
     Floats,
     Pictures,
     View,
     blend_view_backward,
+    camera_gradients,
     gradient_size,
     project_view_backward,
 )
 from recon.model import RenderOutput
 from recon.raster import waiting
-from recon.raster.passes import as_tensors, blend, parameters_of, project
+from recon.raster.passes import as_tensors, blend, camera_gradient, parameters_of, project
 
 
 def rasterize(
@@ -64,8 +66,9 @@ def rasterize(
         backgrounds = background.to(device="cpu", dtype=torch.float32).expand(len(cameras), 3)
     views, centres, extents = project(tensors, cameras, sh_degree, near, far)
     absolute = torch.zeros(centres.shape) if absgrad else None
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, backgrounds)):
-        means2d, records = _Projection.apply(views, centres, *tensors)
+    matrices = (cameras.viewmats, cameras.Ks)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *matrices, backgrounds)):
+        means2d, records = _Projection.apply(views, centres, *matrices, *tensors)
         if means2d.requires_grad:
             means2d.retain_grad()
         pictures = _Blending.apply(views, depth, absolute, means2d, records, backgrounds)
@@ -97,11 +100,14 @@ def _anchor(views: Sequence[View]) -> Tensor:
 
 
 class _Projection(torch.autograd.Function):
-    """Parameters to centres, and to records, for which an empty tensor of their gradient's shape stands."""
+    """Cameras and parameters to centres, and to records, for which an empty tensor of their gradient's shape stands."""
 
     @staticmethod
-    def forward(ctx: Any, views: Sequence[View], centres: Floats, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(*tensors, _anchor(views))
+    def forward(
+        ctx: Any, views: Sequence[View], centres: Floats, viewmats: Tensor, Ks: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(viewmats, *tensors, _anchor(views))
+        ctx.type_of_cameras = viewmats.dtype, Ks.dtype
         ctx.shape = centres.shape
         ctx.set_materialize_grads(False)
         return torch.from_numpy(centres), torch.empty(len(views), gradient_size(centres.shape[1]))
@@ -109,29 +115,34 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_centres: Tensor | None, g_records: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, anchor = ctx.saved_tensors
+        viewmats, *tensors, anchor = ctx.saved_tensors
         views = anchor.views
+        with_cameras, wanted = any(ctx.needs_input_grad[2:4]), ctx.needs_input_grad[4:]
         if g_centres is None:
             g_centres = torch.zeros(ctx.shape)
         if g_records is None:
             g_records = torch.zeros(len(views), gradient_size(ctx.shape[1]))
-        if len(views) == 1 and all(ctx.needs_input_grad[2:]):
+        if len(views) == 1 and all(wanted) and not with_cameras:
             last = waiting.Pass(tuple(tensors), views[0], g_centres[0].numpy(), g_records[0].numpy())
             if waiting.leave(last):
                 return (None,) * len(ctx.needs_input_grad)
         parameters, total = parameters_of(tensors), None
-        for view, g_centre, g_record in zip(
-            views, g_centres.contiguous().numpy(), g_records.contiguous().numpy(), strict=True
-        ):
-            own = project_view_backward(parameters, view, g_centre, g_record)
+        g_viewmats, g_Ks = torch.zeros(len(views), 4, 4), torch.zeros(len(views), 3, 3)
+        for i, view in enumerate(views):
+            g_centre, g_record = g_centres[i].contiguous().numpy(), g_records[i].contiguous().numpy()
+            pieces = camera_gradients(ctx.shape[1]) if with_cameras else NOT_WANTED
+            own = project_view_backward(parameters, view, g_centre, g_record, pieces)
+            if with_cameras:
+                g_viewmats[i], g_Ks[i] = camera_gradient(pieces, viewmats[i])
             if total is None:
                 total = own
             else:
                 for sums, more in zip(total, own, strict=True):
                     sums += more
         assert total is not None
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *(torch.from_numpy(g) if want else None for g, want in zip(total, wanted, strict=True))
+        of_cameras = [g.to(kind) for g, kind in zip((g_viewmats, g_Ks), ctx.type_of_cameras, strict=True)]
+        gradients = (*of_cameras, *map(torch.from_numpy, total))
+        return None, None, *(g if want else None for g, want in zip(gradients, ctx.needs_input_grad[2:], strict=True))
 
 
 class _Blending(torch.autograd.Function):

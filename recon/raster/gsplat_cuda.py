@@ -81,7 +81,9 @@ def rasterize(
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(count, 1)], dim=-1)
     parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
     view = _View(cameras, sh_degree, near, far, depth)
-    means2d, conics, channels, opacities, radii, depths = _Projection.apply(view, *parameters)
+    means2d, conics, channels, opacities, radii, depths = _Projection.apply(
+        view, cameras.viewmats, cameras.Ks, *parameters
+    )
     columns, rows = -(-width // TILE), -(-height // TILE)
     # Not differentiable: which Gaussians a tile has, sorted by depth.
     _, keys, members = _C.intersect_tile(
@@ -130,6 +132,8 @@ class _Projection(torch.autograd.Function):
     def forward(
         ctx: Any,
         view: _View,
+        viewmats: Tensor,
+        Ks: Tensor,
         means: Tensor,
         quats: Tensor,
         log_scales: Tensor,
@@ -154,7 +158,7 @@ class _Projection(torch.autograd.Function):
             channels = torch.cat([channels, depths[..., None]], dim=-1)
         ctx.save_for_backward(
             *(means, quats, scales, logit_opacities, opacities, radii, conics),
-            *(visible, directions, coefficients, channels),
+            *(means2d, visible, directions, coefficients, channels),
         )
         ctx.view = view
         ctx.mark_non_differentiable(radii, depths)
@@ -173,7 +177,7 @@ class _Projection(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         from gsplat.cuda._backend import _C
 
-        means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
+        means, quats, scales, logits, opacities, radii, conics, means2d, *of_colour = ctx.saved_tensors
         visible, directions, coefficients, channels = of_colour
         view = ctx.view
         # A loss of the centres alone has no gradient of the others.
@@ -185,10 +189,17 @@ class _Projection(torch.autograd.Function):
         g_coefficients, g_directions = _C.spherical_harmonics_bwd(
             *(coefficients.shape[2], view.sh_degree, directions, coefficients, visible, g_colours, True)
         )
-        g_means, _, g_quats, g_scales, _ = _C.projection_ewa_3dgs_fused_bwd(
+        _, with_viewmats, with_Ks, *wanted = ctx.needs_input_grad
+        g_means, _, g_quats, g_scales, g_viewmats = _C.projection_ewa_3dgs_fused_bwd(
             *(means, None, quats, scales, *view.matrices_and_size()),
-            *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None, False),
+            *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None),
+            with_viewmats,
         )
+        g_Ks = None
+        if with_viewmats:
+            g_viewmats = g_viewmats + of_directions(view.cameras.viewmats, g_directions)
+        if with_Ks:
+            g_Ks = of_intrinsics(view.cameras.Ks, visible, means2d, conics, g_means2d, g_conics)
         g_coefficients = _summed(g_coefficients)
         g_logits = None
         if g_opacities is not None:  # sigmoid' is sigmoid(x) sigmoid(-x); 1 - sigmoid(x) has no digits where x is large
@@ -201,8 +212,45 @@ class _Projection(torch.autograd.Function):
             g_coefficients[:, :1],
             g_coefficients[:, 1:],
         )
-        wanted = ctx.needs_input_grad[1:]
-        return None, *(gradient if want else None for gradient, want in zip(gradients, wanted, strict=True))
+        of_parameters = (g if want else None for g, want in zip(gradients, wanted, strict=True))
+        return None, g_viewmats if with_viewmats else None, g_Ks, *of_parameters
+
+
+def of_directions(viewmats: Tensor, g_directions: Tensor) -> Tensor:
+    """The gradient [C,4,4] of view matrices from that of the directions [C,N,3] from their positions to Gaussians."""
+    g_positions = -g_directions.sum(dim=1)  # of -R^T t
+    gradient = torch.zeros_like(viewmats)
+    gradient[:, :3, :3] = -viewmats[:, :3, 3, None] * g_positions[:, None]
+    gradient[:, :3, 3] = -(viewmats[:, :3, :3] @ g_positions[..., None])[..., 0]
+    return gradient
+
+
+def of_intrinsics(
+    Ks: Tensor, visible: Tensor, means2d: Tensor, conics: Tensor, g_means2d: Tensor, g_conics: Tensor
+) -> Tensor:
+    """The gradient [C,3,3] of intrinsics, which gsplat has none of, from those of what was projected.
+
+    A focal length scales the way from the principal point and one row of the factor of the covariance, that is without
+    what `EPS2D` adds. That it moves the limits of the Jacobian is left out: they are outside the picture.
+
+    Args:
+        visible: [C,N] bool.
+        means2d: [C,N,2]; conics: [C,N,3], the upper triangle of the inverse covariances; and their gradients.
+    """
+    a, b, c = conics.unbind(-1)
+    determinant = a * c - b * b
+    size_x, size_xy, size_y = c / determinant - EPS2D, -b / determinant, a / determinant - EPS2D
+    g_a, g_b, g_c = g_conics[..., 0], 0.5 * g_conics[..., 1], g_conics[..., 2]
+    # Of the covariance, which is the inverse: -conic G conic
+    ax, ay, cx, cy = a * g_a + b * g_b, a * g_b + b * g_c, b * g_a + c * g_b, b * g_b + c * g_c
+    g_x, g_xy, g_y = -(ax * a + ay * b), -(ax * b + ay * c), -(cx * b + cy * c)
+    away = means2d - Ks[:, None, :2, 2]
+    of_focal = torch.stack([g_x * size_x + g_xy * size_xy, g_y * size_y + g_xy * size_xy], dim=-1)
+    of_focal = (2 * of_focal + g_means2d * away) / torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], dim=-1)[:, None]
+    gradient = torch.zeros_like(Ks)
+    focal, centre = (torch.where(visible[..., None], g, 0).sum(dim=1) for g in (of_focal, g_means2d))
+    gradient[:, 0, 0], gradient[:, 1, 1], gradient[:, :2, 2] = focal[:, 0], focal[:, 1], centre
+    return gradient
 
 
 def _summed(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from recon import sh
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
+from recon.kernels.camera_gradient import CAMERA_GRADIENT, FOCAL, STEP, TURN
 from recon.kernels.rasterize import (
     Floats,
     NotFiniteError,
@@ -67,9 +68,6 @@ def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: floa
         raise ValueError(f"near {near}: must not be negative")
     if len(cameras) == 0:
         raise ValueError("no cameras")
-    for name, matrices in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
-        if matrices.requires_grad:
-            raise ValueError(f"cameras.{name} requires a gradient, which the CPU rasteriser does not give")
 
 
 def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
@@ -88,6 +86,44 @@ def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
 def parameters_of(tensors: Iterable[Tensor]) -> Parameters:
     """The same memory as numpy arrays."""
     return Parameters(*(tensor.detach().numpy() for tensor in tensors))
+
+
+def camera_gradient(pieces: Floats, viewmat: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a view matrix [4,4] and of intrinsics [3,3].
+
+    Of the view matrix, that in the directions in which it can change and remain one: sums over turns and steps tell no
+    other.
+
+    Args:
+        pieces: of `rasterize.camera_gradients`.
+        viewmat: [4,4]
+    """
+    total = torch.from_numpy(pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64))
+    turn, step, focal, centre = total.split([3, 3, 2, 2])
+    rotation, translation = viewmat[:3, :3].detach().double(), viewmat[:3, 3].detach().double()
+    g_viewmat, g_K = torch.zeros(4, 4), torch.zeros(3, 3)
+    step = rotation @ step  # in the axes of the camera
+    x, y, z = 0.5 * (turn - torch.linalg.cross(translation, step))  # a turn moves the translation as well
+    zero = torch.zeros_like(x)
+    across = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+    g_viewmat[:3, :3], g_viewmat[:3, 3] = across @ rotation, step
+    g_K[0, 0], g_K[1, 1] = focal
+    g_K[0, 2], g_K[1, 2] = centre
+    return g_viewmat, g_K
+
+
+def motion_gradient(pieces: Floats, viewmat: Tensor, K: Tensor) -> Tensor:
+    """The gradient of the motion of a camera, see `recon.poses.moved`: [7] float64.
+
+    Args:
+        pieces: of `rasterize.camera_gradients`.
+        viewmat, K: [4,4] and [3,3].
+    """
+    total, rotation = pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64), viewmat.numpy()[:3, :3]
+    motion = np.empty(7)
+    motion[:3], motion[3:6] = total[TURN:STEP], rotation @ total[STEP:FOCAL]
+    motion[6] = total[FOCAL] * float(K[0, 0]) + total[FOCAL + 1] * float(K[1, 1])
+    return torch.from_numpy(motion)
 
 
 def _odd_value(parameters: Parameters) -> str:

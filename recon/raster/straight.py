@@ -17,7 +17,14 @@ from torch import Tensor
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
 from recon.kernels.expose import expose, expose_gradient
-from recon.kernels.rasterize import Floats, Pictures, blend_view_backward, gradient_size
+from recon.kernels.rasterize import (
+    NOT_WANTED,
+    Floats,
+    Pictures,
+    blend_view_backward,
+    camera_gradients,
+    gradient_size,
+)
 from recon.kernels.ssim import photometric_value_and_gradient
 from recon.model import RenderOutput
 from recon.raster.passes import as_tensors, blend, project
@@ -44,6 +51,7 @@ def photometric(
     ssim_weight: float,
     mask: Tensor | None,
     absgrad: bool,
+    of_camera: bool = False,
     shot: tuple[tuple[float, float, float], Floats] | None = None,
 ) -> Photometric:
     """Render, compare with a photo, and go back as far as the projection.
@@ -53,6 +61,7 @@ def photometric(
         cameras: a batch of one.
         target, ssim_weight, mask: see `losses.photometric`.
         sh_degree, background [3], absgrad: see `Rasterizer`.
+        of_camera: whether the camera's gradient is wanted.
         shot: lens and coefficients of `kernels.expose`: how the photo was exposed.
     """
     assert len(cameras) == 1
@@ -90,10 +99,11 @@ def photometric(
         absgrad=None if absolute is None else torch.from_numpy(absolute),
     )
     visible = torch.from_numpy(view.lists.seen[: centres.shape[1]].view(np.bool_))
+    g_camera = camera_gradients(centres.shape[1]) if of_camera else NOT_WANTED
     return Photometric(
         loss,
         out,
-        Pass(tuple(tensors), view, g_centres[0], g_records),
+        Pass(tuple(tensors), view, g_centres[0], g_records, g_camera),
         visible,
         None if sums is None else torch.from_numpy(sums),
     )

@@ -14,7 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recon.kernels.rasterize import Floats, Parameters, View, project_view_backward
+from recon.kernels.rasterize import (
+    NOT_WANTED,
+    Floats,
+    Parameters,
+    View,
+    project_camera_view_backward,
+    project_view_backward,
+)
 
 
 class Pass(NamedTuple):
@@ -24,11 +31,18 @@ class Pass(NamedTuple):
     view: View
     g_centres: Floats  # [N,2]
     g_records: Floats  # [gradient_size(N)]
+    g_camera: Floats = NOT_WANTED  # of `camera_gradients`, written when the pass is made
+
+    def _parameters(self) -> Parameters:
+        return Parameters(*(tensor.detach().numpy() for tensor in self.tensors))
+
+    def camera_alone(self) -> None:
+        """Make what is for the camera, `g_camera`, and leave the parameters without a gradient."""
+        project_camera_view_backward(self._parameters(), self.view, self.g_centres, self.g_records, self.g_camera)
 
     def accumulate(self) -> None:
         """Make it: add to `.grad` of the parameters."""
-        values = Parameters(*(tensor.detach().numpy() for tensor in self.tensors))
-        gradients = project_view_backward(values, self.view, self.g_centres, self.g_records)
+        gradients = project_view_backward(self._parameters(), self.view, self.g_centres, self.g_records, self.g_camera)
         for tensor, gradient in zip(self.tensors, gradients, strict=True):
             more = torch.from_numpy(gradient)
             tensor.grad = more if tensor.grad is None else tensor.grad + more
