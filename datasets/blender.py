@@ -44,7 +44,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         tested = _views(root, held_out, downscale)
         views, train, test = _merged(views, tested)
     up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    return Scene(root.resolve().name, tuple(views), train, test, background=(1.0, 1.0, 1.0), up=up)
+    return Scene(root.resolve().name, tuple(views), train, test, background=(1.0, 1.0, 1.0), up=up, exact_poses=True)
 
 
 def save(scene: Scene, path: Path | str) -> None:

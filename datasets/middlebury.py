@@ -54,7 +54,9 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         viewmat[:3, :3] = torch.from_numpy(row[9:18].reshape(3, 3))
         viewmat[:3, 3] = torch.from_numpy(row[18:])
         shots.append(Shot(number, photo, camera, viewmat, where))
-    return photos.scene(file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True)
+    return photos.scene(
+        file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True, exact_poses=True
+    )
 
 
 def _read(file: Path) -> tuple[list[str], list[list[float]]]:

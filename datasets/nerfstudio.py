@@ -89,6 +89,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         points=_points(file, meta),
         source_from_world=source_from_world,
         up=None if up is None else transforms_json.direction(up, f"{file}: up"),
+        exact_poses=meta.get("exact_poses") is True,
     )
 
 
@@ -160,6 +161,8 @@ def save(scene: Scene, path: Path | str) -> None:
         meta |= {"applied_transform": (applied[:3] / scale).tolist(), "applied_scale": scale}
     if scene.up is not None:
         meta["up"] = scene.up.tolist()
+    if scene.exact_poses:
+        meta["exact_poses"] = True
     for key, indices in (("train", scene.train), ("val", scene.test), ("test", scene.test)):
         meta[f"{key}_filenames"] = [frames[i]["file_path"] for i in indices]
     if scene.points is not None:

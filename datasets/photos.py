@@ -113,6 +113,7 @@ def scene(
     stored_pixels: bool = False,
     source_from_world: Tensor | None = None,
     up: Tensor | None = None,
+    exact_poses: bool = False,
 ) -> Scene:
     """The scene of photos that are there. Tracks of `points` name shots by number; those of other shots are dropped.
 
@@ -131,8 +132,16 @@ def scene(
     train, test = images.split_every([view.name for view in views], test_every)
     if source_from_world is None:
         source_from_world = torch.eye(4, dtype=torch.float64)
-    name = root.resolve().name
-    return Scene(name, tuple(views), train, test, points=points, source_from_world=source_from_world, up=up)
+    return Scene(
+        root.resolve().name,
+        tuple(views),
+        train,
+        test,
+        points=points,
+        source_from_world=source_from_world,
+        up=up,
+        exact_poses=exact_poses,
+    )
 
 
 def in_order(shots: Sequence[Shot]) -> list[tuple[str, Shot]]:

@@ -102,6 +102,8 @@ class Scene:
         source_from_world: [4,4] float64 similarity; maps this scene's world to the frame of the capture's files.
         background: the colour behind photos that have an alpha channel, where the format's convention fixes one.
         up: [3] the capture's up direction in this scene's world, where the format or the normalisation knows it.
+        exact_poses: whether the poses are those that the pictures were rendered or the rig was calibrated with, and
+            not an estimate.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Scene:
     source_from_world: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     up: Tensor | None = None
+    exact_poses: bool = False
 
     @property
     def train_views(self) -> list[View]:

@@ -59,4 +59,4 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         viewmat = torch.eye(4, dtype=torch.float64)
         viewmat[:3, :3], viewmat[:3, 3] = turn.T, -turn.T @ torch.from_numpy(numbers[21:24])
         shots.append(Shot(number, photo, camera, viewmat, f"{file}"))
-    return photos.scene(root, shots, downscale=downscale, test_every=test_every, stored_pixels=True)
+    return photos.scene(root, shots, downscale=downscale, test_every=test_every, stored_pixels=True, exact_poses=True)

@@ -131,6 +131,7 @@ def make(
         test=test,
         points=_surface_points(stage, shots, train, points, np.random.default_rng([seed, 1])),
         up=torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64),
+        exact_poses=True,
     )
     return SyntheticScene(scene, stage)
 

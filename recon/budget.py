@@ -32,6 +32,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
+STEPS_TO_PLACE = 15.0  # finding where a held-out photo fits best, where poses are refined
 
 
 def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> TrainConfig:
@@ -44,7 +45,8 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
     began = time.perf_counter()
     step = _step_seconds(settings, model, scene)
     left = seconds - (time.perf_counter() - began)
-    left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
+    each = STEPS_PER_SCORE + (STEPS_TO_PLACE if settings.refine_poses else 0)
+    left -= ENDING + each * step * len(scene.test)
     left = max(left, LEAST_SECONDS)
     pixels = statistics.mean(view.camera.width * view.camera.height for view in scene.train_views)
     base = pixels / PIXELS_PER_GAUSSIAN

@@ -14,13 +14,16 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.exposure import Exposure
 from recon.gaussians import PARAMETERS, Gaussians
+from recon.poses import Poses
 from recon.strategy import make_strategy
 from recon.train import TrainState, optimizer_for
 
 FORMAT = 1
 SUFFIX = ".safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-EXPOSURE = "exposure."
+EXPOSURE, POSES = "exposure.", "poses."
+ON_CPU = {f"{EXPOSURE}{name}" for name in ("places", "lenses", "centres")}
+ON_CPU |= {f"{POSES}{name}" for name in ("photos", "lenses", "visits")}
 
 
 def save(state: TrainState, path: Path) -> None:
@@ -45,6 +48,8 @@ def save(state: TrainState, path: Path) -> None:
     tensors |= {f"strategy.{name}": value for name, value in state.strategy.state_dict().items()}
     if state.exposure is not None:
         tensors |= {f"{EXPOSURE}{name}": value for name, value in state.exposure.state_dict().items()}
+    if state.poses is not None:
+        tensors |= {f"{POSES}{name}": value for name, value in state.poses.state_dict().items()}
     header = {
         "format": FORMAT,
         "recon": __version__,
@@ -124,10 +129,15 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
     strategy = make_strategy(settings.strategy, extent=header["extent"], seed=settings.seed)
     prefix = "strategy."
     strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
-    exposure = {k.removeprefix(EXPOSURE): v for k, v in tensors.items() if k.startswith(EXPOSURE)}
-    for name in ("means", "gains", "falloff"):
-        if exposure:
-            exposure[name] = exposure[name].to(device)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value if name in ON_CPU else value.to(device)
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+
+    exposure, poses = part(EXPOSURE), part(POSES)
     red, green, blue = header["background"]
     return TrainState(
         model=model,
@@ -138,6 +148,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
         background=(red, green, blue),
         source_from_world=torch.tensor(header["source_from_world"], dtype=torch.float64).reshape(4, 4),
         exposure=Exposure(**exposure) if exposure else None,
+        poses=Poses(**poses) if poses else None,
         step=header["step"],
         seconds=header["seconds"],
     )

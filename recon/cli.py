@@ -42,6 +42,7 @@ def train(
     reset_every: int | None = None,
     background: Background = "auto",
     exposure: bool = True,
+    poses: Literal["auto", "refine", "keep"] = "auto",
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
@@ -71,6 +72,8 @@ def train(
         background: Behind the scene. auto is the capture's own, or black.
         exposure: Learn how bright and how warm each photo is, and how the lens darkens corners, beside the scene,
             which then has the mean exposure of all. Or else the scene has to look like all photos at once.
+        poses: refine corrects where each photo was taken from while training; keep takes the poses as they are. auto
+            refines those that were estimated, and keeps the exact ones of rendered pictures and calibrated rigs.
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
@@ -98,6 +101,7 @@ def train(
         reset_every=reset_every,
         background=background,
         exposure=exposure,
+        poses=poses,
         seed=seed,
     )
     if resume is not None:
@@ -195,7 +199,7 @@ def render(
 
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
-        chosen = _camera_path(path, session.scene_of(runs.find(run), where), frames)
+        chosen = _camera_path(path, session.corrected(session.scene_of(runs.find(run), where), state), frames)
     session.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon.along import between
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
 from recon.kernels.expose import COEFFICIENTS, EVERY, PRODUCTS, ROBUST, SATURATED, SQUARES
@@ -60,6 +61,11 @@ class Shot:
         coefficients = self.coefficients
         powers = _powers(self.lens, height, width, COEFFICIENTS, coefficients.device, coefficients.dtype)
         return (powers @ coefficients.T).exp()
+
+    def resized(self, factor: float) -> Shot:
+        """The same for a picture whose sides are so many times as long."""
+        x, y, radius = self.lens
+        return Shot(self.coefficients, (factor * x, factor * y, factor * radius))
 
     def exposed(self, rgb: Tensor) -> Tensor:
         """A picture [...,H,W,3] of the scene as this photo shows it; differentiable."""
@@ -192,24 +198,13 @@ class Exposure:
     def predicted(self, views: Sequence[View], wanted: Sequence[int]) -> list[Shot]:
         """How photos that were not trained on would have been exposed, as far as those before and after tell.
 
-        Gains change from one photo to the next as far as the camera has moved. How much of that is to be believed is
-        found out on the photos trained on, each predicted from its neighbours.
-
         Args:
             views: all of the capture, in order.
             wanted: which of them.
         """
-        places, gains = self.places.cpu().numpy(), self.gains.double().cpu().numpy()
-        cameras = Cameras.cat([view.camera.resized(1, 1) for view in views])
-        positions = cameras.positions.double().cpu().numpy()
-        size = np.linalg.norm(positions - positions.mean(axis=0), axis=1).max()
-        way = np.concatenate([positions / max(size, 1e-12), cameras.forward.double().cpu().numpy()], axis=1)
-        rows = np.arange(len(places))
-        guesses = _interpolated(gains, way, places, places, rows - 1, rows + 1)
-        believed = np.clip((guesses * gains).sum() / max((guesses**2).sum(), 1e-12), 0, 1)
-        after = np.searchsorted(places, wanted)
-        found = believed * _interpolated(gains, way, places, np.asarray(wanted), after - 1, after)
-        nearest = np.minimum(after, len(places) - 1)
+        places, gains = self.places.tolist(), self.gains.double().cpu().numpy()
+        found = between(gains, [view.camera for view in views], places, wanted)
+        nearest = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
         return [
             self._shot(
                 self.gains.new_tensor(gain), self._lenses[row], _centre(views[place].camera), views[place].camera
@@ -242,20 +237,3 @@ def _gauss_newton(sums: Any) -> Any:
 def _on(device: torch.device) -> tuple[Tensor, Tensor]:
     """HANKEL and ADDED: to copy them in each step would make a GPU wait."""
     return torch.from_numpy(HANKEL).to(device), torch.from_numpy(ADDED).to(device)
-
-
-def _interpolated(
-    values: np.ndarray, way: np.ndarray, places: np.ndarray, wanted: np.ndarray, before: np.ndarray, after: np.ndarray
-) -> np.ndarray:
-    """Values [M,3] at the places `wanted`, from those [V,3] at `places`, by distance along the way [all places,6].
-
-    Args:
-        before, after: [M] rows of `values`; where one of them does not exist the other counts alone.
-    """
-    last = len(values) - 1
-    before, after = np.where(before < 0, after, before), np.where(after > last, before, after)
-    before, after = np.clip(before, 0, last), np.clip(after, 0, last)
-    first = np.linalg.norm(way[places[before]] - way[wanted], axis=1)
-    second = np.linalg.norm(way[places[after]] - way[wanted], axis=1)
-    share = np.divide(first, first + second, out=np.full(len(first), 0.5), where=first + second > 0)[:, None]
-    return (1 - share) * values[before] + share * values[after]

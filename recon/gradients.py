@@ -6,6 +6,8 @@ it is done without.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,9 @@ from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.model import RenderOutput
 from recon.optim import SelectiveAdam
+from recon.poses import MOTION, moved
 from recon.raster import straight
+from recon.raster.passes import motion_gradient
 
 
 class Outcome(NamedTuple):
@@ -25,6 +29,7 @@ class Outcome(NamedTuple):
     out: RenderOutput
     visible: Tensor | None  # [N] bool: rows that have a gradient; None if all have
     exposure: Tensor | None  # what `Exposure.learn` takes; None without a shot
+    motion: Callable[[], Tensor] | None  # what `Poses.learn` takes, once the optimiser has stepped; None if not wanted
 
 
 def of_view(
@@ -36,6 +41,7 @@ def of_view(
     ssim_weight: float,
     absgrad: bool,
     shot: Shot | None = None,
+    of_camera: bool = False,
 ) -> Outcome:
     """Render a view and compare it with its photo. The gradient is the optimiser's, for its next step.
 
@@ -44,6 +50,7 @@ def of_view(
         ssim_weight: see `losses.photometric`.
         absgrad: whether `RenderOutput.absgrad` is wanted.
         shot: how the photo was exposed; None: as the scene is.
+        of_camera: whether the gradient of the camera's motion is wanted as well.
     """
     regularisers = model.regularisers()
     if model.device.type == "cpu" and model.rasterizer is None and not regularisers:
@@ -56,11 +63,22 @@ def of_view(
             ssim_weight=ssim_weight,
             mask=batch.mask,
             absgrad=absgrad,
+            of_camera=of_camera,
             shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
         )
         optimizer.leave(done.last)
-        return Outcome(torch.tensor(done.loss, dtype=torch.float32), done.out, done.visible, done.exposure)
-    out = model.render(batch.cameras, background=batch.background, train_frac=progress, depth=False, absgrad=absgrad)
+        matrices = batch.cameras.viewmats[0], batch.cameras.Ks[0]
+        return Outcome(
+            torch.tensor(done.loss, dtype=torch.float32),
+            done.out,
+            done.visible,
+            done.exposure,
+            functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
+        )
+    cameras, motion = batch.cameras, torch.zeros(1, MOTION, device=model.device, requires_grad=of_camera)
+    if of_camera:
+        cameras = moved(cameras, motion)
+    out = model.render(cameras, background=batch.background, train_frac=progress, depth=False, absgrad=absgrad)
     picture, exposure = out.rgb, None
     if shot is not None:
         picture = shot.exposed(picture)
@@ -73,4 +91,9 @@ def of_view(
     assert out.radii is not None
     # A regulariser reaches every row; without one, rows that were not seen have no gradient.
     visible = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
-    return Outcome(loss.detach(), out, visible, exposure)
+
+    def of_motion() -> Tensor:
+        assert motion.grad is not None
+        return motion.grad[0]
+
+    return Outcome(loss.detach(), out, visible, exposure, of_motion if of_camera else None)

@@ -110,6 +110,7 @@ class SelectiveAdam(torch.optim.Optimizer):
             Parameters(*(state["exp_avg_sq"].numpy() for state, _ in found)),
             *(last.view, last.g_centres, last.g_records, visible.contiguous().view(torch.uint8).numpy()),
             [settings_of(*progress) for _, progress in found],
+            last.g_camera,
         )
         return [groups[p]["name"] for p, good in zip(last.tensors, finite, strict=True) if not good]
 

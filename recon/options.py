@@ -29,6 +29,7 @@ class Options:
     reset_every: int | None = None
     background: Background = "auto"
     exposure: bool = True
+    poses: Literal["auto", "refine", "keep"] = "auto"
     seed: int = 0
 
     def train_config(self) -> TrainConfig:
@@ -62,6 +63,7 @@ class Options:
             chosen,
             background=self.background,
             exposure=self.exposure,
+            refine_poses=self.poses == "refine",
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )

@@ -13,7 +13,21 @@ from typing import Any, Literal
 import torch
 from rich.progress import MofNCompleteColumn, Progress
 
-from recon import __version__, budget, config, evaluate, export, fitting, machine, memory, render, rng, runs, video
+from recon import (
+    __version__,
+    budget,
+    config,
+    evaluate,
+    export,
+    fitting,
+    machine,
+    memory,
+    registration,
+    render,
+    rng,
+    runs,
+    video,
+)
 from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import MCMCConfig, TrainConfig
@@ -74,6 +88,8 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     )
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
+    if options.poses == "auto":
+        settings = dataclasses.replace(settings, refine_poses=not scene.exact_poses)
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
         model = initial_model(scene, settings, device)
@@ -205,17 +221,26 @@ def evaluate_run(
     if not scene.test:
         say("No photo was held out, so there are no scores.")
         return
+    scene = corrected(scene, state)
     before = runs.read_json(run.summary_file) if not trained and run.summary_file.is_file() else {}
+    shots = None if state.exposure is None else state.exposure.predicted(scene.views, scene.test)
+    background = background_of(state)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Evaluating", total=len(scene.test))
         result = evaluate.evaluate(
             state.model,
             scene.test_views,
-            background=background_of(state),
-            shots=None if state.exposure is None else state.exposure.predicted(scene.views, scene.test),
+            background=background,
+            shots=shots,
             comparisons=run.eval_folder,
             progress=lambda done, _: bar.update(task, completed=done),
         )
+        fitted = None
+        if state.poses is not None:
+            task = bar.add_task("Placing held-out photos", total=len(scene.test))
+            fitted = registration.evaluate_placed(
+                state.model, scene.test_views, background=background, shots=shots, advance=lambda: bar.advance(task)
+            )
     size = evaluate.model_bytes(state.model)
     peak_memory = evaluate.peak_memory_bytes() if trained else before.get("peak_memory_bytes")
     summary: dict[str, Any] = {
@@ -226,15 +251,26 @@ def evaluate_run(
         "peak_memory_bytes": peak_memory,
         "memory_estimate_bytes": memory_estimate if trained else before.get("memory_estimate_bytes"),
         **result.to_json(),
+        "fitted_poses": None if fitted is None else {"psnr": fitted.psnr, "ssim": fitted.ssim},
     }
     runs.write_json(run.summary_file, summary)
     console.print(evaluate.table(result))
+    if fitted is not None and fitted.psnr is not None:
+        say(
+            f"From where the held-out photos fit best: {fitted.psnr:.2f} dB, SSIM {fitted.ssim:.4f}. The table takes"
+            " their poses from the capture, corrected as those of the photos before and after."
+        )
     memory = "" if peak_memory is None else f", peak memory {peak_memory / 1e9:.2f} GB"
     say(
         f"{state.step:,} steps, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians,"
         f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")
+
+
+def corrected(scene: Scene, state: TrainState) -> Scene:
+    """A scene with the poses that were learned."""
+    return scene if state.poses is None else dataclasses.replace(scene, views=state.poses.corrected(scene.views))
 
 
 def background_of(state: TrainState) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from recon.exposure import Exposure
 from recon.gaussians import Gaussians
 from recon.model import RenderOutput
 from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
+from recon.poses import Poses
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
 
@@ -31,6 +33,7 @@ class TrainState:
         background: behind photos with alpha and behind the scene in evaluation, unless the config fixes one.
         source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
         exposure: how the photos were exposed; None: all alike.
+        poses: where the photos were taken from; None: where the capture says.
     """
 
     model: Gaussians
@@ -41,6 +44,7 @@ class TrainState:
     background: tuple[float, float, float]
     source_from_world: Tensor
     exposure: Exposure | None = None
+    poses: Poses | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -75,6 +79,7 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
         background=scene.background,
         source_from_world=scene.source_from_world,
         exposure=Exposure.of(scene, model.device) if config.exposure else None,
+        poses=Poses.of(scene, model.device) if config.refine_poses else None,
     )
 
 
@@ -87,9 +92,14 @@ def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> Selec
 
 
 def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor, RenderOutput]:
-    """Change the scene, and how the photo is thought to be exposed, by one step; returns the loss and the picture."""
-    exposure = None if batch.transparent else state.exposure
-    loss, out, visible, learned = gradients.of_view(
+    """Change the scene, and what is thought of how and from where the photo was taken, by one step.
+
+    Returns the loss and the picture.
+    """
+    exposure, poses = None if batch.transparent else state.exposure, state.poses
+    if poses is not None:
+        batch = dataclasses.replace(batch, cameras=poses.camera(batch.photo, batch.cameras))
+    loss, out, visible, learned, motion = gradients.of_view(
         state.model,
         state.optimizer,
         batch,
@@ -97,11 +107,14 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         ssim_weight=state.config.ssim_weight,
         absgrad=state.strategy.absgrad(progress),
         shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
+        of_camera=poses is not None,
     )
     state.optimizer.step(visible=visible)
     state.optimizer.zero_grad(set_to_none=True)
     if exposure is not None and learned is not None:
         exposure.learn(batch.photo, learned, progress)
+    if poses is not None and motion is not None:
+        poses.learn(batch.photo, motion(), progress)
     return loss, out
 
 

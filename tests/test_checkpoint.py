@@ -15,7 +15,9 @@ from recon.datasets.errors import InputError
 from recon.session import initial_model
 from recon.train import start, train
 
-CONFIG = TrainConfig(steps=12, strategy=AdaptiveConfig(max_gaussians=80, refine_from=0.0, refine_every=5))
+CONFIG = TrainConfig(
+    steps=12, refine_poses=True, strategy=AdaptiveConfig(max_gaussians=80, refine_from=0.0, refine_every=5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,9 @@ def test_everything_comes_back(trained, saved):
     for name, value in trained.exposure.state_dict().items():
         assert torch.equal(value, loaded.exposure.state_dict()[name])
     assert trained.exposure.gains.abs().min() > 0
+    for name, value in trained.poses.state_dict().items():
+        assert torch.equal(value, loaded.poses.state_dict()[name])
+    assert abs(trained.poses.turns).min() > 0
     for name in ("config", "extent", "background", "step", "seconds"):
         assert getattr(trained, name) == getattr(loaded, name)
     assert torch.equal(trained.source_from_world, loaded.source_from_world)

@@ -35,7 +35,7 @@ def steps(
     optimizer = make_optimizer(model.param_groups(1.0), "cpu")
     told: list[Tensor | None] = []
     for number in range(3):
-        loss, out, visible, _ = gradients.of_view(
+        loss, out, visible, _, _ = gradients.of_view(
             model,
             optimizer,
             batch(number, masked=masked),
@@ -76,7 +76,7 @@ def test_a_shot_is_the_same_straight_and_by_autograd(masked: bool) -> None:
     for rasterizer in (None, cpu.rasterize):
         model = tiny.gaussians(ROWS, rasterizer=rasterizer)
         optimizer = make_optimizer(model.param_groups(1.0), "cpu")
-        loss, out, visible, exposure = gradients.of_view(
+        loss, out, visible, exposure, _ = gradients.of_view(
             model, optimizer, batch(1, masked=masked), progress=1.0, ssim_weight=0.2, absgrad=True, shot=shot
         )
         assert out.means2d is not None

@@ -4,6 +4,7 @@
 # mypy: disable-error-code="call-arg, arg-type, union-attr, index, misc"
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
+from recon.poses import MOTION, moved
 from recon.raster import Rasterizer, cpu, gsplat_cuda, reference
 from recon.torch_threads import one_torch_thread
 
@@ -68,6 +70,8 @@ def render(
 ) -> Rendered:
     """Rasterise, and differentiate the sum of all pictures times their weights."""
     parameters, cameras, arguments = case.arguments(dtype, device)
+    motion = torch.zeros(len(cameras), MOTION, dtype=torch.float64, device=device, requires_grad=True)
+    cameras = moved(cameras, motion)
     out: RenderOutput = rasterize(*parameters, cameras, **arguments, absgrad=True, **options)
     loss = sum((tensor * 0).sum() for tensor in parameters)
     for name, weight in weights.items():
@@ -77,6 +81,7 @@ def render(
     assert out.radii is not None
     assert out.absgrad is not None
     gradients = {name: tensor.grad for name, tensor in zip(NAMES, parameters, strict=True)}
+    gradients["motion"] = torch.zeros_like(motion) if motion.grad is None else motion.grad
     gradients["means2d"] = torch.zeros_like(out.means2d) if out.means2d.grad is None else out.means2d.grad
     gradients["absgrad"] = out.absgrad
     pictures = {name: getattr(out, name) for name in ("rgb", "alpha", "depth")}
@@ -139,6 +144,8 @@ def check_agreement(
             continue
         relative = (gradient - wanted).norm() / wanted.norm()
         assert relative <= tested.gradient_error * looser, f"{key}: {relative:.1e}"
+        if key == "motion":
+            continue
         rows = wanted.reshape(-1, wanted[0].numel()) if key in NAMES else wanted.reshape(-1, 2)
         error = (gradient.reshape(rows.shape) - rows).norm(dim=1)
         allowed = tested.row_error * looser * rows.norm(dim=1) + 0.3 * tested.gradient_error * rows.norm()
@@ -237,6 +244,50 @@ def test_centres_can_be_differentiated_and_have_losses_of_their_own(name: str) -
         gradients.append((parameters[0].grad.cpu().double(), out.means2d.grad.cpu().double()))
     for wanted, got in zip(*gradients, strict=True):
         assert (got - wanted).norm() <= 10 * tested.gradient_error * wanted.norm()
+
+
+@both
+def test_intrinsics_are_differentiable(name: str) -> None:
+    tested = implementation(name)
+    case = CASES["several cameras"]
+    gradients = []
+    for rasterize, dtype, device in (
+        (reference.rasterize, torch.float64, "cpu"),
+        (tested.rasterize, torch.float32, tested.device),
+    ):
+        parameters, cameras, options = case.arguments(dtype, device)
+        Ks = cameras.Ks.clone().requires_grad_()
+        out = rasterize(*parameters, dataclasses.replace(cameras, Ks=Ks), **options)
+        (out.rgb.square().sum() + 0.1 * out.depth.sum()).backward()
+        assert Ks.grad is not None
+        gradients.append(Ks.grad.cpu()[:, (0, 1, 0, 1), (0, 1, 2, 2)])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=2e-3, atol=2e-3 * float(gradients[0].abs().mean()))
+
+
+def test_what_gsplat_does_not_give_follows_from_what_it_gives() -> None:
+    """The gradients of intrinsics, and of view matrices through directions, against autograd."""
+    case = CASES["several cameras"]
+    (means, quats, log_scales, *_), cameras, _ = case.arguments(torch.float64, "cpu")
+    viewmats, Ks = cameras.viewmats.clone().requires_grad_(), cameras.Ks.clone().requires_grad_()
+    moving = Cameras(viewmats, Ks, cameras.width, cameras.height)
+    projected = [reference.project(means, quats, log_scales, moving[i]) for i in range(len(moving))]
+    means2d = torch.stack([centre for centre, _, _ in projected])
+    inverse = torch.linalg.inv(torch.stack([covariance for _, covariance, _ in projected]))
+    conics = torch.stack([inverse[..., 0, 0], inverse[..., 0, 1], inverse[..., 1, 1]], dim=-1)
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (means2d, conics)]
+    inside = ((means2d > 0) & (means2d < means2d.new_tensor([52.0, 40.0]))).all(dim=-1)
+    loss = sum((x * w * inside[..., None]).sum() for x, w in zip((means2d, conics), weights, strict=True))
+    (wanted,) = torch.autograd.grad(loss, Ks)
+    with torch.no_grad():
+        got = gsplat_cuda.of_intrinsics(Ks, inside, means2d, conics, *weights)
+    torch.testing.assert_close(got, wanted)
+
+    directions = means - moving.positions[:, None]
+    weight = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad((directions * weight).sum(), viewmats)
+    with torch.no_grad():
+        torch.testing.assert_close(gsplat_cuda.of_directions(viewmats, weight), wanted)
 
 
 @both
