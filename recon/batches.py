@@ -35,6 +35,7 @@ class Batch:
             a CPU, contiguous on a GPU.
         mask: [1,H,W,1], not 0 where the photo counts; None if all of it does.
         background: [3].
+        depth: [1,H,W,1] as measured, world units, 0 where it is not known; None without, or where it has no weight.
         transparent: whether the photo has an alpha channel: it is a cut-out then, over a background of ours.
     """
 
@@ -44,6 +45,7 @@ class Batch:
     mask: Tensor | None
     background: Tensor
     transparent: bool
+    depth: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Batches:
         self._max_bytes = cache.images.limit if max_bytes is None else max_bytes
         self._cameras: dict[tuple[int, int], Cameras] = {}
         self._ready: dict[int, _Photo] = {}
+        self._depths: dict[int, Tensor | None] = {}
         self._ready_level = 0
         self._ready_bytes = 0
         self._epoch = -1  # whose order is known
@@ -121,7 +124,10 @@ class Batches:
             photo = self._photo(index, level)
             planes, mask, transparent = photo.over(background), photo.mask, photo.uncovered is not None
         cameras = self._cameras[index, level]
-        return Batch(index, cameras, planes.permute(0, 2, 3, 1), mask, background, transparent)
+        depth = self._depth(index, level) if self._config.depth_weight > 0 else None
+        if depth is not None and mask is not None:
+            depth = depth * mask
+        return Batch(index, cameras, planes.permute(0, 2, 3, 1), mask, background, transparent, depth)
 
     def _view_index(self, step: int) -> int:
         """Every view once per epoch, in a new order each time."""
@@ -135,8 +141,19 @@ class Batches:
     def _forget_other_levels(self, level: int) -> None:
         if level != self._ready_level:  # a training only ever goes on to finer ones
             self._ready.clear()
+            self._depths.clear()
             self._ready_bytes = 0
             self._ready_level = level
+
+    def _depth(self, index: int, level: int) -> Tensor | None:
+        if index in self._depths:
+            return self._depths[index]
+        depth = _depth(self._views[index], level, self._device)
+        size = 0 if depth is None else depth.numel() * depth.element_size()
+        if self._ready_bytes + size <= self._max_bytes:
+            self._depths[index] = depth
+            self._ready_bytes += size
+        return depth
 
     def _photo(self, index: int, level: int) -> _Photo:
         if index in self._ready:
@@ -200,6 +217,25 @@ def _prepare(view: View, level: int, device: torch.device) -> _Photo:
         # A coarse pixel counts only if all it stands for does.
         None if mask is None else ready(mask).permute(0, 2, 3, 1) > 0.999,
     )
+
+
+def _depth(view: View, level: int, device: torch.device) -> Tensor | None:
+    """[1,H,W,1] depths at a level: those of pixels in the middle of what a coarse one stands for, which is a surface
+    that is there; means would be between surfaces."""
+    if view.depth is None:
+        return None
+    level, width, height = _reduced(view, level)
+    depth = view.depth.load().permute(2, 0, 1)[None]
+    if level > 1:
+        depth = torch.nn.functional.interpolate(depth, size=(height, width), mode="nearest-exact")
+    return depth.permute(0, 2, 3, 1).contiguous().to(device)
+
+
+def depth_bytes(views: Sequence[View], config: TrainConfig) -> int:
+    """What measured depths take in full size, where they have a weight."""
+    if config.depth_weight == 0:
+        return 0
+    return sum(4 * view.camera.width * view.camera.height for view in views if view.depth is not None)
 
 
 def reduced_bytes(views: Sequence[View], config: TrainConfig) -> int:

@@ -43,6 +43,7 @@ def train(
     background: Background = "auto",
     exposure: bool = True,
     poses: Literal["auto", "refine", "keep"] = "auto",
+    depth_weight: float = 0.0,
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
@@ -74,6 +75,8 @@ def train(
             which then has the mean exposure of all. Or else the scene has to look like all photos at once.
         poses: refine corrects where each photo was taken from while training; keep takes the poses as they are. auto
             refines those that were estimated, and keeps the exact ones of rendered pictures and calibrated rigs.
+        depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
+            relative error beside the photometric loss. With 0 they only give the first points.
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
@@ -102,6 +105,7 @@ def train(
         background=background,
         exposure=exposure,
         poses=poses,
+        depth_weight=depth_weight,
         seed=seed,
     )
     if resume is not None:

@@ -61,6 +61,7 @@ class TrainConfig:
     lr_scale: float = 2.5  # times the learning rates of `gaussians.LEARNING_RATES`; the shorter, the larger
     background: Background = "auto"  # auto: the capture's own
     exposure: bool = True  # learn how each photo was exposed; see `exposure.py`
+    depth_weight: float = 0.0  # of `losses.relative_depth`, for photos that come with depths
     refine_poses: bool = False  # learn where each photo was taken from; see `poses.py`
     coarse: float = 0.3  # share of the steps that see photos at a quarter and at half of their size; see `pace`
     initial_points: int = 20_000  # how many to start from when the capture has no points

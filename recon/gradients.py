@@ -39,6 +39,7 @@ def of_view(
     *,
     progress: float,
     ssim_weight: float,
+    depth_weight: float = 0.0,
     absgrad: bool,
     shot: Shot | None = None,
     of_camera: bool = False,
@@ -48,6 +49,7 @@ def of_view(
     Args:
         progress: the share of the training that is done; see `Model.render`.
         ssim_weight: see `losses.photometric`.
+        depth_weight: of `losses.relative_depth`, where the view has depths.
         absgrad: whether `RenderOutput.absgrad` is wanted.
         shot: how the photo was exposed; None: as the scene is.
         of_camera: whether the gradient of the camera's motion is wanted as well.
@@ -62,6 +64,8 @@ def of_view(
             background=batch.background,
             ssim_weight=ssim_weight,
             mask=batch.mask,
+            measured=None if depth_weight == 0 else batch.depth,
+            depth_weight=depth_weight,
             absgrad=absgrad,
             of_camera=of_camera,
             shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
@@ -75,15 +79,20 @@ def of_view(
             done.exposure,
             functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
         )
+    measured = None if depth_weight == 0 else batch.depth
     cameras, motion = batch.cameras, torch.zeros(1, MOTION, device=model.device, requires_grad=of_camera)
     if of_camera:
         cameras = moved(cameras, motion)
-    out = model.render(cameras, background=batch.background, train_frac=progress, depth=False, absgrad=absgrad)
+    out = model.render(
+        cameras, background=batch.background, train_frac=progress, depth=measured is not None, absgrad=absgrad
+    )
     picture, exposure = out.rgb, None
     if shot is not None:
         picture = shot.exposed(picture)
         exposure = shot.sums(picture.detach(), batch.image, batch.mask)
     loss = losses.photometric(picture, batch.image, ssim_weight=ssim_weight, mask=batch.mask)
+    if measured is not None and out.depth is not None:
+        loss = loss + depth_weight * losses.relative_depth(out.depth, out.alpha, measured)
     for term in regularisers.values():
         loss = loss + term
     with optimizer.finishing_backward():  # the optimiser may make the end of it together with its step

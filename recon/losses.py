@@ -1,4 +1,5 @@
-"""The photometric loss of Gaussian splatting: L1 and the structural dissimilarity of rendered and real pictures.
+"""The photometric loss of Gaussian splatting: L1 and the structural dissimilarity of rendered and real pictures; and
+one of depths, where they were measured.
 
 `ssim_map`, `ssim` and `photometric_reference` are the definition, in plain PyTorch, for any float type and device.
 In float32 `photometric` gets value and gradient together from fused kernels: Numba's on a CPU, Triton's on an NVIDIA
@@ -13,11 +14,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon.kernels.ssim import C1, C2, WINDOW, photometric_value_and_gradient
+
+LEAST_ALPHA = 0.5  # where less is covered, the expected depth is that of anything
 
 
 def photometric(rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: Tensor | None = None) -> Tensor:
@@ -73,6 +78,31 @@ def photometric_reference(
         similarity = (ssim_map(rgb, target) * share).sum() + (~kept.any())
         difference = ((rgb - target).abs() * share).sum()
     return (1 - ssim_weight) * difference + ssim_weight * (1 - similarity)
+
+
+def relative_depth(depth: Tensor, alpha: Tensor, measured: Tensor) -> Tensor:
+    """Mean of |depth / measured - 1| where a depth was measured and the scene is not mostly transparent: a scalar.
+
+    Relative, because what sensors and stereo measure gets less exact with the distance.
+
+    Args:
+        depth, alpha: [C,H,W,1] rendered.
+        measured: [C,H,W,1] along the viewing axis, world units; 0 where it is not known.
+    """
+    known = (measured > 0) & (alpha.detach() > LEAST_ALPHA)
+    error = torch.where(known, depth - measured, 0).abs() / torch.where(known, measured, 1)
+    return error.sum() / known.sum().clamp_min(1)
+
+
+def relative_depth_and_gradient(
+    depth: NDArray[np.float32], alpha: NDArray[np.float32], measured: NDArray[np.float32]
+) -> tuple[float, NDArray[np.float32]]:
+    """`relative_depth` of one camera, [H,W] each, and its gradient in `depth`."""
+    known = (measured > 0) & (alpha > LEAST_ALPHA)
+    share = np.divide(known, measured, out=np.zeros_like(measured), where=known)
+    share /= max(int(known.sum()), 1)
+    difference = depth - measured
+    return float((np.abs(difference) * share).sum(dtype=np.float64)), np.sign(difference) * share
 
 
 def ssim(rgb: Tensor, target: Tensor) -> Tensor:

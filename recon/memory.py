@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from recon.batches import reduced_bytes
+from recon.batches import depth_bytes, reduced_bytes
 from recon.config import MCMCConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, StoredImage, View
@@ -135,7 +135,7 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
     """What training on a scene is made of."""
     views = scene.train_views
     return Workload(
-        photo_bytes=sum(_stored_bytes(view) for view in views),
+        photo_bytes=sum(_stored_bytes(view) for view in views) + depth_bytes(views, settings),
         reduced_bytes=reduced_bytes(views, settings),
         decoding_bytes=max(_decoding_bytes(view) for view in scene.views),
         pixels=_most_pixels(views),

@@ -29,6 +29,7 @@ class Options:
     reset_every: int | None = None
     background: Background = "auto"
     exposure: bool = True
+    depth_weight: float = 0.0
     poses: Literal["auto", "refine", "keep"] = "auto"
     seed: int = 0
 
@@ -44,6 +45,7 @@ class Options:
         self._check("reset-every", self.reset_every, 0)
         self._check("grad-threshold", self.grad_threshold, 0)
         self._check("seed", self.seed, 0)
+        self._check("depth-weight", self.depth_weight, 0)
         steps = config.PRESETS[self.preset] if self.steps is None else self.steps
         if self.budget_seconds is not None:  # an upper bound, until a few steps are timed
             steps = math.ceil(self.budget_seconds * config.MOST_STEPS_PER_SECOND)
@@ -63,6 +65,7 @@ class Options:
             chosen,
             background=self.background,
             exposure=self.exposure,
+            depth_weight=self.depth_weight,
             refine_poses=self.poses == "refine",
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),

@@ -105,6 +105,7 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         batch,
         progress=progress,
         ssim_weight=state.config.ssim_weight,
+        depth_weight=state.config.depth_weight,
         absgrad=state.strategy.absgrad(progress),
         shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
         of_camera=poses is not None,

@@ -61,6 +61,21 @@ def test_coarse_to_fine_keeps_the_view_and_averages_the_photo():
     torch.testing.assert_close(coarse_pixel.double() * 4, fine_pixel, atol=1e-4, rtol=0)
 
 
+def test_depths_are_those_of_single_pixels_at_any_level_and_hidden_by_the_mask():
+    scene = tiny.scene(4, 160, 128)
+    depth, mask = torch.rand(128, 160, 1) + 1, torch.ones(128, 160, 1)
+    mask[:64] = 0
+    views = [dataclasses.replace(v, depth=ArrayImage(depth), mask=ArrayImage(mask)) for v in scene.train_views]
+    batches = Batches(views, dataclasses.replace(COARSE, depth_weight=0.1), BLACK, CPU)
+    assert torch.equal(batches.at(99, 0.995).depth[0], depth * mask)
+    coarse = Batches(views, dataclasses.replace(COARSE, depth_weight=0.1), BLACK, CPU).at(0, 0.0).depth
+    assert coarse.shape == (1, 32, 40, 1)
+    assert torch.isin(coarse[0, 16:], depth[64:]).all()
+    assert not coarse[0, :16].any()
+    assert Batches(views, COARSE, BLACK, CPU).at(0, 0.0).depth is None
+    assert Batches(scene.train_views, dataclasses.replace(COARSE, depth_weight=0.1), BLACK, CPU).at(0, 0).depth is None
+
+
 def test_small_photos_are_not_made_smaller():
     batches = Batches(tiny.scene().train_views, COARSE, BLACK, CPU)
     assert batches.at(0, 0.0).cameras.height == 32

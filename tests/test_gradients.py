@@ -90,6 +90,33 @@ def test_a_shot_is_the_same_straight_and_by_autograd(masked: bool) -> None:
         assert torch.allclose(mine.double(), wanted.double(), rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_depths_and_the_motion_of_the_camera_are_the_same_straight_and_by_autograd(masked: bool) -> None:
+    found = []
+    for rasterizer in (None, cpu.rasterize):
+        model = tiny.gaussians(ROWS, rasterizer=rasterizer)
+        optimizer = make_optimizer(model.param_groups(1.0), "cpu")
+        view = batch(1, masked=masked)
+        view = dataclasses.replace(view, depth=2 + view.image[..., :1] * (view.image[..., 1:2] > 0.2))
+        loss, out, visible, _, motion = gradients.of_view(
+            model,
+            optimizer,
+            view,
+            progress=1.0,
+            ssim_weight=0.2,
+            absgrad=True,
+            depth_weight=0.5,
+            of_camera=True,
+        )
+        optimizer.step(visible=visible)
+        assert out.depth is not None
+        assert motion is not None
+        moments = [optimizer.state[value]["exp_avg"] for value in model.parameters().values()]
+        found.append([loss, out.depth.detach(), motion(), *moments])
+    for mine, wanted in zip(*found, strict=True):
+        assert torch.allclose(mine.double(), wanted.double(), rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("which", ["regularised", "rasterizer"])
 def test_what_needs_autograd_gets_it(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(straight, "photometric")

@@ -312,3 +312,25 @@ def test_the_definition_on_a_gpu_is_as_exact_as_elsewhere() -> None:
     rgb, target = pictures(2, 270, 480)
     mask = torch.rand(2, 270, 480, 1, generator=torch.Generator().manual_seed(1)) > 0.3
     assert_close(*on_gpu(rgb, target, 0.2, mask), *reference(rgb, target, 0.2, mask))
+
+
+@pytest.mark.parametrize("known", ["some", "none"])
+def test_the_loss_of_depths_is_their_mean_relative_error_where_they_are_known(known: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    depth, alpha, noise = (torch.rand(1, 9, 12, 1, generator=generator) for _ in range(3))
+    depth, measured = 1 + depth, 1 + noise
+    measured[:, :3] = 0
+    if known == "none":
+        alpha = 0.4 * alpha
+    depth.requires_grad_()
+    loss = losses.relative_depth(depth, alpha, measured)
+    (gradient,) = torch.autograd.grad(loss, depth)
+    value = float(loss.detach())
+    kept = (measured > 0) & (alpha > 0.5)
+    errors = [abs(d / m - 1) for d, m in zip(depth[kept].tolist(), measured[kept].tolist(), strict=True)]
+    assert value == pytest.approx(np.mean(errors) if errors else 0, rel=1e-5)
+    assert torch.equal(gradient != 0, kept)
+    arrays = (tensor.detach()[0, ..., 0].numpy() for tensor in (depth, alpha, measured))
+    straight, slope = losses.relative_depth_and_gradient(*arrays)
+    assert straight == pytest.approx(value, rel=1e-5)
+    np.testing.assert_allclose(slope, gradient[0, ..., 0].numpy(), rtol=1e-5)

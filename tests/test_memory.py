@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from recon.batches import Batches
 from recon.config import AdaptiveConfig, TrainConfig
 from recon.datasets import cache, synthetic
 from recon.datasets.errors import InputError
-from recon.datasets.images import SourceCamera, make_view, save_image
+from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
 from recon.datasets.scene import Scene, View
 from recon.kernels import buffers
 from recon.memory import GB, MB, Workload
@@ -128,6 +129,16 @@ def test_photos_are_counted_as_they_are_stored(tmp_path: Path, monkeypatch: pyte
         assert work.photo_bytes == cache.images.held_bytes - held
         assert work.reduced_bytes == most
         assert work.held_out_pixels == 0
+
+
+def test_depths_that_have_a_weight_are_counted() -> None:
+    scene = tiny.scene()
+    depth = ArrayImage(torch.ones(32, 40, 1))
+    scene = dataclasses.replace(scene, views=tuple(dataclasses.replace(view, depth=depth) for view in scene.views))
+    without, counted = (
+        memory.workload(scene, TrainConfig(depth_weight=weight), on_gpu=False).photo_bytes for weight in (0.0, 0.1)
+    )
+    assert counted - without == 7 * 32 * 40 * 4
 
 
 def test_a_limit_makes_photos_smaller_rather_than_gaussians_too_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from recon.kernels.rasterize import (
     gradient_size,
 )
 from recon.kernels.ssim import photometric_value_and_gradient
+from recon.losses import relative_depth_and_gradient
 from recon.model import RenderOutput
 from recon.raster.passes import as_tensors, blend, project
 from recon.raster.waiting import Pass
@@ -50,6 +51,8 @@ def photometric(
     background: Tensor,
     ssim_weight: float,
     mask: Tensor | None,
+    measured: Tensor | None = None,
+    depth_weight: float = 0.0,
     absgrad: bool,
     of_camera: bool = False,
     shot: tuple[tuple[float, float, float], Floats] | None = None,
@@ -60,13 +63,14 @@ def photometric(
         tensors: the six parameters of Gaussians.
         cameras: a batch of one.
         target, ssim_weight, mask: see `losses.photometric`.
+        measured, depth_weight: depths [1,H,W,1], see `losses.relative_depth`, and its weight.
         sh_degree, background [3], absgrad: see `Rasterizer`.
         of_camera: whether the camera's gradient is wanted.
         shot: lens and coefficients of `kernels.expose`: how the photo was exposed.
     """
     assert len(cameras) == 1
     (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR)
-    pictures, transmittances = blend([view], background.numpy()[None], depth=False)
+    pictures, transmittances = blend([view], background.numpy()[None], depth=measured is not None)
     picture, photo = pictures.rgb, target.permute(0, 3, 1, 2).contiguous().numpy()
     kept = None if mask is None else mask[..., 0].float().contiguous().numpy()
     sums = None
@@ -76,6 +80,12 @@ def photometric(
     loss, g_rgb = photometric_value_and_gradient(picture, photo, ssim_weight, kept)
     if shot is not None:
         expose_gradient(g_rgb[0], *shot)
+    g_depth = None
+    if measured is not None:
+        assert pictures.depth is not None
+        assert pictures.alpha is not None
+        value, slope = relative_depth_and_gradient(pictures.depth[0], pictures.alpha[0], measured[0, ..., 0].numpy())
+        loss, g_depth = loss + depth_weight * value, depth_weight * slope
     g_centres, g_records = take(centres.shape, np.float32), take(gradient_size(centres.shape[1]), np.float32)
     absolute = None
     if absgrad:
@@ -85,7 +95,7 @@ def photometric(
         view,
         Pictures(*(None if picture is None else picture[0] for picture in pictures)),  # type: ignore[arg-type]
         transmittances[0],
-        Pictures(g_rgb[0], None, None),
+        Pictures(g_rgb[0], None, g_depth),
         g_centres[0],
         g_records,
         None if absolute is None else absolute[0],
