@@ -32,7 +32,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
-STEPS_TO_PLACE = 15.0  # finding where a held-out photo fits best, where poses are refined
+STEPS_TO_PLACE = 14.0  # finding where a held-out photo fits best, where poses are refined
 
 
 def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> TrainConfig:

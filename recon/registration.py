@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from recon import losses
@@ -24,10 +28,11 @@ from recon.raster.passes import motion_gradient
 from recon.render import Colour
 from recon.torch_threads import one_torch_thread
 
-ROUNDS = ((4, 14), (2, 12), (1, 10))  # how many times smaller the photo is, and how many steps are taken then
+Doubles = NDArray[np.float64]
+
+ROUNDS = ((4, 14), (2, 8), (1, 8))  # how many times smaller the photo is, and how often it is rendered at most
 LEAST_SIDE = 32  # px
-RATES = (3e-3, 1e-4)  # radians and world units, at the first step of Adam and at the last
-FIRST, SECOND = 0.8, 0.95  # moments
+UNIT = 2e-3  # radians and world units: the first step that is tried
 SSIM_WEIGHT = 0.2
 
 
@@ -45,7 +50,7 @@ def evaluate_placed(
         background, shots: see `evaluate.evaluate`.
         advance: called after each view that is placed.
     """
-    behind, found = torch.tensor(background, device=model.device), []
+    behind, found = torch.tensor(background, dtype=torch.float32, device=model.device), []
     with one_torch_thread(model.device):
         for number, view in enumerate(views):
             found.append(placed(model, view, background=behind, shot=shots[number] if shots else None))
@@ -64,58 +69,81 @@ def placed(model: Gaussians, view: View, *, background: Tensor, shot: Shot | Non
     if photo.shape[-1] == 4:
         photo = photo[..., :3] * photo[..., 3:] + background.to(photo) * (1 - photo[..., 3:])
     given = camera.to(model.device, torch.float64)
-    mean, square = given.Ks.new_zeros(2, 6)
-    total, done = sum(steps for _, steps in ROUNDS), 0
-    for factor, steps in ROUNDS:
+    motion = np.zeros(6)
+    for factor, most in ROUNDS:
         width, height = camera.width // factor, camera.height // factor
         if min(width, height) < LEAST_SIDE and factor > 1:
-            total -= steps
             continue
         target, kept = (None if p is None else _resized(p, width, height, model.device) for p in (photo, mask))
         assert target is not None
-        kept = None if kept is None else kept > 0.999
-        exposure = None if shot is None else shot.resized(width / camera.width)
-        for _ in range(steps):
-            small = given.resized(width, height).to(dtype=torch.float32)
-            gradient = _gradient(model, small, target, kept, background, exposure)[:6]
-            done += 1
-            mean = FIRST * mean + (1 - FIRST) * gradient
-            square = SECOND * square + (1 - SECOND) * gradient * gradient
-            rate = RATES[0] * (RATES[1] / RATES[0]) ** (done / total)
-            step = mean / (1 - FIRST**done) / (square / (1 - SECOND**done)).clamp_min(1e-30).sqrt()
-            given = moved(given, torch.cat([-rate * step, step.new_zeros(1)])[None])
-    return dataclasses.replace(view, camera=given.to(camera.viewmats.device, camera.viewmats.dtype))
+        fit = _Fit(
+            model,
+            given.resized(width, height),
+            target,
+            None if kept is None else kept > 0.999,
+            background,
+            None if shot is None else shot.resized(width / camera.width),
+        )
+        # What is best in a small picture need not be so in a larger one.
+        start = min((motion, np.zeros(6)), key=lambda x: fit(x / UNIT)[0])
+        found = minimize(fit, start / UNIT, jac=True, method="L-BFGS-B", options={"maxfun": most})
+        motion = UNIT * found.x
+    camera = _after(given, motion).to(camera.viewmats.device, camera.viewmats.dtype)
+    return dataclasses.replace(view, camera=camera)
+
+
+def _after(camera: Cameras, motion: Doubles) -> Cameras:
+    return moved(camera, torch.tensor([[*motion, 0.0]], dtype=torch.float64, device=camera.Ks.device))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """How unlike its photo the scene looks after a motion of the camera."""
+
+    model: Gaussians
+    camera: Cameras
+    target: Tensor
+    mask: Tensor | None
+    background: Tensor
+    shot: Shot | None
+
+    def __call__(self, motion: Doubles) -> tuple[float, Doubles]:
+        """The photometric loss and its gradient, of a motion [6] in `UNIT`."""
+        turn, step = UNIT * motion[:3], UNIT * motion[3:]
+        camera = _after(self.camera, UNIT * motion).to(dtype=torch.float32)
+        loss, gradient = self._at(camera)
+        # From there on the camera turns about its new centre, and turns add up only nearly.
+        about = gradient[:3] - np.cross(step, gradient[3:6])
+        return loss, UNIT * np.concatenate([about - 0.5 * np.cross(turn, about), gradient[3:6]])
+
+    def _at(self, camera: Cameras) -> tuple[float, Doubles]:
+        """Loss, and gradient [7] in the motion from here."""
+        model, shot = self.model, self.shot
+        if model.device.type == "cpu" and model.rasterizer is None:
+            made = straight.photometric(
+                tuple(model.parameters().values()),
+                camera,
+                self.target,
+                sh_degree=model.degree_at(1.0),
+                background=self.background,
+                ssim_weight=SSIM_WEIGHT,
+                mask=self.mask,
+                absgrad=False,
+                of_camera=True,
+                shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
+            )
+            made.last.camera_alone()
+            return made.loss, motion_gradient(made.last.g_camera, camera.viewmats[0], camera.Ks[0]).numpy()
+        motion = torch.zeros(1, MOTION, device=model.device, requires_grad=True)
+        with torch.enable_grad():
+            picture = model.render(moved(camera, motion), background=self.background, depth=False).rgb
+            picture = picture if shot is None else shot.exposed(picture)
+            loss = losses.photometric(picture, self.target, ssim_weight=SSIM_WEIGHT, mask=self.mask)
+            (gradient,) = torch.autograd.grad(loss, motion)
+        return float(loss.detach()), gradient[0].double().cpu().numpy()
 
 
 def _resized(picture: Tensor, width: int, height: int, device: torch.device) -> Tensor:
     """[1,H,W,K] of [H,W,K]; on a CPU planar in memory, as pictures are."""
     planes = torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], size=(height, width), mode="area")
     return planes.contiguous().to(device).permute(0, 2, 3, 1)
-
-
-def _gradient(
-    model: Gaussians, camera: Cameras, target: Tensor, mask: Tensor | None, background: Tensor, shot: Shot | None
-) -> Tensor:
-    """Of the photometric loss, in the motion of the camera: [7] float64."""
-    if model.device.type == "cpu" and model.rasterizer is None:
-        made = straight.photometric(
-            tuple(model.parameters().values()),
-            camera,
-            target,
-            sh_degree=model.degree_at(1.0),
-            background=background,
-            ssim_weight=SSIM_WEIGHT,
-            mask=mask,
-            absgrad=False,
-            of_camera=True,
-            shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
-        ).last
-        made.camera_alone()
-        return motion_gradient(made.g_camera, camera.viewmats[0], camera.Ks[0])
-    motion = torch.zeros(1, MOTION, device=model.device, requires_grad=True)
-    with torch.enable_grad():
-        picture = model.render(moved(camera, motion), background=background, depth=False).rgb
-        picture = picture if shot is None else shot.exposed(picture)
-        loss = losses.photometric(picture, target, ssim_weight=SSIM_WEIGHT, mask=mask)
-        (gradient,) = torch.autograd.grad(loss, motion)
-    return gradient[0].double()
