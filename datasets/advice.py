@@ -41,7 +41,7 @@ class Advice:
 def give(survey: Survey) -> list[Advice]:
     """All there is to say of a capture; empty of one that is good."""
     found = [
-        *([Advice("bad", "No poses were found", survey.failure)] if survey.failure else []),
+        *([Advice("bad", "No poses were found", _sentence(survey.failure))] if survey.failure else []),
         *(Advice(level, title, todo, photos) for level, title, todo, photos in pose_advice.give(survey)),
         *_number(survey),
         *_twins(survey),
@@ -55,6 +55,10 @@ def give(survey: Survey) -> list[Advice]:
         *_error(survey),
     ]
     return sorted(found, key=lambda advice: LEVELS.index(advice.level))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _list(survey: Survey, photos: Iterable[int], most: int = 6) -> str:
@@ -99,8 +103,8 @@ def _texture(survey: Survey) -> Iterator[Advice]:
         yield Advice(
             _weight(survey, bare),
             f"Too little texture: {_list(survey, bare)}",
-            "Nothing in them can be found again in another photo. Take in more of the surroundings, or put something with a"
-            " pattern there, such as a newspaper; plain and shiny things need it most.",
+            "Nothing in them can be found again in another photo. Take in more of the surroundings, or put something"
+            " patterned there, such as a newspaper; plain and shiny things need it most.",
             tuple(bare),
         )
 
@@ -204,11 +208,11 @@ def _unposed(survey: Survey) -> Iterator[Advice]:
     ]
     if rest:
         why = survey.pictures[rest[0]].reason
-        first = f"{short(survey.pictures[rest[0]].name)}: " if len(rest) > 1 else ""
+        first = f"{short(survey.pictures[rest[0]].name)}" if len(rest) > 1 else "It"
         yield Advice(
             "warn",
             f"Without a pose: {_list(survey, rest)}",
-            f"{first}{why}. Take photos that share more than half of the picture with these and with their neighbours.",
+            f"{first} {why}. Take photos that share more than half of the picture with these and their neighbours.",
             tuple(rest),
         )
 

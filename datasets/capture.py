@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder
-from recon.datasets.errors import InputError
+from recon.datasets.errors import InputError, NoSceneError
 from recon.datasets.files import TEMPORARY, atomic_write
 from recon.datasets.ladder import Found, Rung
 from recon.datasets.matching import Progress
@@ -114,7 +114,7 @@ def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], Non
     climbed = ladder.climb(len(found), _Pipeline(found, work, threads, progress), say, ladder.RUNGS)
     best = climbed.best
     if best is None:
-        raise InputError(f"{source}: {_why_nothing(climbed.matched)}")
+        raise NoSceneError(source, _why_nothing(climbed.matched))
     report = _publish(scene, work, found, key, best, climbed.done, threads, progress)
     for line in report.lines():
         say(line)
