@@ -21,7 +21,7 @@ LEVELS: tuple[Level, ...] = ("bad", "warn", "hint")
 FEWEST, FEW = 5, 10  # photos
 GROUP = 3  # photos, of which a group of its own is one and not a stray
 MOST = 0.5  # share of the photos: more of them are "most"
-FLAT = 0.7  # share of pairs that a plane or a turn explains
+FLAT = 0.85  # share of pairs that a plane or a turn explains
 LITTLE_PARALLAX = 1.5  # degrees
 UNLIKE = 1.6  # times as different in colour as photos of a group are among themselves: of another place
 JUMP = 1.0  # stops of brightness between photos that overlap
@@ -147,6 +147,8 @@ def _apart(survey: Survey, main: Sequence[int], group: Sequence[int]) -> Advice:
             "They differ in colour too, so they may show another place: then put them in a folder of their own. If not,"
             f" {todo[0].lower()}{todo[1:]}"
         )
+    if survey.done and all(any(survey.pictures[i].view is not None for i in part) for part in (main, group)):
+        todo += " Both have poses, but nothing holds the two together: how they lie to each other is a guess."
     return Advice(
         "bad",
         f"No overlap between these groups: {_list(survey, main, 3)}; {_list(survey, group, 3)}",
@@ -226,18 +228,19 @@ def _parallax(survey: Survey) -> Iterator[Advice]:
             "Depth comes from looking at things from different places. Step aside between photos; turning on the spot"
             " gives none.",
         )
-    elif not survey.posed and shared is not None:
+    elif shared is not None and (survey.done or not survey.posed):  # poses of other programs may be measured ones
         strong = shared.strong()
         if (
             len(strong) >= GROUP
             and shared.flat[strong].mean() > FLAT
             and not _those(survey, lambda p: p.twin is not None)
         ):
+            guess = " The poses that were found are a guess." if survey.posed else ""
             yield Advice(
-                "bad" if survey.failure else "hint",
+                "bad",
                 "The camera only turned, or saw one flat thing",
                 "Depth comes from looking at things from different places. Step aside between photos, and take in what"
-                " stands before other things.",
+                f" stands before other things.{guess}",
             )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-ACCEPTED = 3.0  # px of a photo 1000 px long, as `look.SIDE`: up to there a pose is good, or at least common
+ACCEPTED = 2.0  # px of a photo 1000 px long, as `look.SIDE`: up to there a pose is good, or at least common
 TIMES = 4.0  # the usual error; a pose that is worse does not fit
 FEWEST = 12  # matches by which a pair of photos can be judged
 

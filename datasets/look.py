@@ -124,7 +124,7 @@ def edge_width(grey: NDArray[np.float32]) -> float | None:
         height, width = (min(a, b) for a, b in zip(near.shape, far.shape, strict=True))
         width_here = _sharpest(near[:height, :width], far[:height, :width])
         if width_here is not None:
-            widths.append(width_here * (1.0 if 0 in step else 2**0.5))
+            widths.append(width_here)
     return max(widths) if len(widths) > 1 else None
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recon.datasets import colmap_calls, matching
 
-ENOUGH = 20  # matches by which two photos overlap; fewer may be chance
+ENOUGH = 25  # matches by which two photos overlap; fewer may be chance
 KEPT = 150  # matches of a pair whose positions are kept, spread evenly over all of them
 STILL = 0.002  # of the longer side: matches of two photos from one place, in one direction, move by no more
 _FLAT = ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recon.datasets import epipolar
 from recon.datasets.epipolar import ACCEPTED, TIMES, Judged, Matched
 
+FITS = 3.0  # px, usual error: above, the poses do not fit as a whole
 BETTER = 2.5  # times smaller errors when a mistake is undone, or else it was not made
 ENOUGH_MATCHES = 20_000  # to tell
 LONGEST_SHIFT = 3  # photos by which the order may be off
@@ -50,14 +51,14 @@ def find(matched: Matched, judged: Judged) -> Trouble | None:
     before = _usual(few)
     if not np.isfinite(before):
         return None
-    if before <= ACCEPTED and len(judged.misfits) <= len(matched.viewmats) / 3:
+    if before <= FITS and len(judged.misfits) <= len(matched.viewmats) / 3:
         ahead = epipolar.in_front(few)
         return Trouble("backwards", ahead, before, before) if ahead < BEHIND else None
     tried = [*_lenses(few), *_others(few)]
     kind, value, mended = min(tried, key=lambda attempt: _usual(attempt[2]))
     after = _usual(mended)
     if after > before / BETTER:
-        return Trouble("unknown", 0.0, before, before) if before > ACCEPTED else None
+        return Trouble("unknown", 0.0, before, before) if before > FITS else None
     if kind == "axes" and epipolar.in_front(mended) < BEHIND:
         kind = "mirrored"  # which no line tells from turned axes
     return Trouble(kind, value, before, after)
@@ -90,10 +91,14 @@ def _lenses(matched: Matched) -> Iterator[tuple[Kind, float, Matched]]:
         if abs(factor - 1) > 0.02:
             scaled = replace(matched, a=matched.a / factor, b=matched.b / factor, focal=matched.focal * factor)
             yield "focal", float(factor), scaled
-    longest = max(float((points**2).sum(axis=1).max(initial=0)) for points in (matched.a, matched.b))
-    for bend in np.linspace(-0.3, 0.3, 25):  # of positions at the corner
-        if abs(bend) > 0.01 and longest > 0:
-            a, b = (p / (1 + bend * (p**2).sum(axis=1, keepdims=True) / longest) for p in (matched.a, matched.b))
+    radii = [(points**2).sum(axis=1, keepdims=True) for points in (matched.a, matched.b)]
+    corner = float(np.quantile(np.concatenate(radii), 0.95)) if len(matched.a) else 0.0
+    for bend in np.linspace(-0.5, 0.5, 41):  # of positions near the corner
+        if abs(bend) > 0.01 and corner > 0:
+            a, b = (
+                points / (1 + bend * radius / corner).clip(min=0.2)
+                for points, radius in zip((matched.a, matched.b), radii, strict=True)
+            )
             yield "distortion", float(bend), replace(matched, a=a, b=b)
 
 

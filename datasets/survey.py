@@ -20,6 +20,8 @@ from recon.datasets.photo_folder import SAME_PICTURE
 from recon.datasets.pictures import Picture, why
 from recon.datasets.pose_trouble import Trouble
 
+ALIKE = 0.03  # of its own contrast: how far a picture may be from another that is the same
+
 
 @dataclass(frozen=True)
 class Posed:
@@ -154,12 +156,13 @@ def survey(
 
 def find_twins(pictures: Sequence[NDArray[np.float32]], shared: Overlap | None) -> list[int | None]:
     """For each photo the first earlier one that is the same picture [32,32] (0..255): taken from the same place, in the
-    same direction. Where matches of the two are known, they say so too."""
+    same direction. Where matches of the two are known, they say so too. Bare walls are alike, but not the same."""
     flat = np.array([picture.ravel() for picture in pictures])
+    limit = np.minimum(SAME_PICTURE, ALIKE * flat.std(axis=1))
     moved = {} if shared is None else dict(zip(map(tuple, shared.pairs.tolist()), shared.moved, strict=True))
     twins: list[int | None] = [None] * len(flat)
     for i in range(1, len(flat)):
-        for j in np.flatnonzero(np.abs(flat[:i] - flat[i]).mean(axis=1) < SAME_PICTURE):
+        for j in np.flatnonzero(np.abs(flat[:i] - flat[i]).mean(axis=1) < limit[i]):
             if moved.get((int(j), i), 0.0) <= STILL:
                 twins[i] = int(j)
                 break
