@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ROUND = 60  # photos that go all round, of which each case takes some
 BLUR = 8  # px that the camera moves in a blurred photo
 
 
+@functools.cache
 def photo(number: int) -> Picture:
     """One of `ROUND` photos on a way round the scene."""
     cameras = synthetic._cameras(ROUND, *SIZE, np.random.default_rng(0))
