@@ -46,15 +46,19 @@ def from_above(survey: Survey) -> str:
     for view, ((x, y), heading) in enumerate(zip(cameras, top.headings, strict=True)):
         picture = photo[view]
         name = html.escape(short(picture.name))
-        drawn.append(
-            f'<path class="camera {picture.state}" d="{_wedge(x, y, heading, half)}"><title>{name}</title></path>'
-        )
+        kind = f"{picture.state} apart" if is_apart(picture) else picture.state
+        drawn.append(f'<path class="camera {kind}" d="{_wedge(x, y, heading, half)}"><title>{name}</title></path>')
         if picture.state == "doubtful":
             drawn.append(f'<text x="{x:.0f}" y="{y - 1.6 * half:.0f}">{name}</text>')
     return (
         f'<svg class="above" viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="The cameras from above">'
         f"{''.join(drawn)}</svg>"
     )
+
+
+def is_apart(picture: Picture) -> bool:
+    """Whether a photo hangs together with others, but not with most."""
+    return bool(picture.group)
 
 
 def _wedge(x: float, y: float, heading: NDArray[np.float64], half: float) -> str:

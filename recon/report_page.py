@@ -23,7 +23,7 @@ from recon.datasets.files import atomic_write
 from recon.datasets.naming import short
 from recon.datasets.pictures import FEW_FEATURES, Picture
 from recon.datasets.survey import Survey
-from recon.report_figures import from_above, overlaps, strip
+from recon.report_figures import from_above, is_apart, overlaps, strip
 from recon.report_text import facts, headline
 
 MANY = 200  # photos: more of them have smaller thumbnails
@@ -99,14 +99,20 @@ def _figures(survey: Survey) -> str:
     """The view from above and the overlaps, side by side where there is room."""
     figures = []
     if survey.top is not None:
+        seen = [picture for picture in survey.pictures if picture.view is not None]
+        kinds = {
+            "posed": ("has a pose", True),
+            "apart": ("overlaps none of these", any(map(is_apart, seen))),
+            "doubtful": ("pose does not fit", any(picture.state == "doubtful" for picture in seen)),
+        }
         keys = "".join(
-            f'<span class="key"><i class="{state}"></i>{STATES[state]}</span>'
-            for state in ("posed", "doubtful")
-            if any(picture.state == state for picture in survey.pictures)
+            f'<span class="key"><i class="{kind}"></i>{said}</span>' for kind, (said, shown) in kinds.items() if shown
         )
+        rest = len(survey.pictures) - len(seen)
+        left = f" Not shown: {rest} without a pose." if rest else ""
         figures.append(
-            f'<section><h2>From above</h2><div class="plate">{from_above(survey)}</div>'
-            f'<p class="note">{keys}Dots are what was found; lines join photos that share most.</p></section>'
+            f'<section><h2>From above</h2><div class="plate">{from_above(survey)}</div><p class="note">{keys}Dots are'
+            f" what was found; lines join photos that share most.{left}</p></section>"
         )
     if survey.overlap is not None:
         figures.append(

@@ -38,7 +38,10 @@ def headline(survey: Survey) -> str:
 def facts(survey: Survey) -> list[Fact]:
     """What is known of all photos together."""
     pictures = survey.pictures
-    found = [Fact("Edges", f"{_median([p.look.blur for p in pictures]):.1f} px", "wide in 1000; under 2 is sharp")]
+    found = []
+    edges = _median([picture.look.blur for picture in pictures])
+    if math.isfinite(edges):
+        found.append(Fact("Edges", f"{edges:.1f} px", "wide in 1000; under 2 is sharp"))
     if survey.overlap is not None:
         others = _median([picture.neighbours for picture in pictures])
         groups = f"{len(survey.groups)} group{'s' if len(survey.groups) != 1 else ''}"

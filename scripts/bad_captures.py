@@ -42,15 +42,15 @@ def main() -> None:
     options = parser.parse_args()
     print("| photos | result | what the report says |\n|---|---|---|", flush=True)
     for name, pictures in _bad_captures.CASES.items():
-        folder = options.out / name.replace(" ", "_").replace(",", "")
-        photos = _bad_captures.write(folder / "photos", pictures())
-        found = survey(photos, folder / "scene", options.threads)
+        photos = _bad_captures.write(options.out / "photos" / name, pictures())
+        scene = options.out / name
+        found = survey(photos, scene, options.threads)
         given = advice.give(found)
-        write(found, given, folder / "scene" / REPORT)
+        write(found, given, scene / REPORT)
         said = "<br>".join(f"**{one.title}.** {one.todo}" for one in given) or "Nothing is wrong with it."
         print(f"| {name} | {headline(found)} | {said} |", flush=True)
         if options.browser and name == PICTURED:
-            page = (folder / "scene" / REPORT).resolve().as_uri()
+            page = (scene / REPORT).resolve().as_uri()
             size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
             command = [options.browser, "--headless", "--no-sandbox", "--hide-scrollbars", size]
             subprocess.run([*command, f"--screenshot={PICTURE}", page], check=True, capture_output=True)
