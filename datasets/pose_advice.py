@@ -36,7 +36,7 @@ def give(survey: Survey) -> Iterator[Words]:
 
 
 def _trouble(trouble: Trouble) -> tuple[str, str]:
-    off = f"{trouble.before:.0f} px off, and {trouble.after:.1f} px"
+    off = f"{trouble.before:.1f} px off, and {trouble.after:.1f} px"
     if trouble.kind == "focal":
         return (
             f"The focal length is wrong: points are {off} with {trouble.value:.2f} times the focal length",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from recon.datasets import epipolar
 from recon.datasets.epipolar import ACCEPTED, TIMES, Judged, Matched
 
-FITS = 3.0  # px, usual error: above, the poses do not fit as a whole
+FITS = 1.0  # px, usual error, up to which poses fit as a whole
+FAR_OFF = 3.0  # px, usual error: above, they do not, whatever the mistake may be
 BETTER = 2.5  # times smaller errors when a mistake is undone, or else it was not made
 ENOUGH_MATCHES = 20_000  # to tell
 LONGEST_SHIFT = 3  # photos by which the order may be off
@@ -58,7 +59,7 @@ def find(matched: Matched, judged: Judged) -> Trouble | None:
     kind, value, mended = min(tried, key=lambda attempt: _usual(attempt[2]))
     after = _usual(mended)
     if after > before / BETTER:
-        return Trouble("unknown", 0.0, before, before) if before > FITS else None
+        return Trouble("unknown", 0.0, before, before) if before > FAR_OFF else None
     if kind == "axes" and epipolar.in_front(mended) < BEHIND:
         kind = "mirrored"  # which no line tells from turned axes
     return Trouble(kind, value, before, after)

@@ -52,7 +52,7 @@ def test_the_widest_angle_is_never_more_than_the_truth(seed: int) -> None:
     unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
     truth = np.degrees(np.arccos((unit @ unit.T).clip(-1, 1))).max()
     found = coverage.widest_angles(rays, np.zeros(9, int))[0]
-    assert 0.7 * truth <= found <= truth + 1e-5
+    assert truth / 2 - 1e-5 <= found <= truth + 1e-5  # the farthest from any ray is at least half as far
 
 
 def test_what_points_say() -> None:

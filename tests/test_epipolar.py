@@ -122,6 +122,17 @@ def mistaken() -> dict[str, tuple[str, Matched]]:
     }
 
 
+def test_a_focal_length_that_is_a_little_off_is_no_fault_of_single_photos() -> None:
+    good = matched()
+    found = replace(good, a=good.a * 1.05, b=good.b * 1.05, focal=good.focal / 1.05)
+    judged = epipolar.judge(found)
+    assert 1 < judged.usual < 3
+    trouble = pose_trouble.find(found, judged)
+    assert trouble is not None
+    assert trouble.kind == "focal"
+    assert trouble.value == pytest.approx(1.05, abs=0.02)
+
+
 @pytest.mark.parametrize("name", mistaken())
 def test_a_mistake_that_all_poses_share_is_named(name: str) -> None:
     kind, found = mistaken()[name]
