@@ -69,7 +69,7 @@ def examine(path: Path, *, threads: int, progress: Progress) -> Survey:
     Raises:
         InputError: nothing that can be looked into, or a photo or a file that cannot be read.
     """
-    if path.is_dir() and capture.is_ours(path):
+    if is_ours(path):
         return captured(path, threads=threads, progress=progress)
     if path.is_dir() and not has_poses(path) and photo_folder.has_photos(path):
         sources = [_of_file(photo.path) for photo in photo_folder.find(path)]
@@ -88,6 +88,11 @@ def examine(path: Path, *, threads: int, progress: Progress) -> Survey:
         top=coverage.top(scene),
         wanted=True,
     )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `capture` made what is in a folder, or began to."""
+    return capture.finished(path) is not None or any(path.glob("work-*/images"))
 
 
 def captured(scene: Path, *, threads: int, progress: Progress, failure: str = "") -> Survey:
@@ -228,11 +233,10 @@ def _of_model(scene: Path, names: Sequence[str]) -> Posed:
 def _kept(work: Path, files: Sequence[Path], registered: Sequence[str]) -> Overlap | None:
     """The matches that a capture left behind: as usually looked for, or as it took to join all that have a pose."""
     names = [file.name for file in files]
+    sizes = [photo_folder.describe(file, file.name).size for file in files]
     found: Overlap | None = None
     for rung in ladder.RUNGS:
-        database = capture.matches_file(work, rung)
-        shared = overlap.read(database, names, [photo_folder.describe(file, file.name).size for file in files])
-        found = shared or found
+        found = overlap.read(capture.matches_file(work, rung), names, sizes) or found
         if found is not None and all(found.neighbours()[names.index(name)] for name in registered):
             return found
     return found

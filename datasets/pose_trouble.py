@@ -15,6 +15,7 @@ from recon.datasets.epipolar import ACCEPTED, TIMES, Judged, Matched
 
 FITS = 1.0  # px, usual error, up to which poses fit as a whole
 FAR_OFF = 3.0  # px, usual error: above, they do not, whatever the mistake may be
+FEWEST_PAIRS = 8  # that can be judged: with few, one mistake or another would seem to explain them
 BETTER = 2.5  # times smaller errors when a mistake is undone, or else it was not made
 ENOUGH_MATCHES = 20_000  # to tell
 LONGEST_SHIFT = 3  # photos by which the order may be off
@@ -50,7 +51,7 @@ def find(matched: Matched, judged: Judged) -> Trouble | None:
     """
     few = _some(matched)
     before = _usual(few)
-    if not np.isfinite(before):
+    if int(np.isfinite(epipolar.errors(few)).sum()) < FEWEST_PAIRS:
         return None
     if before <= FITS and len(judged.misfits) <= len(matched.viewmats) / 3:
         ahead = epipolar.in_front(few)

@@ -49,7 +49,7 @@ def _tell(survey: Survey, target: Path) -> Path:
 
 def _target(path: Path) -> Path:
     """Beside our own scenes; else in the current folder, or above the capture if that is inside: it is not ours."""
-    if path.is_dir() and capture.is_ours(path):
+    if doctor.is_ours(path):
         return path / REPORT
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     here = Path.cwd()

@@ -147,6 +147,15 @@ def test_a_mistake_that_all_poses_share_is_named(name: str) -> None:
         assert trouble.after < trouble.before / 2
 
 
+def test_few_pairs_do_not_tell_of_a_mistake() -> None:
+    """Of two photos, some focal length or other would always fit better."""
+    bad = replace(matched(noise=40.0), pairs=matched().pairs)
+    keep = np.arange(len(bad.pairs)) < pose_trouble.FEWEST_PAIRS - 1
+    few = pose_trouble._chosen(bad, keep)
+    assert epipolar.judge(few).usual > pose_trouble.FAR_OFF
+    assert pose_trouble.find(few, epipolar.judge(few)) is None
+
+
 def test_cameras_in_one_place_are_not_judged() -> None:
     """No line follows from two photos of one place."""
     good = matched()
