@@ -190,7 +190,7 @@ def _matched(
         database = folder / "matches.db"
         matching.extract(database, folder, photos, FEATURES, threads, progress)
         wanted = None if posed is None else _worth(posed, len(photos))
-        matching.match(database, photos, Matches(), threads, progress, wanted)
+        matching.match(database, photos, Matches(), threads, progress, only=wanted)
         shared = overlap.read(database, [photo.name for photo in photos], [photo.size for photo in photos])
     return looks, shared, posed
 

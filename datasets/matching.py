@@ -95,6 +95,7 @@ def match(
     matches: Matches,
     threads: int,
     progress: Progress,
+    *,
     only: set[Pair] | None = None,
 ) -> None:
     """Matches of the pairs that are worth it, or of these only, and the geometry of each pair, into the database."""
