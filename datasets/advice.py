@@ -13,7 +13,7 @@ from recon.datasets.epipolar import Array
 from recon.datasets.naming import listing, short
 from recon.datasets.overlap import Overlap
 from recon.datasets.pictures import FEW_FEATURES, WEAK, Picture, is_dark, is_white
-from recon.datasets.survey import Survey
+from recon.datasets.survey import Survey, with_stations
 
 Level = Literal["bad", "warn", "hint"]
 LEVELS: tuple[Level, ...] = ("bad", "warn", "hint")
@@ -124,7 +124,8 @@ def _groups(survey: Survey) -> Iterator[Advice]:
         return
     for group in large[1:]:
         yield _apart(survey, large[0], group)
-    hardly = overlap.groups(len(survey.pictures), shared.pairs[shared.strong(WEAK)])
+    strong = with_stations(shared.pairs[shared.strong(WEAK)], survey.stations)
+    hardly = overlap.groups(len(survey.pictures), strong)
     known = set(large[0])
     parts = [part for part in hardly if len(part) >= GROUP and known.issuperset(part)]
     for part in parts[1:]:
@@ -303,7 +304,10 @@ def _error(survey: Survey) -> Iterator[Advice]:
 
 
 def _those(survey: Survey, has: Callable[[Picture], bool]) -> list[int]:
-    return [i for i, picture in enumerate(survey.pictures) if has(picture)]
+    """The photos of which something holds; of those taken from one place, only if it holds of all."""
+    found = {i for i, picture in enumerate(survey.pictures) if has(picture)}
+    excused = {i for station in survey.stations if not found.issuperset(station) for i in station}
+    return sorted(found - excused)
 
 
 def _weight(survey: Survey, photos: Sequence[int]) -> Level:

@@ -16,7 +16,7 @@ from recon.datasets.scene import Points, Scene
 Array = NDArray[np.float64]
 
 SHOWN_POINTS = 2500  # in the view from above
-RING = 200.0  # degrees that cameras go round at least, for a gap to be one
+RING = 250.0  # degrees that cameras go round at least, for a gap to be one
 WIDE = 50.0  # degrees of a gap
 UNUSUAL = 3.0  # times the usual step round
 LONGEST_TRACK = 12  # photos, the last column of the histogram
@@ -156,8 +156,10 @@ def _some(points: Points | None) -> Array:
 
 
 def _nearest(centres: Array, index: int) -> float:
-    others = np.delete(centres, index, axis=0)
-    return float(np.linalg.norm(others - centres[index], axis=1).min()) if len(others) else math.nan
+    """The distance to the nearest other place where a photo was taken; nan where there is none."""
+    distance = np.linalg.norm(centres - centres[index], axis=1)
+    elsewhere = distance[distance > 1e-6 * distance.max()]
+    return float(elsewhere.min()) if len(elsewhere) else math.nan
 
 
 def _median(values: Array) -> float:

@@ -46,6 +46,7 @@ class Survey:
         name: of the capture.
         pictures: in the order of their names.
         overlap: None where nothing was matched.
+        stations: photos taken from one place, such as the faces of a panorama, of which some may show only the sky.
         groups: photos that hang together, largest first; those that overlap no other are in none.
         seen, top: of the views with a pose.
         judged: of the views with a pose; None where nothing was matched.
@@ -58,6 +59,7 @@ class Survey:
 
     name: str
     pictures: tuple[Picture, ...]
+    stations: tuple[tuple[int, ...], ...] = ()
     overlap: Overlap | None = None
     groups: tuple[tuple[int, ...], ...] = ()
     seen: Seen | None = None
@@ -108,7 +110,9 @@ def survey(
             by_chance[known] = epipolar.by_chance(matched, judged)
         angles = _pair_angles(matched, by_chance[known], len(angles))
         shared = shared.without(by_chance)
-    groups = [] if shared is None else [g for g in overlap.groups(count, shared.pairs[shared.strong()]) if len(g) > 1]
+    stations = [] if posed is None else _stations(posed)
+    groups = [] if shared is None else overlap.groups(count, with_stations(shared.pairs[shared.strong()], stations))
+    groups = [group for group in groups if len(group) > 1]
     place = {} if posed is None else {int(photo): view for view, photo in enumerate(posed.photo)}
     group_of = {photo: number for number, group in enumerate(groups) for photo in group}
     neighbours, best = (
@@ -141,6 +145,7 @@ def survey(
     return Survey(
         name=name,
         pictures=tuple(replace(picture, reason=why(i, pictures, shared, judged)) for i, picture in enumerate(pictures)),
+        stations=tuple(stations),
         overlap=shared,
         groups=tuple(tuple(group) for group in groups),
         seen=seen,
@@ -152,6 +157,22 @@ def survey(
         failure=failure,
         done=tuple(done),
     )
+
+
+def with_stations(pairs: NDArray[np.int64], stations: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """[M,2] pairs that hang together, and those of photos taken from one place, which do without sharing anything."""
+    links = [(station[0], other) for station in stations for other in station[1:]]
+    return np.concatenate([pairs, np.array(links, np.int64).reshape(-1, 2)])
+
+
+def _stations(posed: Posed) -> list[tuple[int, ...]]:
+    """The photos with poses that were taken from one place, where there are several."""
+    centres = np.linalg.inv(posed.viewmats)[:, :3, 3]
+    size = float(np.abs(centres - np.median(centres, axis=0)).max()) or 1.0
+    found: dict[tuple[float, ...], list[int]] = {}
+    for photo, place in zip(posed.photo.tolist(), np.round(centres / size, 5).tolist(), strict=True):
+        found.setdefault(tuple(place), []).append(photo)
+    return [tuple(photos) for photos in found.values() if len(photos) > 1]
 
 
 def find_twins(pictures: Sequence[NDArray[np.float32]], shared: Overlap | None) -> list[int | None]:

@@ -140,6 +140,28 @@ def test_photos_without_a_pose_are_named_with_the_reason() -> None:
     assert "It overlaps no other photo" in one.todo
 
 
+def test_faces_of_a_panorama_may_show_the_sky() -> None:
+    """Of photos taken from one place some may be bare, blurred or without overlap."""
+    looks = [photo(i, level=200, spread=3) if i % 2 else photo(i, blur=1.0) for i in range(COUNT)]
+    shared = overlap(COUNT, chain(range(0, COUNT, 2)), features=[20 if i % 2 else 2000 for i in range(COUNT)])
+    found = looked(looks, shared)
+    assert "Too little texture" in the_one(found).title
+    stations = tuple((i, i + 1) for i in range(0, COUNT, 2))
+    assert advice.give(replace(found, stations=stations)) == []
+
+
+def test_photos_of_one_place_hang_together() -> None:
+    poses = posed_matches.viewmats()
+    poses[1, :3, 3] = -poses[1, :3, :3] @ np.linalg.inv(poses[0])[:3, 3]
+    lens = survey.SourceCamera("SIMPLE_PINHOLE", (1000.0, 500.0, 500.0), 1000, 1000)
+    count = posed_matches.COUNT
+    shared = overlap(count, chain([0, *range(2, count)]))
+    names, looks = [f"img_{i:02d}" for i in range(count)], [photo(i) for i in range(count)]
+    found = survey.survey("made", names, looks, shared=shared, posed=Posed(np.arange(count), poses, (lens,) * count))
+    assert found.stations == ((0, 1),)
+    assert [len(group) for group in found.groups] == [count]
+
+
 def test_a_gap_names_its_ends() -> None:
     found = looked()
     views = tuple(replace(p, view=COUNT - 1 - i, state="posed") for i, p in enumerate(found.pictures))
