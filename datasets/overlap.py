@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from recon.datasets import colmap_calls, matching
 
 ENOUGH = 25  # matches by which two photos overlap; fewer may be chance
-KEPT = 150  # matches of a pair whose positions are kept, spread evenly over all of them
+KEPT = 150  # matches of a pair whose positions are kept, spread evenly over all of them; fewer of very many pairs
+MOST_KEPT = 1_000_000  # of all pairs together
 STILL = 0.002  # of the longer side: matches of two photos from one place, in one direction, move by no more
 _FLAT = ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC")
 
@@ -100,7 +101,9 @@ def read(database: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]])
         keypoints = {i: np.asarray(opened.read_keypoints(image))[:, :2] for image, i in photo.items() if features[i]}
         rows: list[tuple[int, int, int, bool, float]] = []
         positions: list[NDArray[np.float64]] = []
-        for pair, geometry in zip(*opened.read_two_view_geometries(), strict=True):
+        pairs, geometries = opened.read_two_view_geometries()
+        kept = min(KEPT, MOST_KEPT // max(len(pairs), 1))
+        for pair, geometry in zip(pairs, geometries, strict=True):
             first, second = (photo.get(image, -1) for image in pycolmap.pair_id_to_image_pair(pair))
             matches = np.asarray(geometry.inlier_matches)
             if first < 0 or second < 0 or not len(matches):
@@ -111,7 +114,7 @@ def read(database: Path, names: Sequence[str], sizes: Sequence[tuple[int, int]])
             longer = max(*sizes[first], *sizes[second])
             moved = float(np.median(np.linalg.norm(found[:, :2] - found[:, 2:], axis=1))) / longer
             rows.append((first, second, len(matches), geometry.config in flat, moved))
-            positions.append(found[np.unique(np.linspace(0, len(found) - 1, KEPT).astype(int))].astype(np.float64))
+            positions.append(found[np.unique(np.linspace(0, len(found) - 1, kept).astype(int))].astype(np.float64))
         if photo:
             return _overlap(features, rows, positions)
     return None

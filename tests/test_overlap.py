@@ -65,6 +65,13 @@ def test_a_database_is_read_as_it_was_written(database: Path) -> None:
     assert found.starts[rows[0, 1] + 1] - found.starts[rows[0, 1]] == overlap.KEPT
 
 
+def test_of_very_many_pairs_less_is_kept(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlap, "MOST_KEPT", 80)
+    found = read(database)
+    assert sorted(np.diff(found.starts).tolist()) == [18, 40]
+    assert found.counts.sum() == 418
+
+
 def test_few_matches_are_chance(database: Path) -> None:
     found = read(database)
     assert found.neighbours().tolist() == [1, 1, 0, 0]
