@@ -91,14 +91,7 @@ def _twins(survey: Survey) -> Iterator[Advice]:
 
 
 def _texture(survey: Survey) -> Iterator[Advice]:
-    bare = _those(
-        survey,
-        lambda picture: (
-            picture.features is not None
-            and picture.features < FEW_FEATURES
-            and not (picture.blurred or is_dark(picture.look) or is_white(picture.look))
-        ),
-    )
+    bare = _bare(survey)
     if bare:
         yield Advice(
             _weight(survey, bare),
@@ -107,6 +100,18 @@ def _texture(survey: Survey) -> Iterator[Advice]:
             " patterned there, such as a newspaper; plain and shiny things need it most.",
             tuple(bare),
         )
+
+
+def _bare(survey: Survey) -> list[int]:
+    """Photos with too few features for no other reason."""
+    return _those(
+        survey,
+        lambda picture: (
+            picture.features is not None
+            and picture.features < FEW_FEATURES
+            and not (picture.blurred or is_dark(picture.look) or is_white(picture.look))
+        ),
+    )
 
 
 def _groups(survey: Survey) -> Iterator[Advice]:
@@ -204,18 +209,19 @@ def _unposed(survey: Survey) -> Iterator[Advice]:
     if survey.failure:
         return
     explained = {i for group in [g for g in survey.groups if len(g) >= GROUP][1:] for i in group}
+    explained |= set(_bare(survey))
     rest = [
         i
         for i, picture in enumerate(survey.pictures)
         if picture.state == "unposed" and i not in explained and picture.twin is None and not picture.blurred
     ]
     if rest:
-        why = survey.pictures[rest[0]].reason
-        first = f"{short(survey.pictures[rest[0]].name)}" if len(rest) > 1 else "It"
+        one = survey.pictures[rest[0]]
+        said = _sentence(one.reason) if len(rest) == 1 else f"{short(one.name)}: {one.reason}."
         yield Advice(
             "warn",
             f"Without a pose: {_list(survey, rest)}",
-            f"{first} {why}. Take photos that share more than half of the picture with these and their neighbours.",
+            f"{said} Take photos that share more than half of the picture with these and their neighbours.",
             tuple(rest),
         )
 

@@ -137,7 +137,7 @@ def test_photos_without_a_pose_are_named_with_the_reason() -> None:
     posed = [replace(p, view=i, state="posed", reason="") for i, p in enumerate(found.pictures[:-1])]
     one = the_one(replace(found, pictures=(*posed, found.pictures[-1])))
     assert one.title == "Without a pose: img_19"
-    assert "It overlaps no other photo" in one.todo
+    assert one.todo.startswith("Overlaps no other photo. Take photos")
 
 
 def test_faces_of_a_panorama_may_show_the_sky() -> None:
