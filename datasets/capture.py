@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder
-from recon.datasets.errors import InputError
+from recon.datasets.errors import InputError, NoSceneError
 from recon.datasets.files import TEMPORARY, atomic_write
 from recon.datasets.ladder import Found, Rung
 from recon.datasets.matching import Progress
@@ -73,6 +73,16 @@ def finished(scene: Path) -> Report | None:
     return report if whole and (scene / "images").is_dir() else None
 
 
+def is_ours(scene: Path) -> bool:
+    """Whether a folder holds a scene that was made here, whole or not."""
+    return (scene / REPORT).is_file() or any(scene.glob("work-*"))
+
+
+def matches_file(work: Path, rung: Rung) -> Path:
+    """The database with the matches of a rung."""
+    return work / f"matches-{_name((rung.features, rung.matches))}.db"
+
+
 def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], None], progress: Progress) -> Report:
     """Find the poses of the photos in `source`, and write both as the COLMAP capture `scene`.
 
@@ -104,7 +114,7 @@ def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], Non
     climbed = ladder.climb(len(found), _Pipeline(found, work, threads, progress), say, ladder.RUNGS)
     best = climbed.best
     if best is None:
-        raise InputError(f"{source}: {_why_nothing(climbed.matched)}")
+        raise NoSceneError(source, _why_nothing(climbed.matched))
     report = _publish(scene, work, found, key, best, climbed.done, threads, progress)
     for line in report.lines():
         say(line)
@@ -122,7 +132,7 @@ class _Pipeline:
         looked = self._work / f"features-{_name(rung.features)}.db"
         images = self._work / "images"
         matching.extract(looked, images, self._photos, rung.features, self._threads, self._progress)
-        database = self._database(rung)
+        database = matches_file(self._work, rung)
         if database.exists() and not colmap_calls.is_sound(database):
             colmap_calls.remove(database)
         if not database.exists():
@@ -133,7 +143,7 @@ class _Pipeline:
     def map(self, rung: Rung) -> Found:
         target = self._work / f"model-{_name(rung)}"
         mapped = mapping.run(
-            self._database(rung),
+            matches_file(self._work, rung),
             self._work / "images",
             target,
             mapper=rung.mapper,
@@ -143,9 +153,6 @@ class _Pipeline:
             progress=self._progress,
         )
         return Found(len(mapped.registered), mapped.points, mapped.models, target)
-
-    def _database(self, rung: Rung) -> Path:
-        return self._work / f"matches-{_name((rung.features, rung.matches))}.db"
 
 
 def _name(settings: object) -> str:
@@ -158,9 +165,8 @@ def _check_target(source: Path, scene: Path) -> None:
         raise InputError(f"{scene}: the scene needs a folder of its own, apart from the photos")
     if scene.exists() and not scene.is_dir():
         raise InputError(f"{scene}: is a file, not a folder")
-    ours = (scene / REPORT).is_file() or any(scene.glob("work-*"))
     taken = next((name for name in ("sparse", "images", "transforms.json") if (scene / name).exists()), None)
-    if taken and not ours:
+    if taken and not is_ours(scene):
         raise InputError(f"{scene}: holds another capture ({taken}), which is not overwritten; choose another folder")
 
 

@@ -92,7 +92,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
             name,
             file,
             cameras[photo.camera_id],
-            _viewmat(photo, where),
+            viewmat(photo, where),
             where=where,
             downscale=downscale,
             mask_path=_find_mask(root, photo.name),
@@ -193,7 +193,7 @@ def _find_mask(root: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _viewmat(photo: ModelImage, where: str) -> Tensor:
+def viewmat(photo: ModelImage, where: str) -> Tensor:
     """[4,4] float64 world to camera."""
     w, x, y, z = photo.qvec
     norm = math.hypot(w, x, y, z)

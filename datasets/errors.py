@@ -7,3 +7,11 @@ class InputError(Exception):
     The message is one plain line that names the file (or option) and the offending value. The command line
     prints it as it is and exits with code 2, without a traceback.
     """
+
+
+class NoSceneError(InputError):
+    """Photos that can be read, and of which no scene comes; `why` says it without naming them."""
+
+    def __init__(self, photos: object, why: str) -> None:
+        super().__init__(f"{photos}: {why}")
+        self.why = why

@@ -129,6 +129,17 @@ def sampling_grid(camera: SourceCamera, width: int, height: int) -> NDArray[np.f
     return grid
 
 
+def mean_focal(camera: SourceCamera) -> float:
+    """px, of both axes."""
+    return float(_pycolmap_camera(camera).mean_focal_length())
+
+
+def unprojected(camera: SourceCamera, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N,2] where the rays of pixel positions [N,2] meet the plane one before the camera, without the lens's bend; nan
+    where there is no such ray."""
+    return np.asarray(_pycolmap_camera(camera).cam_from_img(pixels), np.float64)
+
+
 @lru_cache(maxsize=4096)
 def has_blank_pixels(camera: SourceCamera) -> bool:
     """Whether the undistorted image has pixels that the distorted one does not cover. Its border tells."""

@@ -89,19 +89,29 @@ def extract(
     progress("Finding features", len(photos), len(photos))
 
 
-def match(database: Path, photos: Sequence[Photo], matches: Matches, threads: int, progress: Progress) -> None:
-    """Matches of the pairs that are worth it, and the geometry of each pair, into the database."""
+def match(
+    database: Path,
+    photos: Sequence[Photo],
+    matches: Matches,
+    threads: int,
+    progress: Progress,
+    *,
+    only: set[Pair] | None = None,
+) -> None:
+    """Matches of the pairs that are worth it, or of these only, and the geometry of each pair, into the database."""
     pycolmap = colmap_calls.load()
     with open_database(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         numbers = [ids[photo.name] for photo in photos]
         looked_at = [i for i, number in enumerate(numbers) if opened.exists_descriptors(number)]
-        chosen = pairs.choose(
-            [photos[i].place for i in looked_at],
-            lambda: pairs.describe([opened.read_descriptors(numbers[i]).data for i in looked_at]),
-            breadth=matches.breadth,
-        )
-        wanted = sorted((looked_at[i], looked_at[j]) for i, j in chosen)
+        if only is None:
+            chosen = pairs.choose(
+                [photos[i].place for i in looked_at],
+                lambda: pairs.describe([opened.read_descriptors(numbers[i]).data for i in looked_at]),
+                breadth=matches.breadth,
+            )
+            only = {(looked_at[i], looked_at[j]) for i, j in chosen}
+        wanted = sorted(pair for pair in only if set(pair) <= set(looked_at))
         missing = [(i, j) for i, j in wanted if not opened.exists_two_view_geometry(numbers[i], numbers[j])]
     matching = pycolmap.FeatureMatchingOptions()
     matching.use_gpu = False

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets.decode import read_header
-from recon.datasets.errors import InputError
+from recon.datasets.errors import InputError, NoSceneError
 from recon.datasets.folders import EXTENSIONS
 
 HEIC = (".heic", ".heif")
@@ -169,8 +169,8 @@ def _sampled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 def check(photos: Sequence[Photo], thumbnails: Sequence[NDArray[np.float32]]) -> None:
     """Refuse photos that are all the same picture."""
     if all(float(np.abs(other - thumbnails[0]).mean()) < SAME_PICTURE for other in thumbnails):
-        raise InputError(
-            f"{photos[0].path.parent}: all {len(photos)} photos are the same picture; move the camera between photos"
+        raise NoSceneError(
+            photos[0].path.parent, f"all {len(photos)} photos are the same picture; move the camera between photos"
         )
 
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
-
+from recon import doctoring
 from recon.datasets import capture, has_poses, photo_folder
 from recon.datasets.capture import Report
-from recon.datasets.errors import InputError
-from recon.terminal import console, say
+from recon.datasets.errors import InputError, NoSceneError
+from recon.terminal import bars, say
 
 
 def capture_photos(source: Path, scene: Path, threads: int | None) -> Report:
-    """Find the poses of photos and write a scene, with a bar for each stage."""
+    """Find the poses of photos and write a scene with a report on it, with a bar for each stage.
+
+    Where no scene comes of the photos, the error names the report, which then says why.
+    """
     most = 4 * (os.cpu_count() or 1)
     if threads is not None and not 1 <= threads <= most:
         raise InputError(f"--threads {threads}: not between 1 and {most}")
+    count = threads or os.cpu_count() or 1
     try:
-        with _bars() as bars:
-            return capture.capture(source, scene, threads=threads or os.cpu_count() or 1, say=say, progress=bars)
+        with bars() as shown:
+            try:
+                report = capture.capture(source, scene, threads=count, say=say, progress=shown)
+            except NoSceneError as error:
+                page = doctoring.report(scene, count, shown, failure=error.why)
+                raise InputError(f"{error}; the report has more: {page}") from error
+            if doctoring.is_reported(scene):
+                say(f"Report: {scene / doctoring.REPORT}")
+            else:
+                doctoring.report(scene, count, shown)
+            return report
     except KeyboardInterrupt:
         say(f"Stopped. What is done is kept in {scene}; the same command goes on from there.")
         raise
@@ -40,34 +49,3 @@ def posed(source: Path, output: Path, threads: int | None) -> Path:
     say(f"{source}: photos without poses. Finding them; the scene is kept for the next time: {scene}")
     capture_photos(source, scene, threads)
     return scene
-
-
-class _Bars:
-    """A bar for each stage, made when the stage begins."""
-
-    def __init__(self, shown: Progress) -> None:
-        self._shown = shown
-        self._stage = ""
-        self._task: TaskID | None = None
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage or self._task is None:
-            if self._task is not None:
-                self._shown.remove_task(self._task)
-            self._task = self._shown.add_task(stage, total=total)
-            self._stage = stage
-        self._shown.update(self._task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[_Bars]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeLeft(),
-    )
-    with Progress(*columns, console=console, transient=True) as shown:
-        yield _Bars(shown)

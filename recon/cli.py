@@ -141,6 +141,23 @@ def capture(
     say(f"Train it: recon train {output}")
 
 
+def doctor(scene: tyro.conf.Positional[Path], html: Path | None = None, threads: int | None = None) -> None:
+    """Look into a capture: what is wrong with its photos and poses, and what to do about it.
+
+    Sharpness, exposure, overlap, parallax and gaps; and whether the poses fit the photos, in whatever format they are.
+
+    Args:
+        scene: Folder of a capture with poses, of plain photos, or a scene that `recon capture` made.
+        html: File for the page with all of it. By default report.html in a scene of ours, else NAME-report.html here.
+        threads: CPU threads. By default all.
+    """
+    with machine.importing():
+        from recon import doctoring
+
+    machine.use_threads(threads)
+    doctoring.examine(scene, html, threads)
+
+
 def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: int | None = None) -> None:
     """Score a run on its held-out photos: PSNR, SSIM, LPIPS, speed; side-by-side pictures.
 
@@ -283,6 +300,7 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "capture": capture,
+    "doctor": doctor,
     "train": train,
     "eval": evaluate,
     "render": render,

@@ -19,7 +19,7 @@ from torch import Tensor
 import captures
 import photo_files
 from captures import message
-from recon import capturing
+from recon import capturing, doctoring
 from recon.datasets import capture, colmap, has_poses, ladder, load_scene, mapping, synthetic
 from recon.datasets.colmap import save as save_colmap
 from recon.datasets.errors import InputError
@@ -214,6 +214,7 @@ def test_photos_without_poses_are_captured_first_and_kept(
     folder = noise(tmp_path / "photos", 3)
     asked: list[Path] = []
     monkeypatch.setattr(capture, "capture", lambda source, scene, **_: asked.append(scene))
+    monkeypatch.setattr(doctoring, "report", lambda *_: None)
     scene = capturing.posed(folder, tmp_path / "runs", 1)
     assert asked == [scene]
     assert scene.parent.parent == tmp_path / "runs" / "captures"

@@ -93,7 +93,7 @@ def _assert_read_as_by_pycolmap(model: Path) -> None:
     assert len(images) == expected.num_reg_images()
     for image in expected.images.values():
         read_image = images[image.name]
-        assert colmap._viewmat(read_image, "").numpy()[:3] == pytest.approx(image.cam_from_world().matrix(), abs=1e-9)
+        assert colmap.viewmat(read_image, "").numpy()[:3] == pytest.approx(image.cam_from_world().matrix(), abs=1e-9)
         ids = [p.point3D_id if p.has_point3D() else -1 for p in image.points2D]
         np.testing.assert_array_equal(read_image.point_ids, np.array(ids, np.int64))
     points = colmap.read_points(model)
