@@ -89,8 +89,20 @@ def extract(
     progress("Finding features", len(photos), len(photos))
 
 
-def match(database: Path, photos: Sequence[Photo], matches: Matches, threads: int, progress: Progress) -> None:
-    """Matches of the pairs that are worth it, and the geometry of each pair, into the database."""
+def match(
+    database: Path,
+    photos: Sequence[Photo],
+    matches: Matches,
+    threads: int,
+    progress: Progress,
+    *,
+    in_order: bool = False,
+) -> None:
+    """Matches of the pairs that are worth it, and the geometry of each pair, into the database.
+
+    Args:
+        in_order: whether the photos were taken one after the other, as the frames of a video.
+    """
     pycolmap = colmap_calls.load()
     with open_database(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
@@ -100,6 +112,7 @@ def match(database: Path, photos: Sequence[Photo], matches: Matches, threads: in
             [photos[i].place for i in looked_at],
             lambda: pairs.describe([opened.read_descriptors(numbers[i]).data for i in looked_at]),
             breadth=matches.breadth,
+            in_order=in_order,
         )
         wanted = sorted((looked_at[i], looked_at[j]) for i, j in chosen)
         missing = [(i, j) for i, j in wanted if not opened.exists_two_view_geometry(numbers[i], numbers[j])]

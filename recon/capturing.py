@@ -1,44 +1,43 @@
-"""From the command to photos with poses, with progress bars; also what a training of plain photos begins with."""
+"""From the command to photos with poses, with progress bars; also what a training of photos or a video begins with."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-from recon.datasets import capture, has_poses, photo_folder
+from recon.datasets import capture, has_poses, sources
 from recon.datasets.capture import Report
-from recon.datasets.errors import InputError
+from recon.datasets.sources import Wishes
+from recon.kernels.runtime import get_threads
 from recon.terminal import console, say
 
 
-def capture_photos(source: Path, scene: Path, threads: int | None) -> Report:
-    """Find the poses of photos and write a scene, with a bar for each stage."""
-    most = 4 * (os.cpu_count() or 1)
-    if threads is not None and not 1 <= threads <= most:
-        raise InputError(f"--threads {threads}: not between 1 and {most}")
+def capture_photos(source: Path, scene: Path, wishes: Wishes = sources.USUAL) -> Report:
+    """Find the poses of photos or a video and write a scene, with a bar for each stage."""
     try:
         with _bars() as bars:
-            return capture.capture(source, scene, threads=threads or os.cpu_count() or 1, say=say, progress=bars)
+            return capture.capture(source, scene, threads=get_threads(), say=say, progress=bars, wishes=wishes)
     except KeyboardInterrupt:
         say(f"Stopped. What is done is kept in {scene}; the same command goes on from there.")
         raise
 
 
-def posed(source: Path, output: Path, threads: int | None) -> Path:
-    """The capture at `source`; of photos without poses, the scene made of them, kept beside the runs in `output`."""
-    if not source.is_dir() or has_poses(source) or not photo_folder.has_photos(source):
+def posed(source: Path, output: Path) -> Path:
+    """The capture at `source`; of photos without poses, or a video, the scene made of them, kept beside the runs in
+    `output`."""
+    if not source.exists() or has_poses(source) or not sources.is_source(source):
         return source
-    name = source.resolve().name or "photos"
+    what = "photos without poses" if source.is_dir() else "a video, so frames are chosen, and have no poses yet"
+    name = (source.resolve().name if source.is_dir() else source.stem) or "photos"
     place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
     scene = output / "captures" / place / name
-    say(f"{source}: photos without poses. Finding them; the scene is kept for the next time: {scene}")
-    capture_photos(source, scene, threads)
+    say(f"{source}: {what}. Finding them; the scene is kept for the next time: {scene}")
+    capture_photos(source, scene)
     return scene
 
 
