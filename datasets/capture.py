@@ -159,7 +159,7 @@ class _Pipeline:
             photos=len(self._shots.photos),
             progress=self._progress,
         )
-        return Found(len(mapped.registered), mapped.points, mapped.models, target)
+        return Found(len(mapped.registered), mapped.points, mapped.models, target, mapped.joined)
 
     def _database(self, rung: Rung) -> Path:
         return self._work / f"matches-{_name((rung.features, rung.matches))}.db"

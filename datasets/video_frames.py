@@ -26,8 +26,8 @@ from recon.datasets.motion import motion, sharpness
 from recon.datasets.photo_folder import FEWEST
 from recon.datasets.video_file import Frame, Video
 
-STEP = 0.03  # of the picture's longer side, by which it moves in a stretch
-SPACING = 0.08  # of it, between the frames that are taken
+STEP = 0.015  # of the picture's longer side, by which it moves in a stretch
+SPACING = 0.04  # of it, between the frames that are taken
 USUAL_LEAST, USUAL_MOST = 30, 120  # frames, where it is not said how many
 MOST = 2000
 BLURRED = 0.35  # times as sharp as its neighbours: a frame that is left out where these overlap without it
