@@ -1,6 +1,7 @@
 """From photos or a video to a posed scene: COLMAP's pipeline, what is tried when it finds too little, and the report.
 
 SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG; of a video the frames that were chosen
+SCENE/masks/           of 360-degree photos, black where the tripod is, if that was asked for
 SCENE/sparse/0/        cameras, poses, points
 SCENE/capture.json     what was done and what came of it; written last, so a scene that has one is complete
 SCENE/work-KEY/        features, matches and models, for these photos and settings; may be deleted
@@ -20,6 +21,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import TEMPORARY, atomic_write, only_one
 from recon.datasets.ladder import Found, Rung
 from recon.datasets.matching import Progress
+from recon.datasets.photo_folder import Photo
 from recon.datasets.sources import Shots, Source, Wishes
 
 REPORT = "capture.json"
@@ -109,14 +111,10 @@ def _capture(source: Source, scene: Path, threads: int, say: Callable[[str], Non
     work = scene / f"work-{key}"
     work.mkdir(parents=True, exist_ok=True)
     shots = sources.prepare(source, work, threads, say, progress)
-    found = shots.photos
-    cameras = len(photo_folder.groups(found))
-    focal = sum(photo.focal is not None for photo in found)
-    say(
-        f"{len(found)} photos of {cameras} {'camera' if cameras == 1 else 'cameras'}, focal length from EXIF for"
-        f" {focal or 'none'}{'' if focal else ', so it is estimated'}"
-    )
-    climbed = ladder.climb(len(found), _Pipeline(shots, work, threads, progress), say, ladder.RUNGS)
+    if not shots.panorama:
+        say(_cameras(shots.photos))
+    count = len(photo_folder.stations(shots.photos))
+    climbed = ladder.climb(count, _Pipeline(shots, work, threads, progress), say, ladder.RUNGS)
     best = climbed.best
     if best is None:
         raise InputError(f"{source.path}: {_why_nothing(climbed.matched)}")
@@ -124,6 +122,16 @@ def _capture(source: Source, scene: Path, threads: int, say: Callable[[str], Non
     for line in report.lines():
         say(line)
     return report
+
+
+def _cameras(photos: Sequence[Photo]) -> str:
+    """What is known of the cameras of photos, in words."""
+    cameras = len(photo_folder.groups(photos))
+    focal = sum(photo.focal is not None for photo in photos)
+    return (
+        f"{len(photos)} photos of {cameras} {'camera' if cameras == 1 else 'cameras'}, focal length from EXIF for"
+        f" {focal or 'none'}{'' if focal else ', so it is estimated'}"
+    )
 
 
 class _Pipeline:
@@ -158,8 +166,9 @@ class _Pipeline:
             threads=self._threads,
             photos=len(self._shots.photos),
             progress=self._progress,
+            known_lenses=self._shots.panorama,
         )
-        return Found(len(mapped.registered), mapped.points, mapped.models, target, mapped.joined)
+        return Found(len(self._shots.origins(mapped.registered)), mapped.points, mapped.models, target, mapped.joined)
 
     def _database(self, rung: Rung) -> Path:
         return self._work / f"matches-{_name((rung.features, rung.matches))}.db"
@@ -215,13 +224,16 @@ def _publish(
         with file.open("rb+") as written:
             os.fsync(written.fileno())
     (scene / REPORT).unlink(missing_ok=True)
-    for name in ("sparse", "images"):
+    for name in ("sparse", "images", matching.MASKS):
         shutil.rmtree(scene / name, ignore_errors=True)
-    (work / "images").rename(scene / "images")
+    for name in ("images", matching.MASKS):
+        if (work / name).is_dir():
+            (work / name).rename(scene / name)
     whole.rename(scene / "sparse")
-    registered = {image.name for image in model.images.values() if image.has_pose}
-    missing = tuple(photo.path.name for photo in shots.photos if photo.name not in registered)
-    counts = (len(shots.photos), len(registered))
+    registered = shots.origins(image.name for image in model.images.values() if image.has_pose)
+    wanted = {photo.origin: None for photo in shots.photos}  # in order
+    missing = tuple(name for name in wanted if name not in registered)
+    counts = (len(wanted), len(registered))
     report = Report(key, *counts, missing, model.num_points3D(), error, tuple(done), shots.times)
     with atomic_write(scene / REPORT) as target:
         target.write(json.dumps(asdict(report), indent=2).encode())

@@ -16,6 +16,7 @@ NEIGHBOURS = 10  # in the order of names, on each side
 LOOPS = 5  # of the frames of a video, those farther away in time that are most similar to each
 LOOK_ALIKES = 15  # photos most similar to each
 NEARBY = 15  # photos taken closest to each
+DESCRIBED = 1000  # features of a photo that it is described by
 WORDS = 64  # that pictures are described with
 
 Pair = tuple[int, int]
@@ -25,7 +26,7 @@ def choose(
     places: Sequence[tuple[float, float] | None],
     descriptions: Callable[[], NDArray[np.float32]],
     *,
-    breadth: int = 1,
+    breadth: float = 1,
     in_order: bool = False,
 ) -> set[Pair]:
     """Pairs (i, j), i < j, of photos that are in the order of their names.
@@ -43,18 +44,18 @@ def choose(
     count = len(places)
     if count <= (ALL_IN_ORDER_UP_TO if in_order else ALL_UP_TO) * breadth:
         return set(itertools.combinations(range(count), 2))
-    neighbours = NEIGHBOURS * breadth
+    neighbours = round(NEIGHBOURS * breadth)
     chosen = in_sequence(count, neighbours)
     described = descriptions()
     likeness = described @ described.T
     if in_order:
-        return chosen | loops(likeness, neighbours, LOOPS * breadth)
-    chosen |= nearest(likeness, LOOK_ALIKES * breadth)
+        return chosen | loops(likeness, neighbours, round(LOOPS * breadth))
+    chosen |= nearest(likeness, round(LOOK_ALIKES * breadth))
     known = [i for i, place in enumerate(places) if place is not None]
     if len(known) > 1:
         spots = on_ground([place for place in places if place is not None])
         closeness = -np.linalg.norm(spots[:, None] - spots[None], axis=-1)
-        chosen |= {(known[i], known[j]) for i, j in nearest(closeness, NEARBY * breadth)}
+        chosen |= {(known[i], known[j]) for i, j in nearest(closeness, round(NEARBY * breadth))}
     return chosen
 
 
@@ -95,7 +96,7 @@ def describe(features: Sequence[NDArray[np.uint8]], seed: int = 0) -> NDArray[np
     from scipy.cluster.vq import kmeans2, vq
 
     rng = np.random.default_rng(seed)
-    floats = [f[:1000].astype(np.float32) for f in features]  # the largest come first
+    floats = [f[:DESCRIBED].astype(np.float32) for f in features]  # the largest come first
     sample = np.concatenate([f[rng.permutation(len(f))[: max(10, 20_000 // len(floats))]] for f in floats])
     if not len(sample):
         return np.zeros((len(features), 1), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +96,7 @@ def read_header(path: Path) -> Video:
     return Video(path, (status.st_mtime_ns, status.st_size), size, seconds, rate)
 
 
-def frames(video: Video, say: Callable[[str], None]) -> Iterator[Frame]:
+def frames(video: Video, say: Callable[[str], None]) -> Generator[Frame, None, None]:
     """The frames in the order in which they are shown. Those that are damaged are left out, and `say` is told.
 
     Times are the file's own, so a rate that varies does no harm.

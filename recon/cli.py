@@ -128,6 +128,8 @@ def capture(
     source: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     frames: int | None = None,
+    panorama: Literal["auto", "yes", "no"] = "auto",
+    nadir: float = 0.0,
     threads: int | None = None,
 ) -> None:
     """Find the poses of photos or of a video, and write both as a scene that `recon train` loads.
@@ -136,13 +138,16 @@ def capture(
         source: Folder of photos (JPEG, PNG, TIFF, WebP, and HEIC where pillow-heif is installed), or a video.
         output: Folder for the scene, in COLMAP's layout. Called again with the same photos, it goes on from there.
         frames: Of a video: at most so many frames are taken. By default what the camera's motion asks for, up to 120.
+        panorama: Whether they are 360-degree photos, or a 360-degree video: equirectangular, twice as wide as high.
+            auto is where the files say so, or both ends continue each other and each pole is one colour.
+        nadir: Of 360-degree ones: leave out what is so many degrees around straight down, where the tripod is.
         threads: CPU threads. By default all.
     """
     from recon import capturing
     from recon.datasets.sources import Wishes
 
     machine.use_threads(threads)
-    capturing.capture_photos(source, output, Wishes(frames))
+    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir))
     say(f"Train it: recon train {output}")
 
 
