@@ -1,4 +1,4 @@
-"""The procedural scene as a video or as 360-degree photos, with exact cameras; how far poses that were found are off."""
+"""The procedural scene as a video or as 360-degree photos, with exact cameras; how far found poses are off."""
 
 from __future__ import annotations
 
