@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -59,10 +60,12 @@ def only_one(path: Path, taken: str) -> Iterator[None]:
     with path.open("a+") as file:
         try:
             _lock(file.fileno())
-        except OSError:
-            file.seek(0)
-            process = file.read().strip()
-            raise InputError(f"{taken}{f' by process {process}' if process else ''}; wait until it has ended") from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # or else this file system has no locks
+                file.seek(0)
+                process = file.read().strip()
+                by = f" by process {process}" if process else ""
+                raise InputError(f"{taken}{by}; wait until it has ended") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

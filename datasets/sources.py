@@ -131,7 +131,7 @@ def prepare(source: Source, work: Path, threads: int, say: Say, progress: Progre
     times: dict[str, float] = {}
     if source.video is not None:
         times = video_frames.take(source.video, work / "frames", source.wishes.frames, say, progress)
-        say(f"A video of {source.video.seconds:.1f} s: {len(times)} frames, chosen by motion and sharpness")
+        say(f"{len(times)} frames of the video, chosen by motion and sharpness")
         photos = [photo_folder.describe(work / "frames" / name, name) for name in sorted(times)]
     if source.panorama:
         say(f"{len(photos)} 360-degree pictures, cut into {panorama.COUNT} photos each")

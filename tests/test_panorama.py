@@ -213,3 +213,15 @@ def test_faces_keep_what_is_known_of_their_panorama(tmp_path: Path) -> None:
     stamps = [file.stat().st_mtime_ns for file in sorted((tmp_path / "images").iterdir())]
     sources.prepare(source, tmp_path, 1, lambda _: None, lambda *_: None)
     assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "images").iterdir())] == stamps
+
+
+def test_frames_of_a_panoramic_video_become_faces(tmp_path: Path) -> None:
+    """The camera turns, so the picture goes round."""
+    pixels = np.asarray(Image.open(room(tmp_path / "a", 1) / "0.jpg"))
+    path = videos.write(tmp_path / "a.mp4", [np.roll(pixels, 8 * i, axis=1) for i in range(20)])
+    source = sources.find(path, Wishes(frames=5))
+    shots = sources.prepare(source, tmp_path / "work", 1, lambda _: None, lambda *_: None)
+    assert (shots.in_order, shots.panorama) == (True, True)
+    assert 3 <= len(shots.times) <= 5
+    assert len(shots.photos) == panorama.COUNT * len(shots.times)
+    assert shots.origins(photo.name for photo in shots.photos) == set(shots.times)

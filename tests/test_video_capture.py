@@ -68,7 +68,7 @@ def test_the_trajectory_of_a_video_is_found(video: Path, cameras: Cameras, tmp_p
     assert sorted(times) == sorted(file.name for file in (tmp_path / "scene" / "images").iterdir())
     for name, seconds in times.items():
         assert seconds == pytest.approx(int(name[6:12]) / 30, abs=1e-3)
-    assert any(f"{report.photos} frames, chosen by motion" in line for line in said)
+    assert any(f"{report.photos} frames of the video, chosen by motion" in line for line in said)
     again = run(video, tmp_path / "scene", said, Wishes(frames=14))
     assert again == report
     assert "already there for this video" in said[-1]
