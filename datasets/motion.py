@@ -29,6 +29,8 @@ def motion(before: Grey, after: Grey) -> float:
     Each tile is compared by itself (phase correlation, Kuglin and Hines 1975), so that an object in the middle that the
     camera goes round does not hide how the rest moves, and going forward counts too.
     """
+    if before.shape != after.shape:  # a video may change its size
+        return LOST
     one, other = _tiles(before), _tiles(after)
     textured = np.minimum(one.std(axis=(1, 2)), other.std(axis=(1, 2))) > TEXTURE
     if not textured.any():

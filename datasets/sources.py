@@ -109,6 +109,8 @@ def find(path: Path, wishes: Wishes) -> Source:
         raise InputError(f"--frames {wishes.frames}: not between {FEWEST} and {video_frames.MOST}")
     if not 0 <= wishes.nadir <= panorama.LOWEST:
         raise InputError(f"--nadir {wishes.nadir:g}: not between 0 and {panorama.LOWEST} degrees")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such folder of photos, and no such video")
     if path.is_dir() and not photo_folder.has_photos(path):
         videos = _videos(path)
         if len(videos) > 1:

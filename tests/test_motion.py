@@ -52,6 +52,7 @@ def test_another_picture_is_as_far_as_can_be() -> None:
     noise = np.random.default_rng(0).normal(100, 30, (2, 90, 160)).astype(np.float32)
     assert motion(noise[0], noise[1]) == LOST
     assert motion(view(50, 50), view(300, 290)) == LOST
+    assert motion(view(50, 50), view(50, 50, size=(90, 160))) == LOST
 
 
 def test_where_nothing_can_be_told_nothing_moves() -> None:

@@ -141,6 +141,8 @@ def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match=r"notes\.txt: is neither a folder nor a video"):
         sources.find(tmp_path / "notes.txt", Wishes())
+    with pytest.raises(InputError, match="no such folder of photos, and no such video"):
+        sources.find(tmp_path / "gone.mp4", Wishes())
     with pytest.raises(InputError, match="--frames 2: not between 3 and"):
         sources.find(tmp_path / "a.mp4", Wishes(frames=2))
     with pytest.raises(InputError, match="needs a folder of its own"):
