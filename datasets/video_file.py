@@ -49,6 +49,7 @@ class Frame:
     number: int
     time: float
     _stored: av.VideoFrame
+    _transfer: int
 
     def grey(self, longest: int) -> NDArray[np.float32]:
         """[h,w] 0..255, reduced to this longest side, as stored (not turned)."""
@@ -65,13 +66,12 @@ class Frame:
     def rgb(self) -> NDArray[np.uint8]:
         """[H,W,3], turned as the file says that it is to be shown."""
         stored = self._stored
-        transfer = int(stored.color_trc)
         matrix = int(stored.colorspace)
         if matrix not in (BT709, BT601, BT601 + 1, BT2020):
             matrix = BT709 if stored.height >= HIGH_DEFINITION else BT601
-        if transfer in (PQ, HLG):
+        if self._transfer in (PQ, HLG):
             deep = np.asarray(stored.reformat(format="rgb48le", src_colorspace=BT2020).to_ndarray(), np.uint16)
-            pixels = to_sdr(deep, transfer)
+            pixels = to_sdr(deep, self._transfer)
         else:
             pixels = np.asarray(stored.reformat(format="rgb24", src_colorspace=matrix).to_ndarray(), np.uint8)
         return np.ascontiguousarray(np.rot90(pixels, round(stored.rotation / 90)))
@@ -129,7 +129,7 @@ def frames(video: Video, say: Callable[[str], None]) -> Generator[Frame, None, N
                 time = float(frame.time) if frame.time is not None else number / (video.rate or 30)
                 first = time if first is None else first
                 last = time - first
-                yield Frame(number, last, frame)
+                yield Frame(number, last, frame, int(stream.codec_context.color_trc))
                 number += 1
     if number == 0:
         raise InputError(f"{video.path}: no frame of this video can be decoded; the file is damaged or empty")
