@@ -27,7 +27,7 @@ LOWEST = 45  # degrees around straight down that may be left out
 
 SEEN = (256, 128)  # px, at which it is looked whether a photo is a panorama
 SEAM = 3.0  # times the usual difference of neighbouring columns, that of the first and the last at most
-EVEN = 0.4  # times the usual deviation in a row, that in a row which is one point of the sphere at most
+EVEN = 0.35  # times that usual difference, that in a row which is one point of the sphere, so pulled apart, at most
 UNEVEN = 10.0  # of 255, deviation in a column from pole to pole at least: a plain background proves nothing
 
 
@@ -119,13 +119,13 @@ def is_panorama(path: Path) -> bool:
 
 
 def looks_like_one(seen: NDArray[np.float32]) -> bool:
-    """Whether a `small` picture goes all round: its left and right ends continue each other, its first and last rows
-    are (almost) one colour, and from pole to pole it is not."""
-    steps = np.abs(np.diff(seen, axis=1, append=seen[:, :1])).mean(axis=(0, 2))
-    spread = seen.std(axis=1).max(axis=-1)
+    """Whether a `small` picture goes all round: its left and right ends continue each other, along its first and last
+    rows it hardly changes, and from pole to pole it does."""
+    steps = np.abs(np.diff(seen, axis=1, append=seen[:, :1])).mean(axis=-1)
+    usual = steps.mean()
     return bool(
-        steps[-1] < SEAM * steps.mean()
-        and max(spread[0], spread[-1]) < EVEN * np.median(spread)
+        steps[:, -1].mean() < SEAM * usual
+        and max(steps[0].mean(), steps[-1].mean()) < EVEN * usual
         and seen[:, 0].std(axis=0).max() > UNEVEN
     )
 

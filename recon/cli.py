@@ -139,7 +139,7 @@ def capture(
         output: Folder for the scene, in COLMAP's layout. Called again with the same photos, it goes on from there.
         frames: Of a video: at most so many frames are taken. By default what the camera's motion asks for, up to 120.
         panorama: Whether they are 360-degree photos, or a 360-degree video: equirectangular, twice as wide as high.
-            auto is where the files say so, or both ends continue each other and each pole is one colour.
+            auto is where the files say so, or both ends continue each other and the poles are even.
         nadir: Of 360-degree ones: leave out what is so many degrees around straight down, where the tripod is.
         threads: CPU threads. By default all.
     """

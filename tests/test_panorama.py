@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import videos
 from captures import message
 from recon.datasets import panorama, sources
 from recon.datasets.errors import InputError
+from recon.datasets.folders import EXTENSIONS
 from recon.datasets.sources import Wishes
 
 WIDTH = 256
@@ -170,6 +172,14 @@ def test_other_photos_twice_as_wide_as_high_are_left_as_they_are(tmp_path: Path)
         Image.fromarray(studio).save(tmp_path / "b" / f"{i}.png")
     assert not sources.find(tmp_path / "a", Wishes()).panorama
     assert not sources.find(tmp_path / "b", Wishes()).panorama
+
+
+def test_no_photo_of_a_pinhole_camera_is_taken_for_a_panorama(real_data: Callable[[str], Path]) -> None:
+    for name in ("banana", "fox/images", "fern/images_8"):
+        for file in sorted(real_data(name).iterdir())[::4]:
+            if file.suffix.lower() in EXTENSIONS:
+                pixels = np.asarray(Image.open(file).convert("RGB"))
+                assert not panorama.looks_like_one(panorama.small(pixels[: pixels.shape[1] // 2]))
 
 
 def test_a_mixed_folder_and_wrong_shapes_are_refused(tmp_path: Path) -> None:
