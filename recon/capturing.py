@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
-from recon.datasets import capture, has_poses, sources
+from recon.datasets import capture, has_poses, photo_folder, sources
 from recon.datasets.capture import Report
 from recon.datasets.sources import Wishes
 from recon.kernels.runtime import get_threads
@@ -32,11 +32,11 @@ def posed(source: Path, output: Path) -> Path:
     `output`."""
     if not source.exists() or has_poses(source) or not sources.is_source(source):
         return source
-    what = "photos without poses" if source.is_dir() else "a video, so frames are chosen, and have no poses yet"
+    what = "photos" if photo_folder.has_photos(source) else "a video"
     name = (source.resolve().name if source.is_dir() else source.stem) or "photos"
     place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
     scene = output / "captures" / place / name
-    say(f"{source}: {what}. Finding them; the scene is kept for the next time: {scene}")
+    say(f"{source}: {what} without poses. Finding them; the scene is kept for the next time: {scene}")
     capture_photos(source, scene)
     return scene
 

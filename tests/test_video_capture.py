@@ -17,7 +17,7 @@ import videos
 from _filmed import FIELD, errors, film, film_cameras, panorama_poses, photograph_all_round
 from bench_video import forward
 from captures import message
-from recon import capturing
+from recon import capturing, cli
 from recon.datasets import capture, ladder, load_scene, panorama, sources
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
@@ -166,6 +166,18 @@ def test_a_key_is_of_the_video_and_of_what_is_asked(tmp_path: Path) -> None:
     assert sources.find(path, Wishes()).key(1) not in keys
 
 
+def test_the_command_passes_on_what_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(capturing, "capture_photos", lambda *words: asked.append(words))
+    words = ["recon", "capture", "a.mp4", "-o", "b", "--frames", "50", "--panorama", "yes", "--nadir", "20"]
+    monkeypatch.setattr(sys, "argv", words)
+    cli.main()
+    assert asked == [(Path("a.mp4"), Path("b"), Wishes(50, "yes", 20.0))]
+    assert "recon train b" in capsys.readouterr().out
+
+
 def test_a_video_is_captured_before_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,4 +187,4 @@ def test_a_video_is_captured_before_a_training(
     scene = capturing.posed(path, tmp_path / "runs")
     assert asked == [(path, scene)]
     assert scene.name == "a"  # so that the runs are called by it
-    assert f"{path}: a video, so frames are chosen" in capsys.readouterr().out
+    assert f"{path}: a video without poses" in capsys.readouterr().out
