@@ -4,6 +4,7 @@ SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG; of 
 SCENE/masks/           of 360-degree photos, black where the tripod is, if that was asked for
 SCENE/sparse/0/        cameras, poses, points
 SCENE/capture.json     what was done and what came of it; written last, so a scene that has one is complete
+SCENE/.capture.lock    the process that writes it, while it does
 SCENE/work-KEY/        features, matches and models, for these photos and settings; may be deleted
 """
 
