@@ -1,8 +1,10 @@
-"""From a folder of photos to a posed scene: COLMAP's pipeline, what is tried when it finds too little, and the report.
+"""From photos or a video to a posed scene: COLMAP's pipeline, what is tried when it finds too little, and the report.
 
-SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG
+SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG; of a video the frames that were chosen
+SCENE/masks/           of 360-degree photos, black where the tripod is, if that was asked for
 SCENE/sparse/0/        cameras, poses, points
 SCENE/capture.json     what was done and what came of it; written last, so a scene that has one is complete
+SCENE/.capture.lock    the process that writes it, while it does
 SCENE/work-KEY/        features, matches and models, for these photos and settings; may be deleted
 """
 
@@ -12,21 +14,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder
+from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder, sources
 from recon.datasets.errors import InputError, NoSceneError
-from recon.datasets.files import TEMPORARY, atomic_write
+from recon.datasets.files import TEMPORARY, atomic_write, only_one
 from recon.datasets.ladder import Found, Rung
 from recon.datasets.matching import Progress
-from recon.datasets.photo_folder import CONVERTED, Photo
+from recon.datasets.photo_folder import Photo
+from recon.datasets.sources import Shots, Source, Wishes
 
 REPORT = "capture.json"
+LOCK = ".capture.lock"
 VERSION = 1  # of what is made of the same photos; another one makes all of it again
 LISTED = 12  # names of photos that a line holds
 
@@ -42,6 +42,7 @@ class Report:
         missing: files of those that have none.
         points, error: of the model; the error is the mean one of reprojection, px.
         done: what was tried, in words, and what came of each.
+        times: of the frames of a video, in seconds from its first, by name.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Report:
     points: int
     error: float
     done: tuple[str, ...]
+    times: dict[str, float] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The report in words."""
@@ -83,8 +85,16 @@ def matches_file(work: Path, rung: Rung) -> Path:
     return work / f"matches-{_name((rung.features, rung.matches))}.db"
 
 
-def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], None], progress: Progress) -> Report:
-    """Find the poses of the photos in `source`, and write both as the COLMAP capture `scene`.
+def capture(
+    source: Path,
+    scene: Path,
+    *,
+    threads: int,
+    say: Callable[[str], None],
+    progress: Progress,
+    wishes: Wishes = sources.USUAL,
+) -> Report:
+    """Find the poses of the photos or the video `source`, and write both as the COLMAP capture `scene`.
 
     What an earlier call with the same photos finished, whole or in part, is not done again.
 
@@ -92,52 +102,68 @@ def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], Non
         threads: at most.
         say: told what was done, a line at a time.
         progress: told what is being done, how much of it is, and of how much.
+        wishes: what of the source is asked for.
     Raises:
-        InputError: no photos, too few, one that cannot be read, or none that can be put together.
+        InputError: no photos, too few, one that cannot be read, none that can be put together, or a scene that another
+            process writes.
     """
-    found = photo_folder.find(source)
-    _check_target(source, scene)
-    key = photo_folder.fingerprint(found, (VERSION, ladder.RUNGS))
+    found = sources.find(source, wishes)
+    _check_target(found, scene)
+    with only_one(scene / LOCK, f"{scene}: another capture is being written there"):
+        return _capture(found, scene, threads, say, progress)
+
+
+def _capture(source: Source, scene: Path, threads: int, say: Callable[[str], None], progress: Progress) -> Report:
+    key = source.key((VERSION, ladder.RUNGS))
     done = finished(scene)
     if done is not None and done.key == key:
-        say(f"{scene}: already there for these {len(found)} photos")
+        say(f"{scene}: already there for {source.described}")
         return done
     work = scene / f"work-{key}"
     work.mkdir(parents=True, exist_ok=True)
-    cameras = len(photo_folder.groups(found))
-    focal = sum(photo.focal is not None for photo in found)
-    say(
-        f"{len(found)} photos of {cameras} {'camera' if cameras == 1 else 'cameras'}, focal length from EXIF for"
-        f" {focal or 'none'}{'' if focal else ', so it is estimated'}"
-    )
-    _collect(found, work / "images", threads, progress)
-    climbed = ladder.climb(len(found), _Pipeline(found, work, threads, progress), say, ladder.RUNGS)
+    shots = sources.prepare(source, work, threads, say, progress)
+    if not shots.panorama:
+        say(_cameras(shots.photos))
+    count = len(photo_folder.stations(shots.photos))
+    climbed = ladder.climb(count, _Pipeline(shots, work, threads, progress), say, ladder.RUNGS)
     best = climbed.best
     if best is None:
-        raise NoSceneError(source, _why_nothing(climbed.matched))
-    report = _publish(scene, work, found, key, best, climbed.done, threads, progress)
+        raise NoSceneError(source.path, _why_nothing(climbed.matched))
+    report = _publish(scene, work, shots, key, best, climbed.done, threads, progress)
     for line in report.lines():
         say(line)
     return report
 
 
+def _cameras(photos: Sequence[Photo]) -> str:
+    """What is known of the cameras of photos, in words."""
+    cameras = len(photo_folder.groups(photos))
+    focal = sum(photo.focal is not None for photo in photos)
+    return (
+        f"{len(photos)} photos of {cameras} {'camera' if cameras == 1 else 'cameras'}, focal length from EXIF for"
+        f" {focal or 'none'}{'' if focal else ', so it is estimated'}"
+    )
+
+
 class _Pipeline:
     """What each rung of the ladder does, on disk."""
 
-    def __init__(self, found: Sequence[Photo], work: Path, threads: int, progress: Progress) -> None:
-        self._photos, self._work, self._threads, self._progress = found, work, threads, progress
+    def __init__(self, shots: Shots, work: Path, threads: int, progress: Progress) -> None:
+        self._shots, self._work, self._threads, self._progress = shots, work, threads, progress
 
     def match(self, rung: Rung) -> int:
         """Pairs of photos that match, as a rung looks for them."""
         looked = self._work / f"features-{_name(rung.features)}.db"
         images = self._work / "images"
-        matching.extract(looked, images, self._photos, rung.features, self._threads, self._progress)
+        matching.extract(looked, images, self._shots.photos, rung.features, self._threads, self._progress)
         database = matches_file(self._work, rung)
         if database.exists() and not colmap_calls.is_sound(database):
             colmap_calls.remove(database)
         if not database.exists():
             matching.copy_features(looked, database)
-        matching.match(database, self._photos, rung.matches, self._threads, self._progress)
+        matching.match(
+            database, self._shots.photos, rung.matches, self._threads, self._progress, in_order=self._shots.in_order
+        )
         return matching.matched_pairs(database)
 
     def map(self, rung: Rung) -> Found:
@@ -149,68 +175,25 @@ class _Pipeline:
             mapper=rung.mapper,
             relaxed=rung.relaxed,
             threads=self._threads,
-            photos=len(self._photos),
+            photos=len(self._shots.photos),
             progress=self._progress,
+            known_lenses=self._shots.panorama,
         )
-        return Found(len(mapped.registered), mapped.points, mapped.models, target)
+        return Found(len(self._shots.origins(mapped.registered)), mapped.points, mapped.models, target, mapped.joined)
 
 
 def _name(settings: object) -> str:
     return photo_folder.fingerprint((), settings)
 
 
-def _check_target(source: Path, scene: Path) -> None:
-    place = scene.resolve()
-    if place in (source.resolve(), photo_folder.folder_of(source).resolve()):
-        raise InputError(f"{scene}: the scene needs a folder of its own, apart from the photos")
+def _check_target(source: Source, scene: Path) -> None:
+    if scene.resolve() in (source.path.resolve(), source.folder.resolve()):
+        raise InputError(f"{scene}: the scene needs a folder of its own, apart from {source.path}")
     if scene.exists() and not scene.is_dir():
         raise InputError(f"{scene}: is a file, not a folder")
     taken = next((name for name in ("sparse", "images", "transforms.json") if (scene / name).exists()), None)
     if taken and not is_ours(scene):
         raise InputError(f"{scene}: holds another capture ({taken}), which is not overwritten; choose another folder")
-
-
-def _collect(found: Sequence[Photo], folder: Path, threads: int, progress: Progress) -> None:
-    """All photos in one folder, each decoded once to see that it is whole."""
-    folder.mkdir(exist_ok=True)
-    thumbnails: list[NDArray[np.float32]] = []
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for thumbnail in pool.map(lambda photo: _add(photo, folder), found):
-            thumbnails.append(thumbnail)
-            progress("Reading photos", len(thumbnails), len(found))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    photo_folder.check(found, thumbnails)
-
-
-def _add(photo: Photo, folder: Path) -> NDArray[np.float32]:
-    thumbnail = photo_folder.thumbnail(photo.path)
-    target = folder / photo.name
-    if target.exists():
-        return thumbnail
-    if photo.path.suffix.lower() in CONVERTED:
-        _convert(photo.path, target)
-        return thumbnail
-    try:
-        os.link(photo.path.resolve(), target)
-    except OSError:  # another disk, or one without links
-        with photo.path.open("rb") as original, atomic_write(target) as copy:
-            shutil.copyfileobj(original, copy)
-    return thumbnail
-
-
-def _convert(path: Path, target: Path) -> None:
-    """The pixels as they are stored, as a PNG that has EXIF's orientation too."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        exif = image.getexif()
-        orientation = exif.get(0x0112, 1)
-    kept = Image.Exif()
-    kept[0x0112] = orientation
-    with Image.open(path) as image, atomic_write(target) as file:
-        image.save(file, "PNG", exif=kept, compress_level=3)
 
 
 def _why_nothing(matched: int) -> str:
@@ -229,7 +212,7 @@ def _why_nothing(matched: int) -> str:
 def _publish(
     scene: Path,
     work: Path,
-    found: Sequence[Photo],
+    shots: Shots,
     key: str,
     best: Found,
     done: Sequence[str],
@@ -248,13 +231,17 @@ def _publish(
         with file.open("rb+") as written:
             os.fsync(written.fileno())
     (scene / REPORT).unlink(missing_ok=True)
-    for name in ("sparse", "images"):
+    for name in ("sparse", "images", matching.MASKS):
         shutil.rmtree(scene / name, ignore_errors=True)
-    (work / "images").rename(scene / "images")
+    for name in ("images", matching.MASKS):
+        if (work / name).is_dir():
+            (work / name).rename(scene / name)
     whole.rename(scene / "sparse")
-    registered = {image.name for image in model.images.values() if image.has_pose}
-    missing = tuple(photo.path.name for photo in found if photo.name not in registered)
-    report = Report(key, len(found), len(registered), missing, model.num_points3D(), error, tuple(done))
+    registered = shots.origins(image.name for image in model.images.values() if image.has_pose)
+    wanted = {photo.origin: None for photo in shots.photos}  # in order
+    missing = tuple(name for name in wanted if name not in registered)
+    counts = (len(wanted), len(registered))
+    report = Report(key, *counts, missing, model.num_points3D(), error, tuple(done), shots.times)
     with atomic_write(scene / REPORT) as target:
         target.write(json.dumps(asdict(report), indent=2).encode())
     for other in scene.glob("work-*"):

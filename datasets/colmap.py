@@ -99,7 +99,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
             stored_pixels=True,
         )
         views.append(view)
-    train, test = images.split_every(names, test_every)
+    train, test = images.split_every(names, test_every, _places([photo for photo, _ in found], images_file))
     points_file = find_file(model, "points3D")
     points = None
     if points_file is not None:
@@ -209,6 +209,15 @@ def viewmat(photo: ModelImage, where: str) -> Tensor:
         ],
         dtype=torch.float64,
     )
+
+
+def _places(photos: Sequence[ModelImage], file: Path) -> list[tuple[float, ...]]:
+    """Where the photos were taken, the same for those that share their centre."""
+    poses = torch.stack([viewmat(photo, f"{file}: image {photo.name}") for photo in photos])
+    centres = -(poses[:, :3, :3].mT @ poses[:, :3, 3:])[..., 0]
+    apart = centres - centres[:1]
+    extent = apart.abs().max().clamp(min=1e-12)
+    return [tuple(place) for place in (apart / extent).round(decimals=7).tolist()]
 
 
 def _points(points: ModelPoints, photos: Sequence[ModelImage], file: Path) -> Points:

@@ -72,6 +72,29 @@ def call(
     return results[0]
 
 
+def adjust(
+    model: pycolmap.Reconstruction, threads: int, *, known_lenses: bool = False, principal_point: bool = False
+) -> None:
+    """A bundle adjustment of all of a model: poses, points, and lenses unless they are known. How the cameras of a rig
+    lie to each other is always known.
+
+    Args:
+        principal_point: whether it is free too.
+    """
+    pycolmap = load()
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_focal_length = options.refine_extra_params = not known_lenses
+    options.refine_principal_point = principal_point
+    options.refine_sensor_from_rig = False
+    options.print_summary = False
+    options.ceres.use_gpu = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1  # as the mappers
+    options.ceres.solver_options.num_threads = threads
+    token = pycolmap.CancellationToken()
+    call(lambda: pycolmap.bundle_adjustment(model, options, cancellation_token=token), token)
+    model.update_point_3d_errors()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What native code writes on the error stream is dropped: some of it disregards the level that is asked for."""

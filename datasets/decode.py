@@ -119,10 +119,14 @@ def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:
 
     The file appears whole or not at all. JPEG is written at quality 95 without colour subsampling.
     """
+    peak, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    save_pixels(path, (image.detach().cpu().double().clamp(0, 1) * peak).round().numpy().astype(dtype))
+
+
+def save_pixels(path: Path, pixels: NDArray) -> None:
+    """As `save_image`, of integers [H,W,1|3|4]."""
     import imageio.v3 as iio
 
-    peak, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    pixels = (image.detach().cpu().double().clamp(0, 1) * peak).round().numpy().astype(dtype)
     if pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     options: dict[str, Any] = {}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from recon.datasets.errors import InputError
+
 TEMPORARY = ".tmp"  # how the names of unfinished files end
+LOCKED_BYTE = 1 << 20  # that Windows locks in a lock file
 
 
 @contextlib.contextmanager
@@ -45,6 +50,40 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def only_one(path: Path, taken: str) -> Iterator[None]:
+    """While inside, no other process is. The file `path` says which one is; the system's lock on it, which ends with
+    the process however that ends, is what counts. `InputError`, which begins with `taken`, if there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            _lock(file.fileno())
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):  # or else this file system has no locks
+                file.seek(0)
+                process = file.read().strip()
+                by = f" by process {process}" if process else ""
+                raise InputError(f"{taken}{by}; wait until it has ended") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _lock(fd: int) -> None:
+    """Lock an open file for this process; `OSError` where another has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(fd, LOCKED_BYTE, os.SEEK_SET)  # a byte behind the text, which others may still read
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        os.lseek(fd, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _umask() -> int:

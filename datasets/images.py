@@ -11,9 +11,10 @@ value gives the same result from the originals and from an `images_N` folder; im
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -226,15 +227,22 @@ def make_view(
     return View(name, cameras, _ColourFile(image_path, header.stamp, camera_upright, warp), mask, depth)
 
 
-def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_every(
+    names: Sequence[str], every: int = 8, places: Sequence[Hashable] | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Indices (train, test): every `every`-th by name, beginning with the first, is for testing; 0 means none.
 
-    The field's convention (mip-NeRF 360). At least one view is left to train on; a single view is for training.
+    The field's convention (mip-NeRF 360). At least one view is left to train on; a single view is for training. Views
+    of the same place count as one and stay together: of a panorama all faces are held out, or none is.
     """
     if every < 0 or every == 1:
         raise InputError(f"test_every {every} is not 0 (no test views) or at least 2")
     by_name = sorted(range(len(names)), key=lambda i: names[i])
-    test = set(by_name[::every]) if every and len(names) > 1 else set()
+    together: dict[Hashable, list[int]] = {}
+    for i in by_name:
+        together.setdefault(i if places is None else places[i], []).append(i)
+    held_out = list(together.values())[::every] if every and len(together) > 1 else []
+    test = set(itertools.chain(*held_out))
     return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
 
 

@@ -45,12 +45,14 @@ RUNGS = (
 
 @dataclass(frozen=True)
 class Found:
-    """The largest model of a rung: photos with a pose, points, how many models there are, and where it is."""
+    """The largest model of a rung: photos with a pose, points, how many models there are, where it is, and how many it
+    was joined with."""
 
     registered: int
     points: int
     models: int
     model: Path
+    joined: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,15 @@ def climb(count: int, pipeline: Pipeline, say: Callable[[str], None], rungs: tup
     done: list[str] = []
     usual = 0
     for number, rung in enumerate(rungs):
-        matched = pipeline.match(rung)
+        matched, found = pipeline.match(rung), None
         usual = usual if number else matched
         if matched < 2:  # three photos hang together by two pairs at least
             told = f"{rung.name}: {matched or 'no'} {'pair' if matched == 1 else 'pairs'} of photos match"
         else:
             found = pipeline.map(rung)
             told = f"{rung.name}: {found.registered} of {count} photos have poses"
+            if found.joined:
+                told += f", {found.joined + 1} parts joined by the photos that they share"
             if found.models > 1:
                 told += f", in the largest of {found.models} parts that do not join"
             if found.registered and (best is None or _better(found, best)):
@@ -96,7 +100,7 @@ def climb(count: int, pipeline: Pipeline, say: Callable[[str], None], rungs: tup
             continue
         done.append(told)
         if enough:
-            if number:
+            if number or (found is not None and found.joined):
                 say(f"Tried {told}.")
             break
         say(f"Tried {told}." + (" Trying on." if number + 1 < len(rungs) else ""))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recon.datasets import colmap_calls
+from recon.datasets import colmap_calls, merging
 from recon.datasets.errors import InputError
 from recon.datasets.files import TEMPORARY, atomic_write
 from recon.datasets.matching import Progress
@@ -34,12 +34,14 @@ class Mapped:
         points: how many.
         error: mean reprojection error, px.
         models: how many that are not joined; the largest counts.
+        joined: how many the largest was joined with, by photos that they share.
     """
 
     registered: tuple[str, ...] = ()
     points: int = 0
     error: float = 0.0
     models: int = 0
+    joined: int = 0
 
 
 def run(
@@ -52,23 +54,28 @@ def run(
     threads: int,
     photos: int,
     progress: Progress,
+    known_lenses: bool = False,
 ) -> Mapped:
     """The largest model that a mapper makes, written to the folder `target`; what it is.
 
     Args:
         relaxed: take less for enough: fewer matches, smaller angles, another first pair.
         photos: how many there are.
+        known_lenses: whether lenses are what the database says, and are not refined.
     """
     if (result := read(target)) is not None:
         return result
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".models.", suffix=TEMPORARY, dir=target.parent) as folder:
         if mapper == "incremental":
-            models = _incremental(database, images, Path(folder), relaxed, threads, photos, progress)
+            models = _incremental(database, images, Path(folder), relaxed, threads, photos, progress, known_lenses)
         else:
-            models = _global(database, images, Path(folder), threads, photos, progress)
-        best = max(models, key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
-        result = Mapped() if best is None else _described(best, len(models))
+            models = _global(database, images, Path(folder), threads, photos, progress, known_lenses)
+        if len(models) > 1:
+            progress("Joining models", 0, 1)
+        models, joined = merging.join(models, database, images, threads, known_lenses=known_lenses)
+        best = models[0] if models else None
+        result = Mapped() if best is None else _described(best, len(models), joined)
         made = Path(folder) / "made"
         made.mkdir()
         if best is not None:
@@ -112,15 +119,7 @@ def refined(folder: Path, threads: int) -> tuple[pycolmap.Reconstruction, float]
         f, x, y, k = camera.params
         camera.model = pycolmap.CameraModelId.OPENCV
         camera.params = [f, f, x, y, k, 0.0, 0.0, 0.0]
-    options = pycolmap.BundleAdjustmentOptions()
-    options.refine_principal_point = True
-    options.print_summary = False
-    options.ceres.use_gpu = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1  # as the mappers
-    options.ceres.solver_options.num_threads = threads
-    token = pycolmap.CancellationToken()
-    colmap_calls.call(lambda: pycolmap.bundle_adjustment(model, options, cancellation_token=token), token)
-    model.update_point_3d_errors()
+    colmap_calls.adjust(model, threads, principal_point=True)
     after = float(model.compute_mean_reprojection_error())
     if not after < 1.05 * before or any(camera.has_bogus_params(0.1, 10.0, 1.0) for camera in model.cameras.values()):
         return pycolmap.Reconstruction(str(folder)), before
@@ -128,13 +127,22 @@ def refined(folder: Path, threads: int) -> tuple[pycolmap.Reconstruction, float]
 
 
 def _incremental(
-    database: Path, images: Path, folder: Path, relaxed: bool, threads: int, photos: int, progress: Progress
+    database: Path,
+    images: Path,
+    folder: Path,
+    relaxed: bool,
+    threads: int,
+    photos: int,
+    progress: Progress,
+    known_lenses: bool,
 ) -> list[pycolmap.Reconstruction]:
     pycolmap = colmap_calls.load()
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = threads
     options.random_seed = 1 if relaxed else 0
     options.min_model_size = FEWEST_IN_MODEL
+    options.ba_refine_focal_length = options.ba_refine_extra_params = not known_lenses
+    options.ba_refine_sensor_from_rig = False
     if relaxed:
         options.min_num_matches = 10
         options.mapper.init_min_num_inliers = 30
@@ -163,7 +171,7 @@ def _incremental(
 
 
 def _global(
-    database: Path, images: Path, folder: Path, threads: int, photos: int, progress: Progress
+    database: Path, images: Path, folder: Path, threads: int, photos: int, progress: Progress, known_lenses: bool
 ) -> list[pycolmap.Reconstruction]:
     """GLOMAP (Pan et al. 2024). It cannot be stopped on its way, but takes no longer than a fraction of the others."""
     pycolmap = colmap_calls.load()
@@ -171,6 +179,10 @@ def _global(
     options.num_threads = threads
     options.random_seed = 0
     options.min_model_size = FEWEST_IN_MODEL
+    adjusting = options.mapper.bundle_adjustment
+    adjusting.refine_focal_length = adjusting.refine_extra_params = not known_lenses
+    for stage in (options.mapper, options.mapper.rotation_averaging, options.mapper.global_positioning, adjusting):
+        stage.refine_sensor_from_rig = False
     return _all(
         lambda _: pycolmap.global_mapping(str(database), str(images), str(folder), options=options),
         lambda: progress("Finding poses, all at once", 0, photos),
@@ -195,6 +207,6 @@ def _is_believable(model: pycolmap.Reconstruction) -> bool:
     return count >= FEWEST_IN_MODEL and model.num_points3D() >= FEWEST_POINTS * count
 
 
-def _described(model: pycolmap.Reconstruction, models: int) -> Mapped:
+def _described(model: pycolmap.Reconstruction, models: int, joined: int) -> Mapped:
     names = sorted(image.name for image in model.images.values() if image.has_pose)
-    return Mapped(tuple(names), model.num_points3D(), float(model.compute_mean_reprojection_error()), models)
+    return Mapped(tuple(names), model.num_points3D(), float(model.compute_mean_reprojection_error()), models, joined)

@@ -11,16 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALL_UP_TO = 60  # photos of which every pair is matched
+ALL_IN_ORDER_UP_TO = 25  # likewise, of the frames of a video
 NEIGHBOURS = 10  # in the order of names, on each side
+LOOPS = 5  # of the frames of a video, those farther away in time that are most similar to each
 LOOK_ALIKES = 15  # photos most similar to each
 NEARBY = 15  # photos taken closest to each
+DESCRIBED = 1000  # features of a photo that it is described by
 WORDS = 64  # that pictures are described with
 
 Pair = tuple[int, int]
 
 
 def choose(
-    places: Sequence[tuple[float, float] | None], descriptions: Callable[[], NDArray[np.float32]], *, breadth: int = 1
+    places: Sequence[tuple[float, float] | None],
+    descriptions: Callable[[], NDArray[np.float32]],
+    *,
+    breadth: float = 1,
+    in_order: bool = False,
 ) -> set[Pair]:
     """Pairs (i, j), i < j, of photos that are in the order of their names.
 
@@ -31,18 +38,24 @@ def choose(
         places: latitude and longitude of each photo, degrees.
         descriptions: [N,D] of unit length, whose products say how alike photos are; asked for only if needed.
         breadth: how many times more pairs than usual.
+        in_order: whether it is known that they were taken one after the other. Then fewer pairs do: neighbours are
+            known, and look-alikes are looked for only where the camera comes back.
     """
     count = len(places)
-    if count <= ALL_UP_TO * breadth:
+    if count <= (ALL_IN_ORDER_UP_TO if in_order else ALL_UP_TO) * breadth:
         return set(itertools.combinations(range(count), 2))
-    chosen = in_sequence(count, NEIGHBOURS * breadth)
+    neighbours = round(NEIGHBOURS * breadth)
+    chosen = in_sequence(count, neighbours)
     described = descriptions()
-    chosen |= nearest(described @ described.T, LOOK_ALIKES * breadth)
+    likeness = described @ described.T
+    if in_order:
+        return chosen | loops(likeness, neighbours, round(LOOPS * breadth))
+    chosen |= nearest(likeness, round(LOOK_ALIKES * breadth))
     known = [i for i, place in enumerate(places) if place is not None]
     if len(known) > 1:
         spots = on_ground([place for place in places if place is not None])
         closeness = -np.linalg.norm(spots[:, None] - spots[None], axis=-1)
-        chosen |= {(known[i], known[j]) for i, j in nearest(closeness, NEARBY * breadth)}
+        chosen |= {(known[i], known[j]) for i, j in nearest(closeness, round(NEARBY * breadth))}
     return chosen
 
 
@@ -50,6 +63,12 @@ def in_sequence(count: int, neighbours: int) -> set[Pair]:
     """Each with its neighbours, and with those 1, 2, 4, 8, ... ahead."""
     steps = {*range(1, neighbours + 1), *(2**k for k in range(count.bit_length()))}
     return {(i, i + step) for step in steps for i in range(count - step)}
+
+
+def loops(likeness: NDArray, neighbours: int, count: int) -> set[Pair]:
+    """Each with the `count` others of largest likeness [N,N] that are farther than its `neighbours` in order."""
+    apart = np.abs(np.subtract.outer(np.arange(len(likeness)), np.arange(len(likeness))))
+    return {(i, j) for i, j in nearest(np.where(apart > neighbours, likeness, -math.inf), count) if j - i > neighbours}
 
 
 def nearest(likeness: NDArray, count: int) -> set[Pair]:
@@ -77,7 +96,7 @@ def describe(features: Sequence[NDArray[np.uint8]], seed: int = 0) -> NDArray[np
     from scipy.cluster.vq import kmeans2, vq
 
     rng = np.random.default_rng(seed)
-    floats = [f[:1000].astype(np.float32) for f in features]  # the largest come first
+    floats = [f[:DESCRIBED].astype(np.float32) for f in features]  # the largest come first
     sample = np.concatenate([f[rng.permutation(len(f))[: max(10, 20_000 // len(floats))]] for f in floats])
     if not len(sample):
         return np.zeros((len(features), 1), np.float32)

@@ -43,6 +43,8 @@ class Photo:
         camera: photos with the same value were taken with the same camera, focal length and size.
         focal: px, from EXIF; None where it does not say.
         place: latitude and longitude, degrees; None where EXIF does not say.
+        panorama: what it is a face of, if it is one; the faces of one panorama share their centre.
+        face: which one, see `panorama.face_from_panorama`.
     """
 
     path: Path
@@ -52,6 +54,13 @@ class Photo:
     camera: tuple[Any, ...]
     focal: float | None = None
     place: tuple[float, float] | None = None
+    panorama: str | None = None
+    face: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What the user knows it by: the name of its file, or of the panorama that it was cut from."""
+        return self.panorama or self.path.name
 
 
 def folder_of(source: Path) -> Path:
@@ -136,6 +145,14 @@ def groups(photos: Sequence[Photo]) -> list[list[Photo]]:
     for photo in photos:
         shared.setdefault(photo.camera, []).append(photo)
     return list(shared.values())
+
+
+def stations(photos: Sequence[Photo]) -> list[list[int]]:
+    """Places where the camera stood: the numbers of the photos taken there, all faces of a panorama or a single one."""
+    places: dict[str, list[int]] = {}
+    for number, photo in enumerate(photos):
+        places.setdefault(photo.panorama or photo.name, []).append(number)
+    return list(places.values())
 
 
 def fingerprint(photos: Sequence[Photo], settings: object) -> str:

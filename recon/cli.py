@@ -55,7 +55,8 @@ def train(
 
     Args:
         scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
-            Of photos without poses a scene is made first, as by `recon capture`, and kept in the folder of runs.
+            Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
+            of runs.
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.
@@ -116,7 +117,7 @@ def train(
         where = machine.pick_device(device)
         options.train_config()  # what cannot be kept is said before minutes go into finding poses
         began = time.perf_counter()
-        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, threads).resolve()))
+        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output).resolve()))
         run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
@@ -126,18 +127,27 @@ def train(
 def capture(
     source: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    frames: int | None = None,
+    panorama: Literal["auto", "yes", "no"] = "auto",
+    nadir: float = 0.0,
     threads: int | None = None,
 ) -> None:
-    """Find the poses of a folder of photos, and write both as a scene that `recon train` loads.
+    """Find the poses of photos or of a video, and write both as a scene that `recon train` loads.
 
     Args:
-        source: Folder of photos: JPEG, PNG, TIFF, WebP, and HEIC where pillow-heif is installed.
+        source: Folder of photos (JPEG, PNG, TIFF, WebP, and HEIC where pillow-heif is installed), or a video.
         output: Folder for the scene, in COLMAP's layout. Called again with the same photos, it goes on from there.
+        frames: Of a video: at most so many frames are taken. By default what the camera's motion asks for, up to 120.
+        panorama: Whether they are 360-degree photos, or a 360-degree video: equirectangular, twice as wide as high.
+            auto is where the files say so, or both ends continue each other and the poles are even.
+        nadir: Of 360-degree ones: leave out what is so many degrees around straight down, where the tripod is.
         threads: CPU threads. By default all.
     """
     from recon import capturing
+    from recon.datasets.sources import Wishes
 
-    capturing.capture_photos(source, output, threads)
+    machine.use_threads(threads)
+    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir))
     say(f"Train it: recon train {output}")
 
 

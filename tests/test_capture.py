@@ -202,8 +202,8 @@ def test_a_scene_is_written_over_no_other(tmp_path: Path) -> None:
 
 def test_a_capture_with_poses_is_trained_as_it_is(tmp_path: Path) -> None:
     save_colmap(captures.scene(tmp_path / "made"), tmp_path / "posed")
-    assert capturing.posed(tmp_path / "posed", tmp_path / "runs", None) == tmp_path / "posed"
-    assert capturing.posed(tmp_path / "gone", tmp_path / "runs", None) == tmp_path / "gone"
+    assert capturing.posed(tmp_path / "posed", tmp_path / "runs") == tmp_path / "posed"
+    assert capturing.posed(tmp_path / "gone", tmp_path / "runs") == tmp_path / "gone"
     assert colmap.find_model(tmp_path / "posed") is not None
     assert not (tmp_path / "runs").exists()
 
@@ -215,7 +215,7 @@ def test_photos_without_poses_are_captured_first_and_kept(
     asked: list[Path] = []
     monkeypatch.setattr(capture, "capture", lambda source, scene, **_: asked.append(scene))
     monkeypatch.setattr(doctoring, "report", lambda *_: None)
-    scene = capturing.posed(folder, tmp_path / "runs", 1)
+    scene = capturing.posed(folder, tmp_path / "runs")
     assert asked == [scene]
     assert scene.parent.parent == tmp_path / "runs" / "captures"
     assert scene.name == folder.name  # so that the runs are called by it

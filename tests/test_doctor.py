@@ -110,7 +110,7 @@ def test_a_capture_that_fails_leaves_a_report(
 def test_photos_that_are_all_the_same_leave_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = _bad_captures.write(tmp_path / "photos", [captures.noise(60, 80, 3)] * 3)
     with pytest.raises(InputError, match=r"all 3 photos are the same picture.*report\.html"):
-        capturing.capture_photos(photos, tmp_path / "scene", 1)
+        capturing.capture_photos(photos, tmp_path / "scene")
     assert "All photos are the same picture" in capsys.readouterr().out
 
 
@@ -216,13 +216,13 @@ def test_a_capture_of_ours_is_looked_into_without_matching_again(
     coarse = Rung("photo by photo", features=Features(size=480, count=2000))
     monkeypatch.setattr(ladder, "RUNGS", (coarse,))
     scene = tmp_path / "scene"
-    report = capturing.capture_photos(photos, scene, 2)
+    report = capturing.capture_photos(photos, scene)
     page = scene / "report.html"
     assert report.registered == 6
     assert page.is_file()
     assert f"Report: {page}" in capsys.readouterr().out
     written = page.read_bytes()
-    capturing.capture_photos(photos, scene, 2)
+    capturing.capture_photos(photos, scene)
     assert f"Report: {page}" in capsys.readouterr().out
 
     again = examined(scene)

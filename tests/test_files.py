@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from recon.datasets.files import atomic_write
+from recon.datasets.errors import InputError
+from recon.datasets.files import atomic_write, only_one
 
 
 def test_new_content_replaces_old(tmp_path: Path) -> None:
@@ -75,3 +78,28 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
     finally:
         os.umask(old)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from recon.datasets.files import only_one
+with only_one(Path(sys.argv[1]), "taken"):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_and_one_that_is_killed_leaves_no_trace(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / ".lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "in\n"
+    said = f"^{lock}: taken by process {holder.pid}; wait until it has ended$"
+    with pytest.raises(InputError, match=said), only_one(lock, f"{lock}: taken"):
+        pytest.fail("two are in")
+    holder.kill()
+    holder.wait()
+    for _ in range(2):
+        with only_one(lock, "taken"):
+            pass

@@ -320,6 +320,14 @@ def test_every_nth_by_name_is_held_out(names: list[str], every: int) -> None:
         assert test == ()
 
 
+def test_views_of_one_place_are_held_out_together() -> None:
+    names = ["b1", "a0", "a1", "b0", "c0", "d0"]
+    places = [1, 0, 0, 1, 2, 3]
+    assert split_every(names, 2, places) == ((0, 3, 5), (1, 2, 4))
+    assert split_every(names, 3, places) == ((0, 3, 4), (1, 2, 5))
+    assert split_every(["a", "b"], 2, [5, 5]) == ((0, 1), ())
+
+
 def test_no_split_and_bad_splits() -> None:
     assert split_every(["b", "a"], 0) == ((0, 1), ())
     assert split_every(["b", "a"]) == ((0,), (1,))

@@ -69,6 +69,16 @@ def test_no_mapper_runs_where_nothing_matches() -> None:
     assert said[0].startswith("Tried photo by photo: no pairs of photos match.")
 
 
+def test_parts_that_were_joined_are_told_though_the_first_rung_is_enough() -> None:
+    class Joining(Fake):
+        def map(self, rung: Rung) -> Found:
+            return Found(10, 100, 1, Path("model"), joined=2)
+
+    climbed, said = climb(Joining([(0, 0, 0)]))
+    assert climbed.best is not None
+    assert said == ["Tried photo by photo: 10 of 10 photos have poses, 3 parts joined by the photos that they share."]
+
+
 def test_a_model_of_nothing_is_not_a_model() -> None:
     climbed, _ = climb(Fake([(0, 0, 0)]))
     assert climbed.best is None

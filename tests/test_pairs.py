@@ -33,6 +33,34 @@ def test_of_many_photos_the_likely_ones_are() -> None:
     assert all(0 <= i < j < count for i, j in chosen)
 
 
+def test_frames_of_a_video_are_matched_with_neighbours_and_where_the_camera_comes_back() -> None:
+    """Once round twice: the second time each frame looks like the one 60 before."""
+    count = 120
+    angles = 2 * np.pi * np.arange(count) / 60
+    alike = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    chosen = pairs.choose([None] * count, lambda: alike, in_order=True)
+    assert {(i, i + k) for i in range(count - 10) for k in range(1, 11)} <= chosen
+    assert {(i, i + 60) for i in range(60)} <= chosen
+    others = chosen - pairs.in_sequence(count, pairs.NEIGHBOURS)
+    assert others
+    assert all(j - i > pairs.NEIGHBOURS for i, j in others)
+    assert len(chosen) < 20 * count
+    assert len(chosen) < len(pairs.choose([None] * count, lambda: alike))
+    fewer = pairs.choose([None] * count, lambda: alike, in_order=True, breadth=1 / 3)
+    assert fewer < chosen
+
+
+def test_loops_are_the_most_alike_of_those_far_away() -> None:
+    likeness = np.random.default_rng(1).normal(size=(20, 20))
+    likeness += likeness.T
+    expected = set()
+    for i in range(20):
+        for j in sorted((j for j in range(20) if abs(j - i) > 4), key=lambda j: -likeness[i, j])[:2]:
+            expected.add((min(i, j), max(i, j)))
+    assert pairs.loops(likeness, 4, 2) == expected
+    assert pairs.loops(likeness[:4, :4], 4, 2) == set()
+
+
 def test_a_sequence_reaches_ahead_in_doubling_steps() -> None:
     chosen = pairs.in_sequence(40, 2)
     assert sorted(j for i, j in chosen if i == 0) == [1, 2, 4, 8, 16, 32]
