@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from recon.datasets.errors import InputError
 
 TEMPORARY = ".tmp"  # how the names of unfinished files end
 
@@ -43,6 +46,30 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path`, which becomes `path` on success, and is removed otherwise.
+
+    Raises `InputError` where there is something already, other than an empty folder: nothing is ever overwritten.
+    """
+    given, path = path, Path(os.path.abspath(path))  # "." has no name
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise InputError(f"{given}: is there already, and is not overwritten; give the name of a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+    try:
+        with naming(path):
+            yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_directory(path.parent)
 

@@ -12,7 +12,6 @@ value gives the same result from the originals and from an `images_N` folder; im
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
 from recon.datasets.decode import ImageHeader, decode, image_size, read_header, save_image
 from recon.datasets.errors import InputError
-from recon.datasets.files import atomic_write
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
 from recon.datasets.resample import Warp, area_resize, warp_colour, warp_samples
@@ -37,6 +35,7 @@ __all__ = [
     "SourceCamera",
     "area_resize",
     "choose_image_folder",
+    "file_of",
     "find_image",
     "image_size",
     "list_images",
@@ -44,7 +43,6 @@ __all__ = [
     "save_image",
     "split_every",
     "view_names",
-    "write_photo",
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
@@ -238,20 +236,12 @@ def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], 
     return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
 
 
-def write_photo(view: View, target: Path) -> Path:
-    """Write a view's photo to `target` plus a suffix, and return that path.
-
-    A copy of the photo's file if that is what the view shows, a .png with 8 bits otherwise.
-    """
+def file_of(view: View) -> Path | None:
+    """The file that holds just the pixels that a view shows; None where they are changed, or not from a file."""
     source = view.image
     if isinstance(source, _ColourFile) and source.warp.is_identity and read_header(source.path).orientation == 1:
-        path = target.with_name(target.name + source.path.suffix.lower())
-        with source.path.open("rb") as original, atomic_write(path) as copy:
-            shutil.copyfileobj(original, copy)
-    else:
-        path = target.with_name(target.name + ".png")
-        save_image(path, view.load())
-    return path
+        return source.path
+    return None
 
 
 def _decoding_bytes(warp: Warp) -> int:

@@ -22,6 +22,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.images import SourceCamera
 from recon.datasets.scene import Points, Scene, View
+from recon.datasets.writing import write_photo
 
 LARGEST_SIDE = 1_000_000  # px; a declared size beyond it is garbage
 
@@ -78,7 +79,7 @@ def save(scene: Scene, path: Path | str) -> None:
         focal = simple_focal(camera)
         if focal is None:
             raise InputError(f"{path}: view {view.name} is not centred with square pixels; LLFF knows no other cameras")
-        photo = images.write_photo(view, path / "images" / view.name.replace("/", "_"))
+        photo = write_photo(view, path / "images" / view.name.replace("/", "_"))
         right, down, forward, position = camera.c2w[0, :3].unbind(dim=-1)
         size = torch.tensor([camera.height, camera.width, focal], dtype=torch.float64)
         matrix = torch.stack([down, right, -forward, position, size], dim=-1)

@@ -30,23 +30,37 @@ class Warp:
 
 def area_resize(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
     """An image [H,W,K] reduced to [height,width,K]: each pixel is the exact mean of the area it covers."""
-    return _area_resize_rows(_area_resize_rows(image, height).swapaxes(0, 1), width).swapaxes(0, 1)
+    rows, columns = image.shape[:2]
+    return area_crop(image, (0, 0, columns, rows), width, height)
 
 
-def _area_resize_rows(image: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+def area_crop(
+    image: NDArray[np.float32], box: tuple[float, float, float, float], width: int, height: int
+) -> NDArray[np.float32]:
+    """A box (left, top, right, bottom; px) inside an image [H,W,K], reduced to [height,width,K] in the same way.
+
+    Of a box as large as the result in pixels, that is what bilinear interpolation gives.
+    """
+    left, top, right, bottom = box
+    rows = _area_rows(image, top, bottom, height)
+    return _area_rows(rows.swapaxes(0, 1), left, right, width).swapaxes(0, 1)
+
+
+def _area_rows(image: NDArray[np.float32], start: float, end: float, height: int) -> NDArray[np.float32]:
     rows = image.shape[0]
-    if height == rows:
-        return image
-    if rows % height == 0:
-        return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
+    if (start, end) == (0, rows):
+        if height == rows:
+            return image
+        if rows % height == 0:
+            return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
     # The integral of the image from its top to any height, of which each new row is a difference.
     integral = np.zeros((rows + 1, *image.shape[1:]), np.float64)
     np.cumsum(image, axis=0, dtype=np.float64, out=integral[1:])
-    edges = np.arange(height + 1) * (rows / height)
+    edges = (start + np.arange(height + 1) * ((end - start) / height)).clip(0, rows)
     whole = np.minimum(edges.astype(np.int64), rows - 1)
     part = (edges - whole)[:, None, None]
     at_edges = integral[whole] * (1 - part) + integral[whole + 1] * part
-    return (np.diff(at_edges, axis=0) * (height / rows)).astype(np.float32)
+    return (np.diff(at_edges, axis=0) * (height / (end - start))).astype(np.float32)
 
 
 def warp_colour(image: NDArray[np.float32], warp: Warp) -> NDArray[np.float32]:

@@ -248,6 +248,34 @@ def export(
     session.export_to(source, out, frame)
 
 
+def convert(
+    scene: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    to: Literal["colmap", "nerfstudio", "blender"],
+    downscale: int = 1,
+    test_every: int = 8,
+    link: bool = False,
+    jpeg: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Write a capture, of whatever format, in that of other programs: cameras, photos, masks, depth, points, split.
+
+    Args:
+        scene: Folder with photos and poses, as for `recon train`.
+        out: Folder to make. Nothing that is there is overwritten.
+        to: colmap has sparse/0 and images; nerfstudio has transforms.json; blender has transforms_train.json.
+        downscale: Make photos this many times smaller.
+        test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        link: Link photos that need no change, where the disk allows, instead of copying them.
+        jpeg: Write the others as JPEG of quality 95 instead of PNG.
+        threads: CPU threads. By default all.
+    """
+    from recon import converting
+
+    machine.use_threads(threads)
+    converting.convert_to(scene, out, to, downscale=downscale, test_every=test_every, link=link, jpeg=jpeg)
+
+
 def info() -> None:
     """Show versions, what this machine offers, and what that means."""
     from rich.console import Console
@@ -287,6 +315,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "render": render,
     "export": export,
+    "convert": convert,
     "info": info,
     "demo": demo,
 }

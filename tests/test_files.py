@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recon.datasets.files import atomic_write
+from recon.datasets.errors import InputError
+from recon.datasets.files import atomic_write, new_folder
 
 
 def test_new_content_replaces_old(tmp_path: Path) -> None:
@@ -75,3 +76,25 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
     finally:
         os.umask(old)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "new"
+    with new_folder(target) as folder:
+        (folder / "file").write_text("x")
+        assert not target.exists()
+    assert (target / "file").read_text() == "x"
+    with pytest.raises(InputError, match="is there already"), new_folder(target):
+        pass
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "b") as folder:
+        (folder / "none" / "file").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in target.parent.iterdir()] == ["new"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with new_folder("empty") as folder:
+        (folder / "file").write_text("x")
+    assert (tmp_path / "empty" / "file").exists()
