@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +17,7 @@ from recon.datasets.files import new_folder
 from recon.datasets.images import file_of
 from recon.datasets.normalize import ScaledDepth
 from recon.datasets.scene import Scene, View
-from recon.datasets.writing import Writing
+from recon.datasets.writing import PLAIN, Writing
 
 FORMATS = ("colmap", "nerfstudio", "blender")
 
@@ -38,7 +38,14 @@ class Converted:
 
 
 def convert(
-    source: Path, out: Path, format: str, *, downscale: float = 1, test_every: int = 8, how: Writing | None = None
+    source: Path,
+    out: Path,
+    format: str,
+    *,
+    downscale: float = 1,
+    test_every: int = 8,
+    masks: Sequence[str] = (),
+    how: Writing = PLAIN,
 ) -> Converted:
     """Read a capture and write it as one of `FORMATS` into the folder `out`, in the coordinates of its own files.
 
@@ -50,7 +57,7 @@ def convert(
     if format not in FORMATS:
         raise InputError(f"{out}: format {format!r} is none of {', '.join(FORMATS)}")
     with new_folder(out) as folder:
-        scene = in_source_frame(load_scene(source, downscale=downscale, test_every=test_every))
+        scene = in_source_frame(load_scene(source, downscale=downscale, test_every=test_every, masks=masks))
         scene = replace(scene, views=renamed(scene.views, flat=format == "colmap"))
         remarks = list(_left_out(scene, format))
         if format == "blender" and not blender.fits(scene):
@@ -61,7 +68,7 @@ def convert(
                 f"Photos are cropped and resampled to one centred camera, {camera.width}x{camera.height}:"
                 " Blender's layout knows no other",
             )
-        importlib.import_module(f"recon.datasets.{format}").save(scene, folder, how or Writing())
+        importlib.import_module(f"recon.datasets.{format}").save(scene, folder, how)
     readable = (".png",) if format == "blender" else None
     files = [file_of(view) for view in scene.views]
     kept = sum(file is not None and (readable is None or file.suffix.lower() in readable) for file in files)

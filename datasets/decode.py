@@ -17,6 +17,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 
 _EXIF_ORIENTATION = 0x0112
+_WITH_ALPHA = ("LA", "RGBA", "PA")
 _COLOUR_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
 
 
@@ -28,12 +29,14 @@ class ImageHeader:
         width, height: of the pixels as they are stored.
         orientation: EXIF's, 1 to 8; 1 means that the pixels are stored upright.
         stamp: time of change and size in bytes of the file, to notice that it is another one.
+        has_alpha: whether there is an alpha channel.
     """
 
     width: int
     height: int
     orientation: int
     stamp: tuple[int, int]
+    has_alpha: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -46,8 +49,8 @@ def read_header(path: Path) -> ImageHeader:
     try:
         status = path.stat()
         if path.suffix.lower() == ".npy":
-            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
-            orientation = 1
+            height, width, *channels = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            orientation, has_alpha = 1, channels in ([2], [4])
         else:
             from PIL import Image, TiffImagePlugin
 
@@ -59,6 +62,7 @@ def read_header(path: Path) -> ImageHeader:
                 if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
                     image.info["exif"] = _png_exif(path)  # Pillow would decode the whole image to look for it
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+                has_alpha = image.mode in _WITH_ALPHA or (image.mode == "P" and "transparency" in image.info)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image") from None
     except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
@@ -67,7 +71,7 @@ def read_header(path: Path) -> ImageHeader:
         raise InputError(f"{path}: image size {width}x{height} is not positive")
     if orientation not in range(1, 9):
         orientation = 1
-    return ImageHeader(width, height, orientation, (status.st_mtime_ns, status.st_size))
+    return ImageHeader(width, height, orientation, (status.st_mtime_ns, status.st_size), has_alpha)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -112,6 +116,21 @@ def turned(pixels: NDArray, orientation: int) -> NDArray:
         pixels = pixels[::-1]
     quarters = {3: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
     return np.rot90(pixels, quarters)
+
+
+def eight_bits(pixels: NDArray) -> NDArray[np.uint8]:
+    """The colour [H,W,3] of decoded pixels [H,W,K], in 8 bits and without alpha."""
+    colour = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
+    if colour.dtype != np.uint8:
+        colour = np.rint((as_float(colour) * np.float32(255)).clip(0, 255)).astype(np.uint8)
+    return np.ascontiguousarray(colour)
+
+
+def as_float(pixels: NDArray) -> NDArray[np.float32]:
+    """Decoded pixels with 1 for their largest number; floats as they are."""
+    if pixels.dtype == np.float32:
+        return pixels
+    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 65535), dtype=np.float32)
 
 
 def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:

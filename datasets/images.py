@@ -12,9 +12,10 @@ value gives the same result from the originals and from an `images_N` folder; im
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import ImageHeader, decode, image_size, read_header, save_image
+from recon.datasets.decode import ImageHeader, as_float, decode, image_size, read_header, save_image
 from recon.datasets.errors import InputError
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
@@ -32,6 +33,8 @@ from recon.datasets.scene import View
 
 __all__ = [
     "ArrayImage",
+    "Finder",
+    "MaskSource",
     "SourceCamera",
     "area_resize",
     "choose_image_folder",
@@ -40,9 +43,11 @@ __all__ = [
     "image_size",
     "list_images",
     "make_view",
+    "mask_file",
     "save_image",
     "split_every",
     "view_names",
+    "with_mask",
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
@@ -65,6 +70,7 @@ class _ColourFile:
     stamp: tuple[int, int]
     upright: bool
     warp: Warp
+    opaque: bool = False  # without the alpha channel, if there is one
 
     @property
     def pixel_bytes(self) -> int:
@@ -86,20 +92,61 @@ class _ColourFile:
         pixels = decode(self.path, upright=self.upright)
         if pixels.shape[2] <= 2:  # grey, with or without alpha
             pixels = pixels[..., [0, 0, 0, 1][: pixels.shape[2] + 2]]
+        if self.opaque:
+            pixels = pixels[..., :3]
         if self.warp.is_identity and pixels.dtype != np.float32:
             return pixels
-        image = _as_float(pixels)
+        image = as_float(pixels)
         if not np.isfinite(image).all():
             raise InputError(f"{self.path}: has pixels that are not finite")
         return np.rint(warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
 
 
-@dataclass(frozen=True)
-class _MaskFile:
-    """A mask, from a file or (path None) all of the image; pixels that the lens left without data are masked too."""
+class Finder(Protocol):
+    """Finds in a photo which of its pixels count. Two that are equal find the same."""
 
-    path: Path | None
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes that it is likely to take for a moment, beside the photo."""
+        ...
+
+    def __call__(self, pixels: NDArray) -> NDArray[np.bool_]:
+        """[h,w] for decoded pixels [H,W,K] (see `decode`), of which it may be a smaller copy."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """What a mask is made from: a file that is bright (and opaque) where pixels count, or a photo and who finds them.
+
+    Attributes:
+        stamp: of the file, see `ImageHeader`.
+    """
+
+    path: Path
     stamp: tuple[int, int]
+    find: Finder | None = None
+
+    def values(self, *, upright: bool) -> NDArray[np.bool_]:
+        """[h,w,1] where pixels count."""
+        pixels = decode(self.path, upright=upright)
+        if self.find is not None:
+            return self.find(pixels)[..., None]
+        values = as_float(pixels)
+        opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
+        return values[..., :1] * opaque > 0.5
+
+
+def mask_file(path: Path) -> MaskSource:
+    """A file with a mask; `InputError` if there is no such image."""
+    return MaskSource(path, read_header(path).stamp)
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """What all sources let count (without any: all of the image) and the lens left data for."""
+
+    sources: tuple[MaskSource, ...]
     upright: bool
     warp: Warp
 
@@ -109,7 +156,7 @@ class _MaskFile:
 
     @property
     def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp)
+        return _decoding_bytes(self.warp) + max((s.find.extra_bytes for s in self.sources if s.find), default=0)
 
     def pixels(self) -> NDArray:
         return cache.images.get(self, self._make)
@@ -118,16 +165,10 @@ class _MaskFile:
         return torch.from_numpy(self.pixels().astype(np.float32))
 
     def _make(self) -> NDArray:
-        if self.path is None:
-            width, height = self.warp.unbent
-            mask = np.ones((height, width, 1), np.float32)
-        else:
-            pixels = decode(self.path, upright=self.upright)
-            values = _as_float(pixels)
-            opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
-            mask = (values[..., :1] * opaque > 0.5).astype(np.float32)
-        mask = warp_samples(mask, self.warp, nearest=False)
-        return (mask > 0.999).astype(np.uint8)
+        width, height = self.warp.unbent
+        parts = [source.values(upright=self.upright) for source in self.sources] or [np.ones((height, width, 1), bool)]
+        counts = [warp_samples(part.astype(np.float32), self.warp, nearest=False) > 0.999 for part in parts]
+        return np.logical_and.reduce(counts).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -216,9 +257,9 @@ def make_view(
         cameras = _turned_left(cameras)
     mask = depth = None
     if mask_path is not None:
-        mask = _MaskFile(mask_path, read_header(mask_path).stamp, camera_upright, warp)
+        mask = _Mask((mask_file(mask_path),), camera_upright, warp)
     elif bent is not None and lens.has_blank_pixels(bent):
-        mask = _MaskFile(None, (0, 0), camera_upright, warp)
+        mask = _Mask((), camera_upright, warp)
     if depth_path is not None:
         depth = _DepthFile(depth_path, read_header(depth_path).stamp, camera_upright, warp, depth_scale)
     return View(name, cameras, _ColourFile(image_path, header.stamp, camera_upright, warp), mask, depth)
@@ -236,22 +277,35 @@ def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], 
     return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
 
 
+def with_mask(view: View, find: Callable[[Path], MaskSource | None], *, opaque: bool = False) -> View:
+    """A view of `make_view` of which only those pixels count that count in the mask found for its photo too.
+
+    Args:
+        find: the mask for a photo's file; None where all of it counts.
+        opaque: the alpha channel is left out.
+    """
+    image, mask = view.image, view.mask
+    assert isinstance(image, _ColourFile)
+    if opaque:
+        view = replace(view, image=replace(image, opaque=True))
+    source = find(image.path)
+    if source is None:
+        return view
+    before = mask.sources if isinstance(mask, _Mask) else ()
+    return replace(view, mask=_Mask((*before, source), image.upright, image.warp))
+
+
 def file_of(view: View) -> Path | None:
     """The file that holds just the pixels that a view shows; None where they are changed, or not from a file."""
     source = view.image
-    if isinstance(source, _ColourFile) and source.warp.is_identity and read_header(source.path).orientation == 1:
-        return source.path
-    return None
+    if not isinstance(source, _ColourFile) or not source.warp.is_identity:
+        return None
+    header = read_header(source.path)
+    return source.path if header.orientation == 1 and not (source.opaque and header.has_alpha) else None
 
 
 def _decoding_bytes(warp: Warp) -> int:
     return 3 * math.prod(warp.size) if warp.is_identity else DECODING * math.prod(warp.unbent)
-
-
-def _as_float(pixels: NDArray) -> NDArray[np.float32]:
-    if pixels.dtype == np.float32:
-        return pixels
-    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 65535), dtype=np.float32)
 
 
 def checked_pose(viewmat: Tensor, where: str) -> Tensor:

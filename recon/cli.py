@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recon.datasets.scene import Scene
 
 Device = Literal["auto", "cpu", "cuda"]
+Masks = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 LARGEST_SIDE = 16384  # px, of rendered pictures
 FASTEST = 240  # frames per second, of videos
 
@@ -33,6 +34,7 @@ def train(
     output: Path = Path("runs"),
     downscale: int | None = None,
     test_every: int = 8,
+    masks: Masks = (),
     steps: int | None = None,
     budget_seconds: float | None = None,
     max_gaussians: int | None = None,
@@ -62,6 +64,8 @@ def train(
         output: Where runs are kept.
         downscale: Train on photos this many times smaller. By default as small as the device needs.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        masks: Which pixels count: a folder of masks called as the photos; alpha, for those that are opaque;
+            key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
         steps: Training steps, instead of the preset's.
         budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
             Finding poses does not count.
@@ -87,6 +91,7 @@ def train(
     """
     with machine.importing():
         from recon import capturing, session
+        from recon.datasets.masks import spelled
 
     machine.use_threads(threads)
     watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
@@ -94,6 +99,7 @@ def train(
         scene=str(scene.resolve()) if scene else "",
         downscale=downscale,
         test_every=test_every,
+        masks=spelled(masks),
         preset=preset,
         strategy=strategy,
         steps=steps,
@@ -254,6 +260,7 @@ def convert(
     to: Literal["colmap", "nerfstudio", "blender"],
     downscale: int = 1,
     test_every: int = 8,
+    masks: Masks = (),
     link: bool = False,
     jpeg: bool = False,
     threads: int | None = None,
@@ -266,6 +273,7 @@ def convert(
         to: colmap has sparse/0 and images; nerfstudio has transforms.json; blender has transforms_train.json.
         downscale: Make photos this many times smaller.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        masks: Which pixels count, as for `recon train`.
         link: Link photos that need no change, where the disk allows, instead of copying them.
         jpeg: Write the others as JPEG of quality 95 instead of PNG.
         threads: CPU threads. By default all.
@@ -273,7 +281,7 @@ def convert(
     from recon import converting
 
     machine.use_threads(threads)
-    converting.convert_to(scene, out, to, downscale=downscale, test_every=test_every, link=link, jpeg=jpeg)
+    converting.convert_to(scene, out, to, downscale=downscale, test_every=test_every, masks=masks, link=link, jpeg=jpeg)
 
 
 def info() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -15,7 +16,15 @@ MOST_THREADS = 4  # each holds a photo of full size
 
 
 def convert_to(
-    source: Path, out: Path, format: str, *, downscale: int, test_every: int, link: bool, jpeg: bool
+    source: Path,
+    out: Path,
+    format: str,
+    *,
+    downscale: int,
+    test_every: int,
+    masks: Sequence[str],
+    link: bool,
+    jpeg: bool,
 ) -> None:
     """Write the capture `source` as another format into the folder `out`, and say what came of it."""
     with Progress(
@@ -28,7 +37,7 @@ def convert_to(
             threads=min(MOST_THREADS, get_threads()),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        done = convert.convert(source, out, format, downscale=downscale, test_every=test_every, how=how)
+        done = convert.convert(source, out, format, downscale=downscale, test_every=test_every, masks=masks, how=how)
     scene = done.scene
     points = "no points" if scene.points is None else f"{len(scene.points):,} points"
     changed = len(scene.views) - done.kept

@@ -34,6 +34,7 @@ from recon.config import MCMCConfig, TrainConfig
 from recon.datasets import load_scene, synthetic
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
+from recon.datasets.masked_points import usable_points
 from recon.datasets.normalize import normalize
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
@@ -314,7 +315,7 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
     downscale = options.downscale
     if downscale is None:
         downscale = _automatic_downscale(path, device)
-    scene = load_scene(path, downscale=downscale, test_every=options.test_every)
+    scene = load_scene(path, downscale=downscale, test_every=options.test_every, masks=options.masks)
     sizes = sorted({(view.camera.width, view.camera.height) for view in scene.views})
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     points = "no points" if scene.points is None else f"{len(scene.points):,} points"
@@ -344,7 +345,7 @@ def _automatic_downscale(path: Path, device: torch.device) -> int:
 
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:
     """Gaussians at the capture's points, or at random ones in front of its cameras when it has none."""
-    points = scene.points or frustum_points(scene, settings.initial_points, settings.seed)
+    points = usable_points(scene) or frustum_points(scene, settings.initial_points, settings.seed)
     if not len(points):
         raise InputError(f"{scene.name}: its photos have no pixel that can be used, so there is nothing to start from")
     points = _at_most(points, settings.strategy.max_gaussians, settings.seed)
