@@ -28,7 +28,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'recon.datasets' has no attribute {name!r}")
 
 
-def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8, masks: Sequence[str] = ()) -> Scene:
+def load_scene(
+    path: Path | str,
+    *,
+    downscale: float = 1,
+    test_every: int = 8,
+    masks: Sequence[str] = (),
+    linear: bool = False,
+) -> Scene:
     """Load a posed capture, in whichever format it is.
 
     Args:
@@ -37,6 +44,7 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8, m
         test_every: every how many photos (by name) one is held out; 0 holds out none. Formats with a split of their
             own keep that one.
         masks: which pixels of the photos count, beside what the capture says; see `masks.py`.
+        linear: photos of 16 bits hold scene-linear light, as those in .exr and .hdr do; see `tone.py`.
     Raises:
         InputError: one line that names the file and the value, for anything in the capture that cannot be used.
     """
@@ -48,7 +56,9 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8, m
     try:
         module = importlib.import_module(f"recon.datasets.{_format_of(path)}")
         scene = module.load(path, downscale=downscale, test_every=test_every)
-        return importlib.import_module("recon.datasets.masks").apply(scene, masks) if masks else scene
+        if masks:
+            scene = importlib.import_module("recon.datasets.masks").apply(scene, masks)
+        return importlib.import_module("recon.datasets.light").expose(scene, linear=linear)
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 

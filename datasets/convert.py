@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 
@@ -37,29 +38,25 @@ class Converted:
     remarks: tuple[str, ...]
 
 
-def convert(
-    source: Path,
-    out: Path,
-    format: str,
-    *,
-    downscale: float = 1,
-    test_every: int = 8,
-    masks: Sequence[str] = (),
-    how: Writing = PLAIN,
-) -> Converted:
+def convert(source: Path, out: Path, format: str, how: Writing = PLAIN, **loading: Any) -> Converted:
     """Read a capture and write it as one of `FORMATS` into the folder `out`, in the coordinates of its own files.
 
     Cameras are pinholes, as they are loaded: photos with lens distortion are written without it.
 
+    Args:
+        how: photos are written.
+        loading: see `load_scene`.
     Raises:
         InputError: a capture that cannot be read, `out` is there already, or views that the format has no room for.
     """
     if format not in FORMATS:
         raise InputError(f"{out}: format {format!r} is none of {', '.join(FORMATS)}")
     with new_folder(out) as folder:
-        scene = in_source_frame(load_scene(source, downscale=downscale, test_every=test_every, masks=masks))
+        scene = in_source_frame(load_scene(source, **loading))
         scene = replace(scene, views=renamed(scene.views, flat=format == "colmap"))
         remarks = list(_left_out(scene, format))
+        if scene.tone is not None:
+            remarks.append("Photos of linear light are written as they are seen through a tone curve, in 8 bits")
         if format == "blender" and not blender.fits(scene):
             scene = centred(scene, f"{out}: Blender's layout has one camera for all")
             camera = scene.views[0].camera

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+LINEAR = (".exr", ".hdr")  # pictures of scene-linear light
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", *LINEAR)
 
 log = logging.getLogger("recon")
 

@@ -24,15 +24,17 @@ from torch import Tensor
 
 from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import ImageHeader, as_float, decode, image_size, read_header, save_image
+from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image
 from recon.datasets.errors import InputError
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
 from recon.datasets.resample import Warp, area_resize, warp_colour, warp_samples
 from recon.datasets.scene import View
+from recon.datasets.tone import Tone, to_srgb
 
 __all__ = [
     "ArrayImage",
+    "ColourFile",
     "Finder",
     "MaskSource",
     "SourceCamera",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
+LIGHTEST = 1e9  # linear light beyond it is the same
 DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
 
 
@@ -65,21 +68,36 @@ class ArrayImage:
 
 
 @dataclass(frozen=True)
-class _ColourFile:
+class ColourFile:
+    """A photo in a file.
+
+    Attributes:
+        stamp, kind: see `ImageHeader`.
+        upright: whether `warp` begins with the photo as EXIF wants it shown.
+        opaque: whether its alpha channel, if it has one, is left out.
+        tone: the curve through which linear light is seen, behind all that moves pixels.
+    """
+
     path: Path
     stamp: tuple[int, int]
+    kind: Kind
     upright: bool
     warp: Warp
-    opaque: bool = False  # without the alpha channel, if there is one
+    opaque: bool = False
+    tone: Tone | None = None
+
+    @property
+    def _is_as_stored(self) -> bool:
+        return self.warp.is_identity and self.tone is None
 
     @property
     def pixel_bytes(self) -> int:
         width, height = self.warp.size
-        return 3 * width * height * (1 if self.warp.is_identity else 2)
+        return 3 * width * height * (1 if self._is_as_stored and self.kind == "usual" else 2)
 
     @property
     def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp)
+        return _decoding_bytes(self.warp, as_stored=self._is_as_stored)
 
     def pixels(self) -> NDArray:
         return cache.images.get(self, self._make)
@@ -94,12 +112,17 @@ class _ColourFile:
             pixels = pixels[..., [0, 0, 0, 1][: pixels.shape[2] + 2]]
         if self.opaque:
             pixels = pixels[..., :3]
-        if self.warp.is_identity and pixels.dtype != np.float32:
+        if self._is_as_stored and pixels.dtype != np.float32:
             return pixels
         image = as_float(pixels)
+        if self.tone is not None:
+            image = np.minimum(image, LIGHTEST)  # files of light say infinite of what was too bright for them
         if not np.isfinite(image).all():
             raise InputError(f"{self.path}: has pixels that are not finite")
-        return np.rint(warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
+        image = warp_colour(image, self.warp)
+        if self.tone is not None:
+            image[..., :3] = self.tone.shown(image[..., :3])
+        return np.rint(image.clip(0, 1) * 65535).astype(np.uint16)
 
 
 class Finder(Protocol):
@@ -131,6 +154,8 @@ class MaskSource:
         """[h,w,1] where pixels count."""
         pixels = decode(self.path, upright=upright)
         if self.find is not None:
+            if read_header(self.path).kind == "linear":  # as programs show it that know no curve
+                pixels[..., :3] = to_srgb(pixels[..., :3].clip(0, 1))
             return self.find(pixels)[..., None]
         values = as_float(pixels)
         opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
@@ -156,7 +181,8 @@ class _Mask:
 
     @property
     def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp) + max((s.find.extra_bytes for s in self.sources if s.find), default=0)
+        extra = max((s.find.extra_bytes for s in self.sources if s.find), default=0)
+        return _decoding_bytes(self.warp, as_stored=self.warp.is_identity) + extra
 
     def pixels(self) -> NDArray:
         return cache.images.get(self, self._make)
@@ -262,7 +288,8 @@ def make_view(
         mask = _Mask((), camera_upright, warp)
     if depth_path is not None:
         depth = _DepthFile(depth_path, read_header(depth_path).stamp, camera_upright, warp, depth_scale)
-    return View(name, cameras, _ColourFile(image_path, header.stamp, camera_upright, warp), mask, depth)
+    photo = ColourFile(image_path, header.stamp, header.kind, camera_upright, warp)
+    return View(name, cameras, photo, mask, depth)
 
 
 def split_every(names: Sequence[str], every: int = 8) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -285,7 +312,7 @@ def with_mask(view: View, find: Callable[[Path], MaskSource | None], *, opaque: 
         opaque: the alpha channel is left out.
     """
     image, mask = view.image, view.mask
-    assert isinstance(image, _ColourFile)
+    assert isinstance(image, ColourFile)
     if opaque:
         view = replace(view, image=replace(image, opaque=True))
     source = find(image.path)
@@ -298,14 +325,14 @@ def with_mask(view: View, find: Callable[[Path], MaskSource | None], *, opaque: 
 def file_of(view: View) -> Path | None:
     """The file that holds just the pixels that a view shows; None where they are changed, or not from a file."""
     source = view.image
-    if not isinstance(source, _ColourFile) or not source.warp.is_identity:
+    if not isinstance(source, ColourFile) or not source.warp.is_identity or source.tone is not None:
         return None
     header = read_header(source.path)
     return source.path if header.orientation == 1 and not (source.opaque and header.has_alpha) else None
 
 
-def _decoding_bytes(warp: Warp) -> int:
-    return 3 * math.prod(warp.size) if warp.is_identity else DECODING * math.prod(warp.unbent)
+def _decoding_bytes(warp: Warp, *, as_stored: bool) -> int:
+    return 3 * math.prod(warp.size) if as_stored else DECODING * math.prod(warp.unbent)
 
 
 def checked_pose(viewmat: Tensor, where: str) -> Tensor:

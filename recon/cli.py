@@ -35,6 +35,7 @@ def train(
     downscale: int | None = None,
     test_every: int = 8,
     masks: Masks = (),
+    linear: bool = False,
     steps: int | None = None,
     budget_seconds: float | None = None,
     max_gaussians: int | None = None,
@@ -66,6 +67,7 @@ def train(
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
         masks: Which pixels count: a folder of masks called as the photos; alpha, for those that are opaque;
             key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
+        linear: Photos of 16 bits hold scene-linear light, as converters of raw photos write it; EXRs always do.
         steps: Training steps, instead of the preset's.
         budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
             Finding poses does not count.
@@ -100,6 +102,7 @@ def train(
         downscale=downscale,
         test_every=test_every,
         masks=spelled(masks),
+        linear=linear,
         preset=preset,
         strategy=strategy,
         steps=steps,
@@ -173,6 +176,7 @@ def render(
     mode: Literal["rgb", "depth", "normals", "alpha"] = "rgb",
     frames: int = 120,
     fps: float = 30.0,
+    format: Literal["png", "png16", "exr"] = "png",
     width: int | None = None,
     height: int | None = None,
     device: Device = "auto",
@@ -182,19 +186,20 @@ def render(
 
     Args:
         run: Run folder, or one of its checkpoints.
-        out: An .mp4 file, or a folder for PNGs.
+        out: An .mp4 file, or a folder for pictures.
         path: orbit goes round the scene; photos is a smooth path through the photos' cameras; held-out renders the
             cameras of the held-out photos, one frame each.
         cameras: A file with cameras (transforms.json), rendered one frame each, instead of a path.
         mode: What to show.
         frames: Length of the path.
         fps: Frames per second of a video.
+        format: Of pictures: png has 8 bits, png16 has 16, exr has linear light.
         width: Of the pictures, px. By default that of the photos.
         height: Of the pictures, px. By default that of the photos, or what fits the width.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import runs, session
+    from recon import rendering, runs, session
     from recon.loading import load_state
 
     machine.use_threads(threads)
@@ -210,7 +215,8 @@ def render(
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
         chosen = _camera_path(path, session.corrected(session.scene_of(runs.find(run), where), state), frames)
-    session.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps)
+    tone = rendering.tone_of(runs.find(run))
+    rendering.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps, format=format, tone=tone)
 
 
 def _camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, frames: int) -> Cameras:
@@ -261,6 +267,7 @@ def convert(
     downscale: int = 1,
     test_every: int = 8,
     masks: Masks = (),
+    linear: bool = False,
     link: bool = False,
     jpeg: bool = False,
     threads: int | None = None,
@@ -274,6 +281,7 @@ def convert(
         downscale: Make photos this many times smaller.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
         masks: Which pixels count, as for `recon train`.
+        linear: Photos of 16 bits hold scene-linear light, as for `recon train`.
         link: Link photos that need no change, where the disk allows, instead of copying them.
         jpeg: Write the others as JPEG of quality 95 instead of PNG.
         threads: CPU threads. By default all.
@@ -281,7 +289,8 @@ def convert(
     from recon import converting
 
     machine.use_threads(threads)
-    converting.convert_to(scene, out, to, downscale=downscale, test_every=test_every, masks=masks, link=link, jpeg=jpeg)
+    loading = {"downscale": downscale, "test_every": test_every, "masks": masks, "linear": linear}
+    converting.convert_to(scene, out, to, loading, link=link, jpeg=jpeg)
 
 
 def info() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
@@ -15,18 +16,12 @@ from recon.terminal import console, say
 MOST_THREADS = 4  # each holds a photo of full size
 
 
-def convert_to(
-    source: Path,
-    out: Path,
-    format: str,
-    *,
-    downscale: int,
-    test_every: int,
-    masks: Sequence[str],
-    link: bool,
-    jpeg: bool,
-) -> None:
-    """Write the capture `source` as another format into the folder `out`, and say what came of it."""
+def convert_to(source: Path, out: Path, format: str, loading: Mapping[str, Any], *, link: bool, jpeg: bool) -> None:
+    """Write the capture `source` as another format into the folder `out`, and say what came of it.
+
+    Args:
+        loading: options of `load_scene`.
+    """
     with Progress(
         *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
     ) as bar:
@@ -37,7 +32,7 @@ def convert_to(
             threads=min(MOST_THREADS, get_threads()),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        done = convert.convert(source, out, format, downscale=downscale, test_every=test_every, masks=masks, how=how)
+        done = convert.convert(source, out, format, how, **loading)
     scene = done.scene
     points = "no points" if scene.points is None else f"{len(scene.points):,} points"
     changed = len(scene.views) - done.kept

@@ -20,6 +20,7 @@ class Options:
     downscale: int | None = None
     test_every: int = 8
     masks: tuple[str, ...] = ()
+    linear: bool = False
     preset: Preset = "default"
     budget_seconds: float | None = None
     strategy: Literal["adaptive", "mcmc"] = "adaptive"
