@@ -132,7 +132,7 @@ def _points(root: Path, views: list[View]) -> Points | None:
     points = colmap.read_points(model)
     if not len(points):
         return None
-    seen = sum(_in_view(view.camera, points.xyz).long() for view in views)
+    seen = sum(view.camera.pixels_of(points.xyz)[1].long() for view in views)
     assert isinstance(seen, Tensor)
     fraction = float((seen >= min(2, len(views))).double().mean())
     if fraction < 0.5:
@@ -145,19 +145,12 @@ def _points(root: Path, views: list[View]) -> Points | None:
     return points
 
 
-def _in_view(camera: Cameras, xyz: Tensor) -> Tensor:
-    """[P] bool: whether each point [P,3] lies in the image of a batch of one."""
-    pixels, depth = camera.project(xyz)
-    x, y = pixels[0].unbind(dim=-1)
-    return (depth[0] > 0) & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
-
-
 def _bounds(view: View, camera: Cameras, scene: Scene, points: Points | None) -> Tensor:
     """Nearest and farthest depth [2] in view, as LLFF takes them: the 0.1% and 99.9% quantiles of points or depth map;
     without either a range that certainly holds what the cameras look at."""
     depths = torch.empty(0, dtype=torch.float64)
     if points is not None:
-        depths = camera.project(points.xyz)[1][0][_in_view(camera, points.xyz)]
+        depths = camera.project(points.xyz)[1][0][camera.pixels_of(points.xyz)[1]]
     if not len(depths) and view.depth is not None:
         known = view.depth.load().double().flatten() * similarity_scale(scene.source_from_world)
         depths = known[known > 0]

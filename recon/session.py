@@ -33,6 +33,7 @@ from recon.datasets import load_scene, synthetic
 from recon.datasets.errors import InputError
 from recon.datasets.masked_points import usable_points
 from recon.datasets.normalize import normalize
+from recon.datasets.point_colours import as_seen
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
@@ -346,7 +347,10 @@ def _automatic_downscale(path: Path, device: torch.device) -> int:
 
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:
     """Gaussians at the capture's points, or at random ones in front of its cameras when it has none."""
-    points = usable_points(scene) or frustum_points(scene, settings.initial_points, settings.seed)
+    points = usable_points(scene)
+    if points and scene.tone is not None:
+        points = as_seen(points, scene)
+    points = points or frustum_points(scene, settings.initial_points, settings.seed)
     if not len(points):
         raise InputError(f"{scene.name}: its photos have no pixel that can be used, so there is nothing to start from")
     points = _at_most(points, settings.strategy.max_gaussians, settings.seed)
