@@ -1,6 +1,7 @@
 """From a folder of photos to a posed scene: COLMAP's pipeline, what is tried when it finds too little, and the report.
 
 SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG
+SCENE/masks/           white where pixels count, if that was said
 SCENE/sparse/0/        cameras, poses, points
 SCENE/capture.json     what was done and what came of it; written last, so a scene that has one is complete
 SCENE/work-KEY/        features, matches and models, for these photos and settings; may be deleted
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.datasets import colmap_calls, ladder, mapping, matching, photo_folder
+from recon.datasets import colmap_calls, ladder, mapping, masked_photos, matching, photo_folder
 from recon.datasets.errors import InputError
 from recon.datasets.files import TEMPORARY, atomic_write
 from recon.datasets.ladder import Found, Rung
@@ -73,7 +74,15 @@ def finished(scene: Path) -> Report | None:
     return report if whole and (scene / "images").is_dir() else None
 
 
-def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], None], progress: Progress) -> Report:
+def capture(
+    source: Path,
+    scene: Path,
+    *,
+    threads: int,
+    say: Callable[[str], None],
+    progress: Progress,
+    masks: Sequence[str] = (),
+) -> Report:
     """Find the poses of the photos in `source`, and write both as the COLMAP capture `scene`.
 
     What an earlier call with the same photos finished, whole or in part, is not done again.
@@ -82,12 +91,14 @@ def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], Non
         threads: at most.
         say: told what was done, a line at a time.
         progress: told what is being done, how much of it is, and of how much.
+        masks: which pixels count, see `masks.py`; no features are looked for in others.
     Raises:
         InputError: no photos, too few, one that cannot be read, or none that can be put together.
     """
     found = photo_folder.find(source)
     _check_target(source, scene)
-    key = photo_folder.fingerprint(found, (VERSION, ladder.RUNGS))
+    settings = (VERSION, ladder.RUNGS, *([masked_photos.key(masks, found)] if masks else []))
+    key = photo_folder.fingerprint(found, settings)
     done = finished(scene)
     if done is not None and done.key == key:
         say(f"{scene}: already there for these {len(found)} photos")
@@ -101,6 +112,8 @@ def capture(source: Path, scene: Path, *, threads: int, say: Callable[[str], Non
         f" {focal or 'none'}{'' if focal else ', so it is estimated'}"
     )
     _collect(found, work / "images", threads, progress)
+    if masks:
+        masked_photos.write(masks, found, work / "images", threads, progress)
     climbed = ladder.climb(len(found), _Pipeline(found, work, threads, progress), say, ladder.RUNGS)
     best = climbed.best
     if best is None:
@@ -242,9 +255,11 @@ def _publish(
         with file.open("rb+") as written:
             os.fsync(written.fileno())
     (scene / REPORT).unlink(missing_ok=True)
-    for name in ("sparse", "images"):
+    for name in ("sparse", "images", matching.MASKS):
         shutil.rmtree(scene / name, ignore_errors=True)
-    (work / "images").rename(scene / "images")
+    for name in ("images", matching.MASKS):
+        if (work / name).is_dir():
+            (work / name).rename(scene / name)
     whole.rename(scene / "sparse")
     registered = {image.name for image in model.images.values() if image.has_pose}
     missing = tuple(photo.path.name for photo in found if photo.name not in registered)

@@ -138,6 +138,11 @@ def turned(pixels: NDArray, orientation: int) -> NDArray:
     return np.rot90(pixels, quarters)
 
 
+def turned_back(pixels: NDArray, orientation: int) -> NDArray:
+    """The other way round: pixels as shown [H,W,...] as they are stored where EXIF says `orientation`."""
+    return turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def eight_bits(pixels: NDArray) -> NDArray[np.uint8]:
     """The colour [H,W,3] of decoded pixels [H,W,K], in 8 bits and without alpha."""
     colour = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
@@ -221,7 +226,7 @@ def _read(path: Path) -> NDArray:
         return iio.imread(source, plugin="pyav", format=pixel_format, index=0)
     wanted = "RGBA" if mode == "P" and transparent else _COLOUR_MODES.get(mode)
     pixels = iio.imread(path, plugin="pillow", index=0, mode=wanted)
-    return turned(pixels, {6: 8, 8: 6}.get(turned_by_pillow, turned_by_pillow))
+    return turned_back(pixels, turned_by_pillow)
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:

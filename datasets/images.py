@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image
+from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image, turned_back
 from recon.datasets.errors import InputError
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
@@ -144,15 +144,19 @@ class MaskSource:
 
     Attributes:
         stamp: of the file, see `ImageHeader`.
+        shown: EXIF's orientation of the photo, where the file has it as it is shown without saying so.
     """
 
     path: Path
     stamp: tuple[int, int]
     find: Finder | None = None
+    shown: int = 1
 
     def values(self, *, upright: bool) -> NDArray[np.bool_]:
         """[h,w,1] where pixels count."""
         pixels = decode(self.path, upright=upright)
+        if self.shown != 1 and not upright:
+            pixels = turned_back(pixels, self.shown)
         if self.find is not None:
             if read_header(self.path).kind == "linear":  # as programs show it that know no curve
                 pixels[..., :3] = to_srgb(pixels[..., :3].clip(0, 1))
@@ -162,9 +166,9 @@ class MaskSource:
         return values[..., :1] * opaque > 0.5
 
 
-def mask_file(path: Path) -> MaskSource:
+def mask_file(path: Path, *, shown: int = 1) -> MaskSource:
     """A file with a mask; `InputError` if there is no such image."""
-    return MaskSource(path, read_header(path).stamp)
+    return MaskSource(path, read_header(path).stamp, shown=shown)
 
 
 @dataclass(frozen=True)

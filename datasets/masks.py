@@ -62,12 +62,11 @@ class FolderRule:
     folder: Path
 
     def source(self, photo: Path) -> MaskSource | None:
-        found = find_mask(self.folder, photo)
-        return None if found is None else mask_file(found)
+        return mask_of(self.folder, photo)
 
     def apply(self, views: Sequence[View]) -> tuple[View, ...]:
         masked = tuple(with_mask(view, self.source) for view in views)
-        without = [view.name for view, old in zip(masked, views, strict=True) if view is old]
+        without = [view.name for view in masked if view.mask is None]
         if len(without) == len(views):
             raise InputError(f"masks {self.folder}: none here for any of the {len(views)} photos, such as {without[0]}")
         if without:
@@ -139,6 +138,18 @@ class Unlike:
             counts[top : top + len(rows)] = ((_lab(rows) - key) ** 2).sum(axis=-1) > self.tolerance**2
         steps = max(1, round(EDGE * max(counts.shape)))
         return ndimage.binary_erosion(counts, iterations=steps, border_value=1)
+
+
+def mask_of(folder: Path, photo: Path) -> MaskSource | None:
+    """A photo's mask in a folder. Where EXIF turns the photo but not the mask, that is of the photo as it is shown, as
+    most programs would make it, unless only what is stored is as wide and high."""
+    found = find_mask(folder, photo)
+    if found is None:
+        return None
+    header, mask = read_header(photo), read_header(found)
+    as_stored = mask.width * header.height == mask.height * header.width
+    said = mask.orientation != 1 or (header.orientation >= 5 and as_stored and header.width != header.height)
+    return mask_file(found, shown=1 if said else header.orientation)
 
 
 def find_mask(folder: Path, photo: Path) -> Path | None:

@@ -27,6 +27,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 USUAL_FOCAL = 1.2  # times the longer side, where EXIF does not say: COLMAP's guess, refined later
 PHOTOS_AT_ONCE = 2  # for each thread; so many are done again after a stop
 PAIRS_AT_ONCE = 8  # for each thread
+MASKS = "masks"  # beside the photos: as COLMAP names them, NAME.png for the photo NAME
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def extract(
 ) -> None:
     """Features of the photos in `folder` into the database, which is made if it is not there (or damaged).
 
-    Photos of the same camera share one, with the focal length of EXIF where that says it.
+    Photos of the same camera share one, with the focal length of EXIF where that says it. Nothing is looked for where a
+    mask in `MASKS` beside the folder is black.
     """
     pycolmap = colmap_calls.load()
     if database.exists() and not colmap_calls.is_sound(database):
@@ -82,10 +84,14 @@ def extract(
     with open_database(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         missing = [photo.name for photo in photos if not opened.exists_descriptors(ids[photo.name])]
-    before, step = len(photos) - len(missing), PHOTOS_AT_ONCE * threads
+    before, step, masks = len(photos) - len(missing), PHOTOS_AT_ONCE * threads, folder.with_name(MASKS)
     for start in range(0, len(missing), step):
         progress("Finding features", before + start, len(photos))
-        _extract_some(database, folder, missing[start : start + step], options)
+        some = missing[start : start + step]
+        masked = [name for name in some if (masks / f"{name}.png").is_file()]
+        for names, where in ((masked, masks), ([name for name in some if name not in masked], None)):
+            if names:  # where there is a folder of masks, photos without one would be skipped
+                _extract_some(database, folder, names, where, options)
     progress("Finding features", len(photos), len(photos))
 
 
@@ -184,14 +190,18 @@ def _publish(temporary: Path, database: Path) -> None:
     colmap_calls.remove(temporary)
 
 
-def _extract_some(database: Path, folder: Path, names: list[str], options: Any) -> None:
+def _extract_some(database: Path, folder: Path, names: list[str], masks: Path | None, options: Any) -> None:
     pycolmap = colmap_calls.load()
     token = pycolmap.CancellationToken()
+    reader = pycolmap.ImageReaderOptions()
+    if masks is not None:
+        reader.mask_path = str(masks)
     colmap_calls.call(
         lambda: pycolmap.extract_features(
             str(database),
             str(folder),
             names,
+            reader_options=reader,
             extraction_options=options,
             device=pycolmap.Device.cpu,
             cancellation_token=token,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,20 +17,21 @@ from recon.datasets.errors import InputError
 from recon.terminal import console, say
 
 
-def capture_photos(source: Path, scene: Path, threads: int | None) -> Report:
+def capture_photos(source: Path, scene: Path, threads: int | None, masks: Sequence[str] = ()) -> Report:
     """Find the poses of photos and write a scene, with a bar for each stage."""
     most = 4 * (os.cpu_count() or 1)
     if threads is not None and not 1 <= threads <= most:
         raise InputError(f"--threads {threads}: not between 1 and {most}")
     try:
         with _bars() as bars:
-            return capture.capture(source, scene, threads=threads or os.cpu_count() or 1, say=say, progress=bars)
+            cores = threads or os.cpu_count() or 1
+            return capture.capture(source, scene, threads=cores, say=say, progress=bars, masks=masks)
     except KeyboardInterrupt:
         say(f"Stopped. What is done is kept in {scene}; the same command goes on from there.")
         raise
 
 
-def posed(source: Path, output: Path, threads: int | None) -> Path:
+def posed(source: Path, output: Path, threads: int | None, masks: Sequence[str] = ()) -> Path:
     """The capture at `source`; of photos without poses, the scene made of them, kept beside the runs in `output`."""
     if not source.is_dir() or has_poses(source) or not photo_folder.has_photos(source):
         return source
@@ -38,7 +39,7 @@ def posed(source: Path, output: Path, threads: int | None) -> Path:
     place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
     scene = output / "captures" / place / name
     say(f"{source}: photos without poses. Finding them; the scene is kept for the next time: {scene}")
-    capture_photos(source, scene, threads)
+    capture_photos(source, scene, threads, masks)
     return scene
 
 

@@ -125,7 +125,7 @@ def train(
         where = machine.pick_device(device)
         options.train_config()  # what cannot be kept is said before minutes go into finding poses
         began = time.perf_counter()
-        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, threads).resolve()))
+        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, threads, masks).resolve()))
         run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
@@ -135,6 +135,7 @@ def train(
 def capture(
     source: tyro.conf.Positional[Path],
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    masks: Masks = (),
     threads: int | None = None,
 ) -> None:
     """Find the poses of a folder of photos, and write both as a scene that `recon train` loads.
@@ -142,11 +143,12 @@ def capture(
     Args:
         source: Folder of photos: JPEG, PNG, TIFF, WebP, and HEIC where pillow-heif is installed.
         output: Folder for the scene, in COLMAP's layout. Called again with the same photos, it goes on from there.
+        masks: Which pixels count, as for `recon train`. No features are looked for in others.
         threads: CPU threads. By default all.
     """
     from recon import capturing
 
-    capturing.capture_photos(source, output, threads)
+    capturing.capture_photos(source, output, threads, masks)
     say(f"Train it: recon train {output}")
 
 
