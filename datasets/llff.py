@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.datasets import colmap, images
+from recon.datasets import colmap, images, points_beside
 from recon.datasets.cameras import Cameras, similarity_scale, simple_focal
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
@@ -132,17 +132,7 @@ def _points(root: Path, views: list[View]) -> Points | None:
     points = colmap.read_points(model)
     if not len(points):
         return None
-    seen = sum(view.camera.pixels_of(points.xyz)[1].long() for view in views)
-    assert isinstance(seen, Tensor)
-    fraction = float((seen >= min(2, len(views))).double().mean())
-    if fraction < 0.5:
-        log.warning(
-            "%s: its points are left out: the cameras of poses_bounds.npy see only %.0f%% of them",
-            model,
-            100 * fraction,
-        )
-        return None
-    return points
+    return points_beside.if_seen(points, views, model)
 
 
 def _bounds(view: View, camera: Cameras, scene: Scene, points: Points | None) -> Tensor:
