@@ -23,7 +23,7 @@ _MAGIC = b"v/1\x01"
 _COMPRESSIONS = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 _ROWS = {"ZIP": 16, "PIZ": 32, "PXR24": 16, "B44": 32, "B44A": 32}  # in a block; one for the others
 _TILED, _PARTS_OR_DEEP = 0x200, 0x1800  # bits of the version
-_MOST_HEADER = 1 << 16  # bytes
+_MOST_HEADER = 1 << 20  # bytes; some have a small picture in them
 _COLOUR = ("R", "G", "B")
 
 

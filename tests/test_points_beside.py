@@ -48,7 +48,8 @@ def test_points_follow_the_frame_of_the_files(tmp_path: Path) -> None:
     arrays: dict[str, Any] = dict(np.load(tmp_path / "cameras_sphere.npz"))
     sphere = np.diag([2.0, 2.0, 2.0, 1.0])
     sphere[:3, 3] = (0.1, 0.2, 0.3)
-    np.savez(tmp_path / "cameras_sphere.npz", **{k: sphere if "scale" in k else v for k, v in arrays.items()})
+    arrays |= {name: sphere for name in arrays if "scale" in name}
+    np.savez(tmp_path / "cameras_sphere.npz", **arrays)
     again = load_scene(tmp_path)
     assert again.points is not None
     assert scene.points is not None
