@@ -17,6 +17,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import new_folder
 from recon.datasets.images import file_of
 from recon.datasets.normalize import ScaledDepth
+from recon.datasets.point_colours import as_seen
 from recon.datasets.scene import Scene, View
 from recon.datasets.writing import PLAIN, Writing
 
@@ -56,6 +57,7 @@ def convert(source: Path, out: Path, format: str, how: Writing = PLAIN, **loadin
         scene = replace(scene, views=renamed(scene.views, flat=format == "colmap"))
         remarks = list(_left_out(scene, format))
         if scene.tone is not None:
+            scene = replace(scene, points=as_seen(scene.points, scene) if scene.points else None)
             remarks.append("Photos of linear light are written as they are seen through a tone curve, in 8 bits")
         if format == "blender" and not blender.fits(scene):
             scene = centred(scene, f"{out}: Blender's layout has one camera for all")

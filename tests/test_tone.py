@@ -21,6 +21,8 @@ from recon.datasets import convert, load_scene
 from recon.datasets.decode import decode, save_image
 from recon.datasets.errors import InputError
 from recon.datasets.images import ColourFile, make_view
+from recon.datasets.point_cloud import write_points
+from recon.datasets.scene import Points
 from recon.datasets.tone import Tone, from_srgb, to_srgb
 from recon.render import render_one
 
@@ -200,7 +202,13 @@ def test_what_has_no_light_is_refused(tmp_path: Path, out: str, mode: str) -> No
 
 def test_light_is_converted_as_it_is_seen(tmp_path: Path) -> None:
     capture = exr_capture(tmp_path / "capture")
+    captures.edit_transforms(capture, lambda meta: meta.update(ply_file_path="points.ply"))
+    xyz = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.2
+    write_points(capture / "points.ply", Points(xyz, torch.zeros(40, 3)))
     done = convert.convert(capture, tmp_path / "out", "nerfstudio")
+    points = load_scene(tmp_path / "out").points
+    assert points is not None
+    assert (points.rgb.amax(dim=-1) > 0.05).all()  # as the photos, of which no pixel is black
     assert any("tone curve" in remark for remark in done.remarks)
     for view, other in zip(load_scene(capture).views, load_scene(tmp_path / "out").views, strict=True):
         assert torch.allclose(view.load(), other.load(), atol=0.51 / 255)
