@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,19 +23,19 @@ from torch import Tensor
 
 from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image, turned_back
+from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image
+from recon.datasets.depth_files import DepthFile
 from recon.datasets.errors import InputError
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
-from recon.datasets.resample import Warp, area_resize, warp_colour, warp_samples
+from recon.datasets.mask_files import MaskFile, MaskSource, mask_file
+from recon.datasets.resample import Warp, area_resize, warp_colour
 from recon.datasets.scene import View
-from recon.datasets.tone import Tone, to_srgb
+from recon.datasets.tone import Tone
 
 __all__ = [
     "ArrayImage",
     "ColourFile",
-    "Finder",
-    "MaskSource",
     "SourceCamera",
     "area_resize",
     "choose_image_folder",
@@ -45,7 +44,6 @@ __all__ = [
     "image_size",
     "list_images",
     "make_view",
-    "mask_file",
     "save_image",
     "split_every",
     "view_names",
@@ -54,7 +52,6 @@ __all__ = [
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
 LIGHTEST = 1e9  # linear light beyond it is the same
-DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +94,7 @@ class ColourFile:
 
     @property
     def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp, as_stored=self._is_as_stored)
+        return self.warp.decoding_bytes(as_stored=self._is_as_stored)
 
     def pixels(self) -> NDArray:
         return cache.images.get(self, self._make)
@@ -125,102 +122,6 @@ class ColourFile:
         return np.rint(image.clip(0, 1) * 65535).astype(np.uint16)
 
 
-class Finder(Protocol):
-    """Finds in a photo which of its pixels count. Two that are equal find the same."""
-
-    @property
-    def extra_bytes(self) -> int:
-        """Bytes that it is likely to take for a moment, beside the photo."""
-        ...
-
-    def __call__(self, pixels: NDArray) -> NDArray[np.bool_]:
-        """[h,w] for decoded pixels [H,W,K] (see `decode`), of which it may be a smaller copy."""
-        ...
-
-
-@dataclass(frozen=True)
-class MaskSource:
-    """What a mask is made from: a file that is bright (and opaque) where pixels count, or a photo and who finds them.
-
-    Attributes:
-        stamp: of the file, see `ImageHeader`.
-        shown: EXIF's orientation of the photo, where the file has it as it is shown without saying so.
-    """
-
-    path: Path
-    stamp: tuple[int, int]
-    find: Finder | None = None
-    shown: int = 1
-
-    def values(self, *, upright: bool) -> NDArray[np.bool_]:
-        """[h,w,1] where pixels count."""
-        pixels = decode(self.path, upright=upright)
-        if self.shown != 1 and not upright:
-            pixels = turned_back(pixels, self.shown)
-        if self.find is not None:
-            if read_header(self.path).kind == "linear":  # as programs show it that know no curve
-                pixels[..., :3] = to_srgb(pixels[..., :3].clip(0, 1))
-            return self.find(pixels)[..., None]
-        values = as_float(pixels)
-        opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
-        return values[..., :1] * opaque > 0.5
-
-
-def mask_file(path: Path, *, shown: int = 1) -> MaskSource:
-    """A file with a mask; `InputError` if there is no such image."""
-    return MaskSource(path, read_header(path).stamp, shown=shown)
-
-
-@dataclass(frozen=True)
-class _Mask:
-    """What all sources let count (without any: all of the image) and the lens left data for."""
-
-    sources: tuple[MaskSource, ...]
-    upright: bool
-    warp: Warp
-
-    @property
-    def pixel_bytes(self) -> int:
-        return math.prod(self.warp.size)
-
-    @property
-    def decoding_bytes(self) -> int:
-        extra = max((s.find.extra_bytes for s in self.sources if s.find), default=0)
-        return _decoding_bytes(self.warp, as_stored=self.warp.is_identity) + extra
-
-    def pixels(self) -> NDArray:
-        return cache.images.get(self, self._make)
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(self.pixels().astype(np.float32))
-
-    def _make(self) -> NDArray:
-        width, height = self.warp.unbent
-        parts = [source.values(upright=self.upright) for source in self.sources] or [np.ones((height, width, 1), bool)]
-        counts = [warp_samples(part.astype(np.float32), self.warp, nearest=False) > 0.999 for part in parts]
-        return np.logical_and.reduce(counts).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class _DepthFile:
-    path: Path
-    stamp: tuple[int, int]
-    upright: bool
-    warp: Warp
-    scale: float
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(cache.images.get(self, self._make).copy())
-
-    def _make(self) -> NDArray:
-        pixels = decode(self.path, upright=self.upright)
-        depth = pixels[..., :1].astype(np.float32) * np.float32(self.scale)
-        if pixels.dtype == np.uint16:
-            depth[pixels[..., :1] == 65535] = 0  # as far as 16 bits can say, or farther; 7-Scenes' mark for unknown
-        depth[~np.isfinite(depth) | (depth < 0)] = 0
-        return warp_samples(depth, self.warp, nearest=True)
-
-
 def make_view(
     name: str,
     image_path: Path,
@@ -231,6 +132,7 @@ def make_view(
     mask_path: Path | None = None,
     depth_path: Path | None = None,
     depth_scale: float = 1.0,
+    confidence_path: Path | None = None,
     stored_pixels: bool = False,
     where: str | None = None,
 ) -> View:
@@ -246,6 +148,7 @@ def make_view(
         mask_path: an image that is bright (and opaque) where pixels may be used.
         depth_path, depth_scale: an image or .npy of depths along the viewing axis, and the factor to world units; the
             largest number of 16 bits is no depth.
+        confidence_path: an image that is dark where the depths are not to be trusted, so unknown.
         stored_pixels: what `camera` means by the image when EXIF wants it turned and the sizes do not tell: the pixels
             as stored (COLMAP and Bundler do not look at EXIF) or as shown (else). The view is upright in either case;
             if need be its camera turns along.
@@ -287,11 +190,12 @@ def make_view(
         cameras = _turned_left(cameras)
     mask = depth = None
     if mask_path is not None:
-        mask = _Mask((mask_file(mask_path),), camera_upright, warp)
+        mask = MaskFile((mask_file(mask_path),), camera_upright, warp)
     elif bent is not None and lens.has_blank_pixels(bent):
-        mask = _Mask((), camera_upright, warp)
+        mask = MaskFile((), camera_upright, warp)
     if depth_path is not None:
-        depth = _DepthFile(depth_path, read_header(depth_path).stamp, camera_upright, warp, depth_scale)
+        files = tuple((path, read_header(path).stamp) for path in (depth_path, confidence_path) if path is not None)
+        depth = DepthFile(files, camera_upright, warp, depth_scale)
     photo = ColourFile(image_path, header.stamp, header.kind, camera_upright, warp)
     return View(name, cameras, photo, mask, depth)
 
@@ -322,8 +226,8 @@ def with_mask(view: View, find: Callable[[Path], MaskSource | None], *, opaque: 
     source = find(image.path)
     if source is None:
         return view
-    before = mask.sources if isinstance(mask, _Mask) else ()
-    return replace(view, mask=_Mask((*before, source), image.upright, image.warp))
+    before = mask.sources if isinstance(mask, MaskFile) else ()
+    return replace(view, mask=MaskFile((*before, source), image.upright, image.warp))
 
 
 def file_of(view: View) -> Path | None:
@@ -333,10 +237,6 @@ def file_of(view: View) -> Path | None:
         return None
     header = read_header(source.path)
     return source.path if header.orientation == 1 and not (source.opaque and header.has_alpha) else None
-
-
-def _decoding_bytes(warp: Warp, *, as_stored: bool) -> int:
-    return 3 * math.prod(warp.size) if as_stored else DECODING * math.prod(warp.unbent)
 
 
 def checked_pose(viewmat: Tensor, where: str) -> Tensor:

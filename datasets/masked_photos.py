@@ -12,7 +12,7 @@ import torch
 from recon.datasets import masks
 from recon.datasets.decode import read_header, save_image
 from recon.datasets.errors import InputError
-from recon.datasets.images import MaskSource
+from recon.datasets.mask_files import MaskSource
 from recon.datasets.masks import FolderRule
 from recon.datasets.matching import MASKS, Progress
 from recon.datasets.photo_folder import Photo

@@ -19,7 +19,8 @@ from recon.datasets import people
 from recon.datasets.decode import as_float, eight_bits, read_header
 from recon.datasets.errors import InputError
 from recon.datasets.folders import find_image
-from recon.datasets.images import Finder, MaskSource, mask_file, with_mask
+from recon.datasets.images import with_mask
+from recon.datasets.mask_files import Finder, MaskSource, mask_file
 from recon.datasets.scene import Scene, View
 
 TOLERANCE = 20.0  # CIELAB, for a colour key: 2 is just seen, 20 is another shade of the same colour

@@ -36,7 +36,7 @@ class Shot:
         photo: its file.
         camera, viewmat: see `images.make_view`.
         where: what messages about the camera and its pose start with.
-        mask, depth, depth_scale: see `images.make_view`.
+        mask, depth, depth_scale, confidence: see `images.make_view`.
     """
 
     number: int
@@ -47,6 +47,7 @@ class Shot:
     mask: Path | None = None
     depth: Path | None = None
     depth_scale: float = 1.0
+    confidence: Path | None = None
 
 
 def find(
@@ -167,13 +168,17 @@ def key(shots: Sequence[Shot]) -> tuple[object, ...]:
     """What tells shots from others: their files as they are now, cameras and poses."""
     return tuple(
         (
-            *((path, read_header(path).stamp) for path in (shot.photo, shot.depth, shot.mask) if path is not None),
+            *((file, read_header(file).stamp) for file in _files(shot)),
             shot.camera,
             shot.depth_scale,
             tuple(shot.viewmat.flatten().tolist()),
         )
         for shot in shots
     )
+
+
+def _files(shot: Shot) -> list[Path]:
+    return [file for file in (shot.photo, shot.depth, shot.mask, shot.confidence) if file is not None]
 
 
 def _view(name: str, shot: Shot, downscale: float, stored_pixels: bool) -> View:
@@ -186,6 +191,7 @@ def _view(name: str, shot: Shot, downscale: float, stored_pixels: bool) -> View:
         mask_path=shot.mask,
         depth_path=shot.depth,
         depth_scale=shot.depth_scale,
+        confidence_path=shot.confidence,
         stored_pixels=stored_pixels,
         where=shot.where,
     )

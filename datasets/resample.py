@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from recon.datasets import cache, lens
 from recon.datasets.lens import SourceCamera
 
 AT_ONCE = 1 << 16  # samples
+DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Warp:
     @property
     def is_identity(self) -> bool:
         return self.camera is None and self.unbent == self.size and self.turns == 0
+
+    def decoding_bytes(self, *, as_stored: bool) -> int:
+        """Bytes that it is likely to take for a moment; `as_stored`: where pixels stay as they are in the file."""
+        return 3 * math.prod(self.size) if as_stored else DECODING * math.prod(self.unbent)
 
 
 def area_resize(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -82,7 +89,7 @@ def warp_samples(image: NDArray[np.float32], warp: Warp, *, nearest: bool) -> ND
         image = _without_lens(image, warp, nearest)
     else:
         if nearest or image.shape[1::-1] != warp.unbent:
-            image = _picked(image, *warp.unbent)
+            image = picked(image, *warp.unbent)
         image = _reduced(image, *warp.size, nearest)
     return np.ascontiguousarray(np.rot90(image, warp.turns))
 
@@ -106,7 +113,7 @@ def _without_lens(image: NDArray[np.float32], warp: Warp, nearest: bool) -> NDAr
 
 
 def _reduced(image: NDArray[np.float32], width: int, height: int, nearest: bool) -> NDArray[np.float32]:
-    return _picked(image, width, height) if nearest else area_resize(image, width, height)
+    return picked(image, width, height) if nearest else area_resize(image, width, height)
 
 
 def _sampled(image: torch.Tensor, positions: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
@@ -121,7 +128,7 @@ def _sampled(image: torch.Tensor, positions: NDArray[np.float32], nearest: bool)
     return sampled[0].permute(1, 2, 0).numpy()
 
 
-def _picked(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+def picked(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
     """The nearest sample of [H,W,K] at each pixel of [height,width,K]."""
     rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(np.int64)

@@ -53,7 +53,7 @@ def write_masks(folder: Path, names: list[str]) -> None:
 # ---- folders
 
 
-@pytest.mark.parametrize("name", ["{}.png", "{}.png.png", "{}_mask.png", "{}.mask.png", "{}_mask.jpg", "{}.tiff"])
+@pytest.mark.parametrize("name", ["{}.png", "{}.png.png", "{}_mask.png", "{}.mask.png", "{}_mask.jpg", "{}.webp"])
 def test_masks_are_found_by_their_usual_names(tmp_path: Path, name: str) -> None:
     captures.write_transforms(tmp_path / "capture")
     write_masks(tmp_path / "masks", [name.format(i) for i in range(4)])
