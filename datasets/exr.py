@@ -7,7 +7,7 @@ it makes black pictures without a word, and no single channels but Y: those are 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import io
 import re
 import struct
@@ -71,12 +71,23 @@ def read_header(path: Path) -> LinearHeader:
 def read(path: Path) -> NDArray[np.float32]:
     """[H,W,K] linear light, K = 1, 3 or 4 with straight alpha (EXR stores it premultiplied)."""
     header = read_header(path)
-    known = set(_COLOUR) <= set(header.channels) or "Y" in header.channels
-    reader = _decoded if known and not header.compression.startswith("DWA") else _through_openexr
-    pixels = reader(path, header)
+    pixels = (_through_openexr if _needs_openexr(header) else _decoded)(path, header)
     if pixels.shape[2] == 4:
         pixels[..., :3] /= np.where(pixels[..., 3:] > 0, pixels[..., 3:], 1)
     return pixels
+
+
+def can_read(path: Path) -> bool:
+    """Whether a whole picture could be read here: some need the package OpenEXR."""
+    try:
+        return not _needs_openexr(read_header(path)) or importlib.util.find_spec("OpenEXR") is not None
+    except (OSError, ValueError, KeyError, struct.error):
+        return False
+
+
+def _needs_openexr(header: LinearHeader) -> bool:
+    known = set(_COLOUR) <= set(header.channels) or "Y" in header.channels
+    return header.compression.startswith("DWA") or not known
 
 
 def _attributes(start: bytes) -> tuple[dict[str, bytes], int]:
