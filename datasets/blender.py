@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from recon.datasets import images, nerfstudio
+from recon.datasets import images, nerfstudio, transforms_json
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, simple_focal
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
@@ -46,8 +46,15 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     else:
         tested = _views(root, held_out, downscale)
         views, train, test = _merged(views, tested)
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    return Scene(root.resolve().name, tuple(views), train, test, background=(1.0, 1.0, 1.0), up=up, exact_poses=True)
+    return Scene(
+        root.resolve().name,
+        tuple(views),
+        train,
+        test,
+        background=(1.0, 1.0, 1.0),
+        up=torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64),
+        exact_poses=transforms_json.read(root / "transforms_train.json").get("exact_poses") is not False,
+    )
 
 
 def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
@@ -81,9 +88,11 @@ def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
         write_points(path / "points3d.ply", replace(scene.points, xyz=xyz), normals=True)
     for name, part in (("train", "train"), ("test", "test"), ("val", "test")):
         if frames[part]:
-            meta = {"camera_angle_x": 2 * math.atan(width / 2 / focal), "frames": frames[part]}
+            meta: dict[str, Any] = {"camera_angle_x": 2 * math.atan(width / 2 / focal)}
+            if not scene.exact_poses:  # the layout is known for renderings
+                meta["exact_poses"] = False
             with atomic_write(path / f"transforms_{name}.json") as target:
-                target.write(json.dumps(meta, indent=1).encode())
+                target.write(json.dumps(meta | {"frames": frames[part]}, indent=1).encode())
 
 
 def fits(scene: Scene) -> bool:

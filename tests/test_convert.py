@@ -305,5 +305,6 @@ def test_real_captures_come_back(
             assert torch.allclose(written.camera.Ks, other.camera.Ks, rtol=1e-6)
             assert float((written.load() - other.load()).abs().max()) <= 0.5 / 255 + 1e-5
     assert {again.views[i].name.rpartition("/")[2] for i in again.test} == {source.views[i].name for i in source.test}
+    assert again.exact_poses == source.exact_poses
     assert (done.kept > 0) == (name in ("fern", "fox_colmap"))
     assert (again.points is None) == (source.points is None or format == "blender")
