@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from recon.datasets.errors import InputError
 
 LONGEST_SIDE = 1024  # px, to which photos are reduced to look for people
 MARGIN = 0.01  # of the longer side: so far around people nothing counts
-NETWORK = 600 * 2**20  # bytes that a segmenter takes
+NETWORK = 300 * 2**20  # bytes that a segmenter takes for a moment, beside its weights
 
 Segmenter = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]  # [H,W,3] sRGB -> [H,W], where people are
 
@@ -33,7 +34,11 @@ class NoPeople:
     """
 
     package: str
-    extra_bytes: int = NETWORK
+
+    @property
+    def extra_bytes(self) -> int:
+        """One photo is looked at at a time, while each thread has one to decode: of the whole, a thread's share."""
+        return NETWORK // (os.cpu_count() or 1)
 
     def __call__(self, pixels: NDArray) -> NDArray[np.bool_]:
         from scipy import ndimage
