@@ -165,7 +165,7 @@ def test_a_capture_of_light_is_trained_and_rendered_as_light(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capture = exr_capture(tmp_path / "capture", 20.0)
-    cli.train(capture, output=tmp_path / "runs", steps=5, test_every=2)
+    cli.train(capture, output=tmp_path / "runs", steps=5, test_every=2, poses="keep")
     said = capsys.readouterr().out
     run = runs.find(tmp_path / "runs")
     exposure = json.loads(run.config_file.read_text())["tone"]["exposure"]
