@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'recon.datasets' has no attribute {name!r}")
 
 
-def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
+def load_scene(
+    path: Path | str,
+    *,
+    downscale: float = 1,
+    test_every: int = 8,
+    masks: Sequence[str] = (),
+    linear: bool = False,
+) -> Scene:
     """Load a posed capture, in whichever format it is.
 
     Args:
@@ -35,6 +43,8 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -
         downscale: how many times smaller than the originals the photos are to be, at least 1.
         test_every: every how many photos (by name) one is held out; 0 holds out none. Formats with a split of their
             own keep that one.
+        masks: which pixels of the photos count, beside what the capture says; see `masks.py`.
+        linear: photos of 16 bits hold scene-linear light, as those in .exr and .hdr do; see `tone.py`.
     Raises:
         InputError: one line that names the file and the value, for anything in the capture that cannot be used.
     """
@@ -45,7 +55,10 @@ def load_scene(path: Path | str, *, downscale: float = 1, test_every: int = 8) -
         raise InputError(f"{path}: test_every {test_every} is not 0 (hold out nothing) or at least 2")
     try:
         module = importlib.import_module(f"recon.datasets.{_format_of(path)}")
-        return module.load(path, downscale=downscale, test_every=test_every)
+        scene = module.load(path, downscale=downscale, test_every=test_every)
+        if masks:
+            scene = importlib.import_module("recon.datasets.masks").apply(scene, masks)
+        return importlib.import_module("recon.datasets.light").expose(scene, linear=linear)
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 

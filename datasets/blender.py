@@ -11,14 +11,17 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from recon.datasets import images, nerfstudio
+from recon.datasets import images, nerfstudio, transforms_json
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, simple_focal
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
+from recon.datasets.point_cloud import write_points
 from recon.datasets.scene import Scene, View
+from recon.datasets.writing import PLAIN, Writing, write_photos
 
 
 def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
@@ -43,36 +46,62 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     else:
         tested = _views(root, held_out, downscale)
         views, train, test = _merged(views, tested)
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    return Scene(root.resolve().name, tuple(views), train, test, background=(1.0, 1.0, 1.0), up=up, exact_poses=True)
+    return Scene(
+        root.resolve().name,
+        tuple(views),
+        train,
+        test,
+        background=(1.0, 1.0, 1.0),
+        up=torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64),
+        exact_poses=transforms_json.read(root / "transforms_train.json").get("exact_poses") is not False,
+    )
 
 
-def save(scene: Scene, path: Path | str) -> None:
+def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
     """Write a scene as `path/transforms_train.json` and, with held-out views, _test and _val (the same), with their
     photos in `path/train` and `path/test`, in the frame of the capture it came from.
 
+    Photos become PNGs, which readers look for. Points are written to `points3d.ply`, where 3DGS's training looks for
+    them (or else writes random ones, so `load` passes over that file).
+
     Raises:
         InputError: the views do not share one centred camera with square pixels: all that the layout has room for.
-            Points, masks and depth have no place in it; they are left out.
+            Masks and depth have no place in it; they are left out.
     """
     path = Path(path)
     width, focal = _shared_camera(scene, path)
-    for part, indices in (("train", scene.train), ("test", scene.test)):
-        frames = []
-        for view in (scene.views[i] for i in indices):
-            photo = images.write_photo(view, path / part / view.name.removeprefix(f"{part}/"))
-            camera = view.camera.to(dtype=torch.float64).transformed(scene.source_from_world)
-            frames.append(
-                {
-                    "file_path": f"./{photo.relative_to(path).with_suffix('').as_posix()}",
-                    "transform_matrix": (camera.c2w[0] @ OPENCV_FROM_OPENGL).tolist(),
-                }
-            )
-        content = json.dumps({"camera_angle_x": 2 * math.atan(width / 2 / focal), "frames": frames}, indent=1)
-        for name in ("test", "val") if part == "test" else ("train",):
-            if frames:
-                with atomic_write(path / f"transforms_{name}.json") as target:
-                    target.write(content.encode())
+    parts = [("train", scene.views[i]) for i in scene.train] + [("test", scene.views[i]) for i in scene.test]
+    targets = [path / part / view.name.removeprefix(f"{part}/") for part, view in parts]
+    photos = write_photos([view for _, view in parts], targets, how, kept=(".png",))
+    frames: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+    for (part, view), photo in zip(parts, photos, strict=True):
+        camera = view.camera.to(dtype=torch.float64).transformed(scene.source_from_world)
+        frames[part].append(
+            {
+                "file_path": f"./{photo.relative_to(path).with_suffix('').as_posix()}",
+                "transform_matrix": (camera.c2w[0] @ OPENCV_FROM_OPENGL).tolist(),
+            }
+        )
+    if scene.points is not None:
+        to_source = scene.source_from_world
+        xyz = scene.points.xyz.double() @ to_source[:3, :3].T + to_source[:3, 3]
+        write_points(path / "points3d.ply", replace(scene.points, xyz=xyz), normals=True)
+    for name, part in (("train", "train"), ("test", "test"), ("val", "test")):
+        if frames[part]:
+            meta: dict[str, Any] = {"camera_angle_x": 2 * math.atan(width / 2 / focal)}
+            if not scene.exact_poses:  # the layout is known for renderings
+                meta["exact_poses"] = False
+            with atomic_write(path / f"transforms_{name}.json") as target:
+                target.write(json.dumps(meta | {"frames": frames[part]}, indent=1).encode())
+
+
+def fits(scene: Scene) -> bool:
+    """Whether the views share one centred camera with square pixels."""
+    try:
+        _shared_camera(scene, Path())
+    except InputError:
+        return False
+    return True
 
 
 def _views(root: Path, part: str, downscale: float) -> list[View]:

@@ -25,6 +25,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.images import SourceCamera
 from recon.datasets.scene import Points, Scene
+from recon.datasets.writing import write_photo
 
 HEADER = "# Bundle file v0.3"
 
@@ -181,7 +182,7 @@ def save(scene: Scene, path: Path | str) -> None:
             raise InputError(
                 f"{path}: view {view.name} is not centred with square pixels; Bundler knows no other cameras"
             )
-        photo = images.write_photo(view, path / "images" / view.name)
+        photo = write_photo(view, path / "images" / view.name)
         listed.append(f"{photo.relative_to(path).as_posix()} 0 {focal!r}")
         viewmat = OPENCV_FROM_OPENGL @ camera.viewmats[0]
         lines.append(f"{focal!r} 0 0")

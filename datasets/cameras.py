@@ -136,6 +136,14 @@ class Cameras:
         image = in_camera @ self.Ks.transpose(1, 2)
         return image[..., :2] / image[..., 2:], in_camera[..., 2]
 
+    def pixels_of(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a batch of one: the pixels [P,2] (column, row) that show world points [P,3], and whether [P] they are in
+        the image; where not, the pixel is the first."""
+        positions, depth = (values[0] for values in self.project(points))
+        size = positions.new_tensor([self.width, self.height])
+        inside = (depth > 0) & ((positions >= 0) & (positions < size)).all(dim=-1)
+        return torch.where(inside[:, None], positions, 0).long(), inside
+
     @classmethod
     def from_c2w(cls, c2w: Tensor, Ks: Tensor, width: int, height: int) -> Self:
         """From camera-to-world matrices [C,4,4] with OpenCV axes."""

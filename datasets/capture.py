@@ -1,7 +1,7 @@
 """From photos or a video to a posed scene: COLMAP's pipeline, what is tried when it finds too little, and the report.
 
 SCENE/images/          the photos, as links or copies; WebP and HEIC as PNG; of a video the frames that were chosen
-SCENE/masks/           of 360-degree photos, black where the tripod is, if that was asked for
+SCENE/masks/           white where pixels count, if that was said; of 360-degree photos, black where the tripod is
 SCENE/sparse/0/        cameras, poses, points
 SCENE/capture.json     what was done and what came of it; written last, so a scene that has one is complete
 SCENE/.capture.lock    the process that writes it, while it does

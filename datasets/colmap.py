@@ -2,6 +2,7 @@
 
 capture/images/...            or images_2, images_4, ... or the photos in the capture folder itself
 capture/sparse/0/             or sparse/, colmap/sparse/0/, or the model's files in the folder given
+capture/sparse/0/test.txt     optional, names of the photos that are held out, one a line, as 3DGS reads them
 capture/masks/NAME.png        optional, NAME with or without its suffix; bright where pixels may be used
 """
 
@@ -23,11 +24,15 @@ from torch import Tensor
 from recon.datasets import colmap_files, images
 from recon.datasets.colmap_files import ModelImage, ModelPoints, find_file
 from recon.datasets.errors import InputError
+from recon.datasets.fields import read_text
 from recon.datasets.files import atomic_write
 from recon.datasets.scene import Points, Scene
+from recon.datasets.writing import PLAIN, Writing, write_photos
 
 if TYPE_CHECKING:
     import pycolmap
+
+HELD_OUT = "test.txt"
 
 log = logging.getLogger("recon")
 
@@ -64,7 +69,7 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     Args:
         path: the capture's folder, or the model's.
         downscale: how many times smaller than the model's cameras the views are to be.
-        test_every: every how many photos one is held out, see `images.split_every`.
+        test_every: every how many photos one is held out, see `images.split_every`, unless there is a test.txt.
     Raises:
         InputError: no model, a damaged one, or no photos.
     """
@@ -99,7 +104,9 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
             stored_pixels=True,
         )
         views.append(view)
-    train, test = images.split_every(names, test_every, _places([photo for photo, _ in found], images_file))
+    names = [photo.name for photo, _ in found]
+    places = _places([photo for photo, _ in found], images_file)
+    train, test = _split(model, names) or images.split_every(names, test_every, places)
     points_file = find_file(model, "points3D")
     points = None
     if points_file is not None:
@@ -116,22 +123,24 @@ def read_points(path: Path | str) -> Points:
     return _points(colmap_files.read_points(file), (), file)
 
 
-def save(scene: Scene, path: Path | str) -> None:
+def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
     """Write a scene as `path/images` and a binary model `path/sparse/0`, in the frame of the capture it came from.
 
-    Photos are copied where the file is what the view shows, otherwise written as .png with 8 bits. Masks go to
-    `path/masks`; COLMAP has no place for depth.
+    Photos are written as `how` says. Masks go to `path/masks`, names of held-out photos to `sparse/0/test.txt`; COLMAP
+    has no place for depth.
     """
     import pycolmap
 
     path = Path(path)
+    folder, sparse = path / "images", path / "sparse" / "0"
     points = None if scene.points is None else _moved(scene.points, scene.source_from_world)
     seen = _points_by_view(points, len(scene.views))
     model = pycolmap.Reconstruction()
     camera_ids: dict[tuple[float, ...], int] = {}
-    for index, view in enumerate(scene.views):
+    written = write_photos(scene.views, [folder / view.name for view in scene.views], how)
+    photos = [photo.relative_to(folder).as_posix() for photo in written]
+    for index, (view, photo) in enumerate(zip(scene.views, photos, strict=True)):
         camera = view.camera.to(dtype=torch.float64).transformed(scene.source_from_world)
-        photo = images.write_photo(view, path / "images" / view.name).relative_to(path / "images").as_posix()
         if view.mask is not None:
             images.save_image(path / "masks" / f"{photo}.png", view.mask.load())
         K = camera.Ks[0]
@@ -147,11 +156,28 @@ def save(scene: Scene, path: Path | str) -> None:
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(camera.viewmats[0, :3].numpy()))
     if points is not None:
         _add_points(model, points, seen)
-    with tempfile.TemporaryDirectory() as folder:
-        model.write_binary(folder)
-        for file in sorted(Path(folder).iterdir()):
-            with atomic_write(path / "sparse" / "0" / file.name) as target:
+    with tempfile.TemporaryDirectory() as temporary:
+        model.write_binary(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            with atomic_write(sparse / file.name) as target:
                 target.write(file.read_bytes())
+    if scene.test:
+        with atomic_write(sparse / HELD_OUT) as target:
+            target.write("".join(f"{photos[i]}\n" for i in scene.test).encode())
+
+
+def _split(model: Path, photos: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The (train, test) indices that the file beside a model tells; None without one, or where no photo would be left
+    to train on."""
+    file = model / HELD_OUT
+    if not file.is_file():
+        return None
+    held_out = {line.strip() for line in read_text(file).splitlines()}
+    test = tuple(i for i, photo in enumerate(photos) if photo in held_out)
+    if not test or len(test) == len(photos):
+        log.warning("%s: holds out %d of %d photos; not used", file, len(test), len(photos))
+        return None
+    return tuple(i for i, photo in enumerate(photos) if photo not in held_out), test
 
 
 def _size(model: Path) -> int:

@@ -1,4 +1,4 @@
-"""Image files to arrays and back: PNG, JPEG, WebP and TIFF of any usual depth, through imageio."""
+"""Image files to arrays and back: PNG, JPEG, WebP and TIFF of any usual depth, through imageio; EXR and Radiance."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import io
 import os
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon.datasets import exr
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
+from recon.datasets.folders import LINEAR
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
 
 _EXIF_ORIENTATION = 0x0112
+_WITH_ALPHA = ("LA", "RGBA", "PA")
 _COLOUR_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+
+
+Kind = Literal["usual", "deep", "linear"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,16 @@ class ImageHeader:
         width, height: of the pixels as they are stored.
         orientation: EXIF's, 1 to 8; 1 means that the pixels are stored upright.
         stamp: time of change and size in bytes of the file, to notice that it is another one.
+        has_alpha: whether there is an alpha channel.
+        kind: "deep" for colours of 16 bits, "linear" for scene-linear light (.exr, .hdr), else "usual".
     """
 
     width: int
     height: int
     orientation: int
     stamp: tuple[int, int]
+    has_alpha: bool = False
+    kind: Kind = "usual"
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -45,9 +59,14 @@ def read_header(path: Path) -> ImageHeader:
     """The header of an image file (or the shape of a .npy array); `InputError` if there is no such image."""
     try:
         status = path.stat()
-        if path.suffix.lower() == ".npy":
-            height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[:2]
-            orientation = 1
+        kind: Kind = "usual"
+        if path.suffix.lower() in LINEAR:
+            linear = exr.read_header(path)
+            width, height, orientation, kind = linear.width, linear.height, 1, "linear"
+            has_alpha = {"R", "G", "B", "A"} <= set(linear.channels)
+        elif path.suffix.lower() == ".npy":
+            height, width, *channels = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            orientation, has_alpha = 1, channels in ([2], [4])
         else:
             from PIL import Image, TiffImagePlugin
 
@@ -59,6 +78,8 @@ def read_header(path: Path) -> ImageHeader:
                 if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
                     image.info["exif"] = _png_exif(path)  # Pillow would decode the whole image to look for it
                 orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+                has_alpha = image.mode in _WITH_ALPHA or (image.mode == "P" and "transparency" in image.info)
+                kind = "deep" if _is_deep(image) or image.mode.startswith("I;16") else "usual"
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such image") from None
     except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
@@ -67,7 +88,7 @@ def read_header(path: Path) -> ImageHeader:
         raise InputError(f"{path}: image size {width}x{height} is not positive")
     if orientation not in range(1, 9):
         orientation = 1
-    return ImageHeader(width, height, orientation, (status.st_mtime_ns, status.st_size))
+    return ImageHeader(width, height, orientation, (status.st_mtime_ns, status.st_size), has_alpha, kind)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -79,12 +100,15 @@ def decode(path: Path, *, upright: bool = True) -> NDArray:
     """The pixels of an image file.
 
     Returns:
-        [H,W,K], K = 1 (grey), 2 (grey and alpha), 3 or 4; uint8, uint16 or float32 (which is 0..1 already).
+        [H,W,K], K = 1 (grey), 2 (grey and alpha), 3 or 4; uint8, uint16 or float32 (which is 0..1 already, or linear
+        light).
         Turned as EXIF says unless `upright` is false. `InputError` names a file that is damaged or cut short.
     """
     header = read_header(path)
     try:
-        pixels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read(path)
+        pixels = _stored(path)
+    except InputError:
+        raise
     except Exception as error:  # see read_header
         raise InputError(f"{path}: cannot be decoded ({_one_line(error, path)})") from error
     if pixels.ndim == 2:
@@ -114,8 +138,28 @@ def turned(pixels: NDArray, orientation: int) -> NDArray:
     return np.rot90(pixels, quarters)
 
 
+def turned_back(pixels: NDArray, orientation: int) -> NDArray:
+    """The other way round: pixels as shown [H,W,...] as they are stored where EXIF says `orientation`."""
+    return turned(pixels, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def eight_bits(pixels: NDArray) -> NDArray[np.uint8]:
+    """The colour [H,W,3] of decoded pixels [H,W,K], in 8 bits and without alpha."""
+    colour = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., [0, 0, 0]]
+    if colour.dtype != np.uint8:
+        colour = np.rint((as_float(colour) * np.float32(255)).clip(0, 255)).astype(np.uint8)
+    return np.ascontiguousarray(colour)
+
+
+def as_float(pixels: NDArray) -> NDArray[np.float32]:
+    """Decoded pixels with 1 for their largest number; floats as they are."""
+    if pixels.dtype == np.float32:
+        return pixels
+    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 65535), dtype=np.float32)
+
+
 def save_image(path: Path, image: Tensor, *, bits: int = 8) -> None:
-    """Write an image [H,W,1|3|4], 0..1, in the format that the suffix names; `bits` 16 for PNG or TIFF in grey.
+    """Write an image [H,W,1|3|4], 0..1, in the format that the suffix names; `bits` 16 for PNG, or TIFF in grey.
 
     The file appears whole or not at all. JPEG is written at quality 95 without colour subsampling.
     """
@@ -127,26 +171,54 @@ def save_pixels(path: Path, pixels: NDArray) -> None:
     """As `save_image`, of integers [H,W,1|3|4]."""
     import imageio.v3 as iio
 
-    if pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    options: dict[str, Any] = {}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        options = {"quality": 95, "subsampling": 0}
-    buffer = io.BytesIO()
-    iio.imwrite(buffer, pixels, plugin="pillow", extension=path.suffix.lower(), **options)
+    if pixels.dtype == np.uint16 and pixels.shape[2] > 1:  # beyond Pillow
+        data = _encoded(pixels, "png", "rgb48be" if pixels.shape[2] == 3 else "rgba64be")
+    else:
+        options: dict[str, Any] = {}
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            options = {"quality": 95, "subsampling": 0}
+        buffer = io.BytesIO()
+        picture = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        iio.imwrite(buffer, picture, plugin="pillow", extension=path.suffix.lower(), **options)
+        data = buffer.getvalue()
     with atomic_write(path) as file:
-        file.write(buffer.getvalue())
+        file.write(data)
+
+
+def save_light(path: Path, pixels: NDArray[np.float32]) -> None:
+    """Write linear light [H,W,3] as an EXR of 32-bit floats with lossless compression."""
+    data = _encoded(pixels.astype(np.float32), "exr", "gbrpf32le", compression="zip16")
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def _encoded(pixels: NDArray, codec: str, pixel_format: str, **options: str) -> bytes:
+    """One picture, through FFmpeg."""
+    import av
+
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.height, encoder.width = pixels.shape[:2]
+    encoder.pix_fmt, encoder.time_base, encoder.options = pixel_format, Fraction(1), options
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=pixel_format)
+    return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+
+
+def _stored(path: Path) -> NDArray:
+    """The pixels as they are stored, of whatever shape and type."""
+    if path.suffix.lower() in LINEAR:
+        return exr.read(path)
+    return np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read(path)
 
 
 def _read(path: Path) -> NDArray:
-    """The pixels as they are stored."""
+    """Through imageio."""
     import imageio.v3 as iio
     from PIL import Image
 
     with Image.open(path) as image:
         mode = image.mode
-        # Pillow opens 16-bit colour, but keeps the upper eight bits only; its tiles still say what is stored.
-        deep = mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
+        deep = _is_deep(image)
         transparent = "transparency" in image.info
         turned_by_pillow = image.getexif().get(_EXIF_ORIENTATION, 1) if image.format == "TIFF" else 1
         is_png = image.format == "PNG"
@@ -158,7 +230,12 @@ def _read(path: Path) -> NDArray:
         return iio.imread(source, plugin="pyav", format=pixel_format, index=0)
     wanted = "RGBA" if mode == "P" and transparent else _COLOUR_MODES.get(mode)
     pixels = iio.imread(path, plugin="pillow", index=0, mode=wanted)
-    return turned(pixels, {6: 8, 8: 6}.get(turned_by_pillow, turned_by_pillow))
+    return turned_back(pixels, turned_by_pillow)
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow, which opens 16-bit colour, keeps the upper eight bits only; its tiles say what is stored."""
+    return image.mode in ("RGB", "RGBA", "LA") and any("16" in str(tile[3]) for tile in image.tile)
 
 
 def _png_exif(path: Path) -> bytes:

@@ -34,6 +34,7 @@ from recon.datasets import (
     survey,
 )
 from recon.datasets.colmap import viewmat
+from recon.datasets.decode import eight_bits
 from recon.datasets.errors import InputError
 from recon.datasets.lens import SourceCamera
 from recon.datasets.look import Look
@@ -149,7 +150,7 @@ def _of_file(file: Path) -> _Source:
 def _of_view(view: View, name: str = "") -> _Source:
     def pixels() -> NDArray[np.uint8]:
         stored = view.image.pixels() if isinstance(view.image, StoredImage) else view.load().numpy()
-        return look.eight_bits(stored)
+        return eight_bits(stored)
 
     return _Source(name or view.name, pixels, view)
 

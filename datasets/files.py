@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -84,6 +85,30 @@ def _lock(fd: int) -> None:
         import fcntl
 
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path`, which becomes `path` on success, and is removed otherwise.
+
+    Raises `InputError` where there is something already, other than an empty folder: nothing is ever overwritten.
+    """
+    given, path = path, Path(os.path.abspath(path))  # "." has no name
+    if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
+        raise InputError(f"{given}: is there already, and is not overwritten; give the name of a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+    try:
+        with naming(path):
+            yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_directory(path.parent)
 
 
 def _umask() -> int:

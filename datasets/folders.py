@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+LINEAR = (".exr", ".hdr")  # pictures of scene-linear light
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", *LINEAR)
 
 log = logging.getLogger("recon")
 
@@ -25,10 +26,14 @@ def find_image(path: Path) -> Path | None:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name; empty when there is no such folder."""
+    """The image files directly in a folder, by name; empty when there is no such folder.
+
+    Pictures of linear light count where there are no others, beside which they may be anything, such as depth.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return [path for path in found if path.suffix.lower() not in LINEAR] or found
 
 
 def choose_image_folder(base: Path, downscale: float) -> Path | None:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +24,23 @@ from torch import Tensor
 
 from recon.datasets import cache, fields, lens
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.datasets.decode import ImageHeader, decode, image_size, read_header, save_image
+from recon.datasets.decode import ImageHeader, Kind, as_float, decode, image_size, read_header, save_image
+from recon.datasets.depth_files import DepthFile
 from recon.datasets.errors import InputError
-from recon.datasets.files import atomic_write
 from recon.datasets.folders import choose_image_folder, find_image, list_images, view_names
 from recon.datasets.lens import SourceCamera
-from recon.datasets.resample import Warp, area_resize, warp_colour, warp_samples
+from recon.datasets.mask_files import MaskFile, MaskSource, mask_file
+from recon.datasets.resample import Warp, area_resize, warp_colour
 from recon.datasets.scene import View
+from recon.datasets.tone import Tone
 
 __all__ = [
     "ArrayImage",
+    "ColourFile",
     "SourceCamera",
     "area_resize",
     "choose_image_folder",
+    "file_of",
     "find_image",
     "image_size",
     "list_images",
@@ -45,11 +48,11 @@ __all__ = [
     "save_image",
     "split_every",
     "view_names",
-    "write_photo",
+    "with_mask",
 ]
 
 SMALLEST_SIDE = 16  # px; `downscale` does not go below
-DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
+LIGHTEST = 1e9  # linear light beyond it is the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +66,36 @@ class ArrayImage:
 
 
 @dataclass(frozen=True)
-class _ColourFile:
+class ColourFile:
+    """A photo in a file.
+
+    Attributes:
+        stamp, kind: see `ImageHeader`.
+        upright: whether `warp` begins with the photo as EXIF wants it shown.
+        opaque: whether its alpha channel, if it has one, is left out.
+        tone: the curve through which linear light is seen, behind all that moves pixels.
+    """
+
     path: Path
     stamp: tuple[int, int]
+    kind: Kind
     upright: bool
     warp: Warp
+    opaque: bool = False
+    tone: Tone | None = None
+
+    @property
+    def _is_as_stored(self) -> bool:
+        return self.warp.is_identity and self.tone is None
 
     @property
     def pixel_bytes(self) -> int:
         width, height = self.warp.size
-        return 3 * width * height * (1 if self.warp.is_identity else 2)
+        return 3 * width * height * (1 if self._is_as_stored and self.kind == "usual" else 2)
 
     @property
     def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp)
+        return self.warp.decoding_bytes(as_stored=self._is_as_stored)
 
     def pixels(self) -> NDArray:
         return cache.images.get(self, self._make)
@@ -89,68 +108,19 @@ class _ColourFile:
         pixels = decode(self.path, upright=self.upright)
         if pixels.shape[2] <= 2:  # grey, with or without alpha
             pixels = pixels[..., [0, 0, 0, 1][: pixels.shape[2] + 2]]
-        if self.warp.is_identity and pixels.dtype != np.float32:
+        if self.opaque:
+            pixels = pixels[..., :3]
+        if self._is_as_stored and pixels.dtype != np.float32:
             return pixels
-        image = _as_float(pixels)
+        image = as_float(pixels)
+        if self.tone is not None:
+            image = np.minimum(image, LIGHTEST)  # files of light say infinite of what was too bright for them
         if not np.isfinite(image).all():
             raise InputError(f"{self.path}: has pixels that are not finite")
-        return np.rint(warp_colour(image, self.warp).clip(0, 1) * 65535).astype(np.uint16)
-
-
-@dataclass(frozen=True)
-class _MaskFile:
-    """A mask, from a file or (path None) all of the image; pixels that the lens left without data are masked too."""
-
-    path: Path | None
-    stamp: tuple[int, int]
-    upright: bool
-    warp: Warp
-
-    @property
-    def pixel_bytes(self) -> int:
-        return math.prod(self.warp.size)
-
-    @property
-    def decoding_bytes(self) -> int:
-        return _decoding_bytes(self.warp)
-
-    def pixels(self) -> NDArray:
-        return cache.images.get(self, self._make)
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(self.pixels().astype(np.float32))
-
-    def _make(self) -> NDArray:
-        if self.path is None:
-            width, height = self.warp.unbent
-            mask = np.ones((height, width, 1), np.float32)
-        else:
-            pixels = decode(self.path, upright=self.upright)
-            values = _as_float(pixels)
-            opaque = values[..., -1:] if pixels.shape[2] in (2, 4) else 1.0
-            mask = (values[..., :1] * opaque > 0.5).astype(np.float32)
-        mask = warp_samples(mask, self.warp, nearest=False)
-        return (mask > 0.999).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class _DepthFile:
-    path: Path
-    stamp: tuple[int, int]
-    upright: bool
-    warp: Warp
-    scale: float
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(cache.images.get(self, self._make).copy())
-
-    def _make(self) -> NDArray:
-        pixels = decode(self.path, upright=self.upright)
-        depth = pixels[..., :1].astype(np.float32) * np.float32(self.scale)
-        if pixels.dtype == np.uint16:
-            depth[pixels[..., :1] == 65535] = 0  # as far as 16 bits can say, or farther; 7-Scenes' mark for unknown
-        depth[~np.isfinite(depth) | (depth < 0)] = 0
-        return warp_samples(depth, self.warp, nearest=True)
+        image = warp_colour(image, self.warp)
+        if self.tone is not None:
+            image[..., :3] = self.tone.shown(image[..., :3])
+        return np.rint(image.clip(0, 1) * 65535).astype(np.uint16)
 
 
 def make_view(
@@ -163,6 +133,7 @@ def make_view(
     mask_path: Path | None = None,
     depth_path: Path | None = None,
     depth_scale: float = 1.0,
+    confidence_path: Path | None = None,
     stored_pixels: bool = False,
     where: str | None = None,
 ) -> View:
@@ -178,6 +149,7 @@ def make_view(
         mask_path: an image that is bright (and opaque) where pixels may be used.
         depth_path, depth_scale: an image or .npy of depths along the viewing axis, and the factor to world units; the
             largest number of 16 bits is no depth.
+        confidence_path: an image that is dark where the depths are not to be trusted, so unknown.
         stored_pixels: what `camera` means by the image when EXIF wants it turned and the sizes do not tell: the pixels
             as stored (COLMAP and Bundler do not look at EXIF) or as shown (else). The view is upright in either case;
             if need be its camera turns along.
@@ -219,12 +191,14 @@ def make_view(
         cameras = _turned_left(cameras)
     mask = depth = None
     if mask_path is not None:
-        mask = _MaskFile(mask_path, read_header(mask_path).stamp, camera_upright, warp)
+        mask = MaskFile((mask_file(mask_path),), camera_upright, warp)
     elif bent is not None and lens.has_blank_pixels(bent):
-        mask = _MaskFile(None, (0, 0), camera_upright, warp)
+        mask = MaskFile((), camera_upright, warp)
     if depth_path is not None:
-        depth = _DepthFile(depth_path, read_header(depth_path).stamp, camera_upright, warp, depth_scale)
-    return View(name, cameras, _ColourFile(image_path, header.stamp, camera_upright, warp), mask, depth)
+        files = tuple((path, read_header(path).stamp) for path in (depth_path, confidence_path) if path is not None)
+        depth = DepthFile(files, camera_upright, warp, depth_scale)
+    photo = ColourFile(image_path, header.stamp, header.kind, camera_upright, warp)
+    return View(name, cameras, photo, mask, depth)
 
 
 def split_every(
@@ -246,30 +220,31 @@ def split_every(
     return tuple(i for i in range(len(names)) if i not in test), tuple(sorted(test))
 
 
-def write_photo(view: View, target: Path) -> Path:
-    """Write a view's photo to `target` plus a suffix, and return that path.
+def with_mask(view: View, find: Callable[[Path], MaskSource | None], *, opaque: bool = False) -> View:
+    """A view of `make_view` of which only those pixels count that count in the mask found for its photo too.
 
-    A copy of the photo's file if that is what the view shows, a .png with 8 bits otherwise.
+    Args:
+        find: the mask for a photo's file; None where all of it counts.
+        opaque: the alpha channel is left out.
     """
+    image, mask = view.image, view.mask
+    assert isinstance(image, ColourFile)
+    if opaque:
+        view = replace(view, image=replace(image, opaque=True))
+    source = find(image.path)
+    if source is None:
+        return view
+    before = mask.sources if isinstance(mask, MaskFile) else ()
+    return replace(view, mask=MaskFile((*before, source), image.upright, image.warp))
+
+
+def file_of(view: View) -> Path | None:
+    """The file that holds just the pixels that a view shows; None where they are changed, or not from a file."""
     source = view.image
-    if isinstance(source, _ColourFile) and source.warp.is_identity and read_header(source.path).orientation == 1:
-        path = target.with_name(target.name + source.path.suffix.lower())
-        with source.path.open("rb") as original, atomic_write(path) as copy:
-            shutil.copyfileobj(original, copy)
-    else:
-        path = target.with_name(target.name + ".png")
-        save_image(path, view.load())
-    return path
-
-
-def _decoding_bytes(warp: Warp) -> int:
-    return 3 * math.prod(warp.size) if warp.is_identity else DECODING * math.prod(warp.unbent)
-
-
-def _as_float(pixels: NDArray) -> NDArray[np.float32]:
-    if pixels.dtype == np.float32:
-        return pixels
-    return np.divide(pixels, np.float32(255 if pixels.dtype == np.uint8 else 65535), dtype=np.float32)
+    if not isinstance(source, ColourFile) or not source.warp.is_identity or source.tone is not None:
+        return None
+    header = read_header(source.path)
+    return source.path if header.orientation == 1 and not (source.opaque and header.has_alpha) else None
 
 
 def checked_pose(viewmat: Tensor, where: str) -> Tensor:

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.datasets import colmap, images
+from recon.datasets import colmap, images, points_beside
 from recon.datasets.cameras import Cameras, similarity_scale, simple_focal
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.images import SourceCamera
 from recon.datasets.scene import Points, Scene, View
+from recon.datasets.writing import write_photo
 
 LARGEST_SIDE = 1_000_000  # px; a declared size beyond it is garbage
 
@@ -78,7 +79,7 @@ def save(scene: Scene, path: Path | str) -> None:
         focal = simple_focal(camera)
         if focal is None:
             raise InputError(f"{path}: view {view.name} is not centred with square pixels; LLFF knows no other cameras")
-        photo = images.write_photo(view, path / "images" / view.name.replace("/", "_"))
+        photo = write_photo(view, path / "images" / view.name.replace("/", "_"))
         right, down, forward, position = camera.c2w[0, :3].unbind(dim=-1)
         size = torch.tensor([camera.height, camera.width, focal], dtype=torch.float64)
         matrix = torch.stack([down, right, -forward, position, size], dim=-1)
@@ -131,24 +132,7 @@ def _points(root: Path, views: list[View]) -> Points | None:
     points = colmap.read_points(model)
     if not len(points):
         return None
-    seen = sum(_in_view(view.camera, points.xyz).long() for view in views)
-    assert isinstance(seen, Tensor)
-    fraction = float((seen >= min(2, len(views))).double().mean())
-    if fraction < 0.5:
-        log.warning(
-            "%s: its points are left out: the cameras of poses_bounds.npy see only %.0f%% of them",
-            model,
-            100 * fraction,
-        )
-        return None
-    return points
-
-
-def _in_view(camera: Cameras, xyz: Tensor) -> Tensor:
-    """[P] bool: whether each point [P,3] lies in the image of a batch of one."""
-    pixels, depth = camera.project(xyz)
-    x, y = pixels[0].unbind(dim=-1)
-    return (depth[0] > 0) & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
+    return points_beside.if_seen(points, views, model)
 
 
 def _bounds(view: View, camera: Cameras, scene: Scene, points: Points | None) -> Tensor:
@@ -156,7 +140,7 @@ def _bounds(view: View, camera: Cameras, scene: Scene, points: Points | None) ->
     without either a range that certainly holds what the cameras look at."""
     depths = torch.empty(0, dtype=torch.float64)
     if points is not None:
-        depths = camera.project(points.xyz)[1][0][_in_view(camera, points.xyz)]
+        depths = camera.project(points.xyz)[1][0][camera.pixels_of(points.xyz)[1]]
     if not len(depths) and view.depth is not None:
         known = view.depth.load().double().flatten() * similarity_scale(scene.source_from_world)
         depths = known[known > 0]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets import photo_folder
-from recon.datasets.decode import decode
+from recon.datasets.decode import decode, eight_bits
 from recon.datasets.errors import InputError
 
 SIDE = 1000  # px, of the longer side of a photo as it is looked at: about the size at which features are found
@@ -95,14 +95,6 @@ def read(file: Path) -> NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # the many readers behind PIL raise almost anything for a damaged file
         raise InputError(f"{file}: cannot be read as a photo ({' '.join(str(error).split())})") from error
-
-
-def eight_bits(pixels: NDArray) -> NDArray[np.uint8]:
-    """[H,W,3] of pixels [H,W,1..4] in 8 or 16 bits or floats of 0..1; without alpha."""
-    if pixels.dtype != np.uint8:
-        peak = 65535 if pixels.dtype == np.uint16 else 1
-        pixels = np.rint(pixels.astype(np.float32) / peak * 255).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., [0, 0, 0]])
 
 
 def blurred(widths: Sequence[float | None]) -> list[bool]:

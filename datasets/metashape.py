@@ -9,6 +9,8 @@ fisheye) and r^2 = x^2 + y^2:
     x' = x (1 + K1 r^2 + K2 r^4 + K3 r^6 + K4 r^8) + P1 (r^2 + 2 x^2) + 2 P2 x y
     y' = y (1 + K1 r^2 + K2 r^4 + K3 r^6 + K4 r^8) + P2 (r^2 + 2 y^2) + 2 P1 x y
     u = width / 2 + cx + x' (f + B1) + y' B2,  v = height / 2 + cy + y' f, px from the image's corner
+
+Points are in a .ply beside it, if there is one (`points_beside.py`).
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
     why = ", ".join(f"{count} {what}" for count, what in reasons if count)
     found = photos.find(file, labels, downscale=downscale, why=why)
     shots = [Shot(number, photo, *cameras[number]) for number, photo in found.items()]
-    return photos.scene(file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True)
+    return photos.scene(
+        file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True, look_for_points=True
+    )
 
 
 def _looks_right(file: Path) -> bool:

@@ -24,6 +24,7 @@ from recon.datasets.files import atomic_write
 from recon.datasets.point_cloud import read_points, write_points
 from recon.datasets.scene import Points, Scene
 from recon.datasets.transforms_json import DEPTH_SCALE, declared_size, world_from_source
+from recon.datasets.writing import PLAIN, Writing, write_photos
 
 log = logging.getLogger("recon")
 
@@ -124,20 +125,23 @@ def load_cameras(path: Path | str) -> Cameras:
     return Cameras.cat(cameras).transformed(torch.linalg.inv(world_from_source(meta, f"{file}")))
 
 
-def save(scene: Scene, path: Path | str) -> None:
+def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
     """Write a scene as `path/transforms.json` with `images`, `masks`, `depths` and `sparse_pc.ply`, in its own world.
 
-    `source_from_world` is written as `applied_transform` and `applied_scale`. Photos are copied where the file is what
-    the view shows, otherwise written as .png with 8 bits; depths are .npy files in thousandths of the world's unit.
+    `source_from_world` is written as `applied_transform` and `applied_scale`. Photos are written as `how` says; depths
+    are .npy files in thousandths of the world's unit. nerfstudio wants masks, or depths, of all photos or of none:
+    where some have one, the others' are white, or unknown. Lists of files are written where photos are held out.
     """
     path = Path(path)
+    masked = any(view.mask is not None for view in scene.views)
+    with_depth = any(view.depth is not None for view in scene.views)
+    photos = write_photos(scene.views, [path / "images" / view.name for view in scene.views], how)
     frames: list[dict[str, Any]] = []
-    for view in scene.views:
+    for view, photo in zip(scene.views, photos, strict=True):
         camera = view.camera.to(dtype=torch.float64)
         K = camera.Ks[0].tolist()
-        photo = images.write_photo(view, path / "images" / view.name).relative_to(path)
         frame = {
-            "file_path": photo.as_posix(),
+            "file_path": photo.relative_to(path).as_posix(),
             "transform_matrix": (camera.c2w[0] @ OPENCV_FROM_OPENGL).tolist(),
             "fl_x": K[0][0],
             "fl_y": K[1][1],
@@ -146,13 +150,15 @@ def save(scene: Scene, path: Path | str) -> None:
             "w": camera.width,
             "h": camera.height,
         }
-        if view.mask is not None:
+        if masked:
             frame["mask_path"] = f"masks/{view.name}.png"
-            images.save_image(path / frame["mask_path"], view.mask.load())
-        if view.depth is not None:
+            mask = torch.ones(camera.height, camera.width, 1) if view.mask is None else view.mask.load()
+            images.save_image(path / frame["mask_path"], mask)
+        if with_depth:
             frame["depth_file_path"] = f"depths/{view.name}.npy"
+            depth = torch.zeros(camera.height, camera.width, 1) if view.depth is None else view.depth.load()
             with atomic_write(path / frame["depth_file_path"]) as target:
-                np.save(target, (view.depth.load()[..., 0] / DEPTH_SCALE).numpy())
+                np.save(target, (depth[..., 0] / DEPTH_SCALE).numpy())
         frames.append(frame)
     applied = torch.linalg.inv(scene.source_from_world)
     scale = float(similarity_scale(applied))
@@ -164,7 +170,8 @@ def save(scene: Scene, path: Path | str) -> None:
     if scene.exact_poses:
         meta["exact_poses"] = True
     for key, indices in (("train", scene.train), ("val", scene.test), ("test", scene.test)):
-        meta[f"{key}_filenames"] = [frames[i]["file_path"] for i in indices]
+        if scene.test:
+            meta[f"{key}_filenames"] = [frames[i]["file_path"] for i in indices]
     if scene.points is not None:
         meta["ply_file_path"] = "sparse_pc.ply"
         write_points(path / "sparse_pc.ply", scene.points)

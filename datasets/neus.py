@@ -7,6 +7,8 @@ capture/mask/*.png            optional, as many; bright where the object is
 world_mat_i [4,4] is a projection matrix, K [R t] above a row of 0 0 0 1, in the frame of the data set; scale_mat_i, the
 same for all, takes the unit sphere that holds the object to that frame. Positions count from the first pixel's centre:
 NeuS sends its rays through whole numbers. See the data convention in github.com/Totoro97/NeuS and models/dataset.py.
+
+Points are in a .ply beside it, if there is one (`points_beside.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +69,13 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         moved = _in_sphere(viewmat, scale_mat)
         shots.append(Shot(i, photo, camera, moved, where, mask=masks[i] if masks else None))
     return photos.scene(
-        root, shots, downscale=downscale, test_every=test_every, stored_pixels=True, source_from_world=scale_mat
+        root,
+        shots,
+        downscale=downscale,
+        test_every=test_every,
+        stored_pixels=True,
+        source_from_world=scale_mat,
+        look_for_points=True,
     )
 
 

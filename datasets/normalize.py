@@ -21,7 +21,7 @@ _Z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class _ScaledDepth:
+class ScaledDepth:
     """A depth map in a world that is `scale` times as large."""
 
     source: ImageSource
@@ -170,5 +170,5 @@ def _moved(view: View, rotation: Tensor, centre: Tensor, scale: float) -> View:
     viewmat[:3, :3] = old[:3, :3] @ rotation.T
     viewmat[:3, 3] = scale * (old[:3, :3] @ centre + old[:3, 3])
     camera = Cameras(viewmat[None], view.camera.Ks.double(), view.camera.width, view.camera.height)
-    depth = None if view.depth is None else _ScaledDepth(view.depth, scale)
+    depth = None if view.depth is None else ScaledDepth(view.depth, scale)
     return replace(view, camera=camera, depth=depth)

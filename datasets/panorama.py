@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.datasets import cache
-from recon.datasets.decode import decode, save_pixels
+from recon.datasets.decode import decode, eight_bits, save_pixels
 from recon.datasets.errors import InputError
 
 AROUND = 6  # faces that look at the horizon, 60 degrees apart; one looks up and one down
@@ -94,7 +94,7 @@ def split(path: Path, targets: list[Path]) -> None:
     """Write the faces of a panorama, JPEGs, each whole or not at all; those that are there stay."""
     if all(target.is_file() for target in targets):
         return
-    pixels = _eight_bits(path)
+    pixels = eight_bits(decode(path))
     side, focal = face_size(pixels.shape[1])
     width = round(2 * math.pi * focal)
     if width < 0.98 * pixels.shape[1]:
@@ -139,14 +139,6 @@ def _grid(face: int, side: int, width: int, height: int) -> NDArray[np.float32]:
     """[side,side,2] for `grid_sample` of a panorama with a margin of one pixel."""
     places = pixels_of(directions_of(face, side), width, height)
     return (2 * (places + 1) / (width + 2, height + 2) - 1).astype(np.float32)
-
-
-def _eight_bits(path: Path) -> NDArray[np.uint8]:
-    pixels = decode(path)
-    if pixels.dtype != np.uint8:
-        largest = 1.0 if pixels.dtype == np.float32 else 65535.0
-        pixels = np.rint(pixels.astype(np.float32) * (255 / largest)).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels[..., [0, 0, 0]] if pixels.shape[2] <= 2 else pixels[..., :3])
 
 
 def _reduced(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

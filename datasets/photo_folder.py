@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from recon.datasets.decode import read_header
 from recon.datasets.errors import InputError, NoSceneError
-from recon.datasets.folders import EXTENSIONS
+from recon.datasets.folders import EXTENSIONS, LINEAR
 
 HEIC = (".heic", ".heif")
+PHOTOS = tuple(ending for ending in EXTENSIONS if ending not in LINEAR)  # what COLMAP can look at, or a copy of it
 CONVERTED = {".webp": ".png", ".heic": ".png", ".heif": ".png"}  # what COLMAP does not read, and what is made of it
 FEWEST = 3  # photos that a scene can be made of
 DIAGONAL_35MM = math.hypot(36, 24)  # mm, to which "35 mm equivalent" focal lengths refer (CIPA DCG-001)
@@ -84,7 +85,7 @@ def find(source: Path) -> list[Photo]:
     """
     files = _files(folder_of(source))
     if not files:
-        raise InputError(f"{source}: no photos here; looked for {', '.join(EXTENSIONS)} and {', '.join(HEIC)}")
+        raise InputError(f"{source}: no photos here; looked for {', '.join(PHOTOS)} and {', '.join(HEIC)}")
     heic = [file for file in files if file.suffix.lower() in HEIC]
     if heic and not open_heic():
         raise InputError(
@@ -192,7 +193,7 @@ def check(photos: Sequence[Photo], thumbnails: Sequence[NDArray[np.float32]]) ->
 
 
 def _files(folder: Path) -> list[Path]:
-    endings = (*EXTENSIONS, *HEIC)
+    endings = (*PHOTOS, *HEIC)
     return sorted(
         file
         for file in folder.iterdir()

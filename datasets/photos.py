@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from recon.datasets import images
+from recon.datasets import images, points_beside
 from recon.datasets.decode import read_header
 from recon.datasets.errors import InputError
 from recon.datasets.folders import EXTENSIONS
@@ -36,7 +36,7 @@ class Shot:
         photo: its file.
         camera, viewmat: see `images.make_view`.
         where: what messages about the camera and its pose start with.
-        mask, depth, depth_scale: see `images.make_view`.
+        mask, depth, depth_scale, confidence: see `images.make_view`.
     """
 
     number: int
@@ -47,6 +47,7 @@ class Shot:
     mask: Path | None = None
     depth: Path | None = None
     depth_scale: float = 1.0
+    confidence: Path | None = None
 
 
 def find(
@@ -114,14 +115,20 @@ def scene(
     source_from_world: Tensor | None = None,
     up: Tensor | None = None,
     exact_poses: bool = False,
+    look_for_points: bool = False,
 ) -> Scene:
     """The scene of photos that are there. Tracks of `points` name shots by number; those of other shots are dropped.
+    With `look_for_points` they may be in a .ply in `root`.
 
     Coordinates as surveyors have them, far from the origin, are counted from a place near the cameras, which a
     warning names: 32 bits hold too few digits of the others.
     """
     by_name = in_order(shots)
     views = [_view(name, shot, downscale, stored_pixels) for name, shot in by_name]
+    if source_from_world is None:
+        source_from_world = torch.eye(4, dtype=torch.float64)
+    if look_for_points:
+        points = points_beside.find(root, views, source_from_world)
     if points is not None:
         points = _of_views(points, [shot.number for _, shot in by_name], root)
     shift = _far_away(views)
@@ -130,8 +137,6 @@ def scene(
         views = [replace(view, camera=view.camera.transformed(_moving(-shift))) for view in views]
         points = None if points is None else replace(points, xyz=points.xyz.double() - shift)
     train, test = images.split_every([view.name for view in views], test_every)
-    if source_from_world is None:
-        source_from_world = torch.eye(4, dtype=torch.float64)
     return Scene(
         root.resolve().name,
         tuple(views),
@@ -163,13 +168,17 @@ def key(shots: Sequence[Shot]) -> tuple[object, ...]:
     """What tells shots from others: their files as they are now, cameras and poses."""
     return tuple(
         (
-            *((path, read_header(path).stamp) for path in (shot.photo, shot.depth, shot.mask) if path is not None),
+            *((file, read_header(file).stamp) for file in _files(shot)),
             shot.camera,
             shot.depth_scale,
             tuple(shot.viewmat.flatten().tolist()),
         )
         for shot in shots
     )
+
+
+def _files(shot: Shot) -> list[Path]:
+    return [file for file in (shot.photo, shot.depth, shot.mask, shot.confidence) if file is not None]
 
 
 def _view(name: str, shot: Shot, downscale: float, stored_pixels: bool) -> View:
@@ -182,6 +191,7 @@ def _view(name: str, shot: Shot, downscale: float, stored_pixels: bool) -> View:
         mask_path=shot.mask,
         depth_path=shot.depth,
         depth_scale=shot.depth_scale,
+        confidence_path=shot.confidence,
         stored_pixels=stored_pixels,
         where=shot.where,
     )

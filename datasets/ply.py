@@ -75,6 +75,16 @@ def read_vertices(path: Path | str) -> np.ndarray:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def read_fields(path: Path) -> list[str]:
+    """The names of the vertices' properties, from the header alone; `InputError` as for `read_vertices`."""
+    try:
+        with path.open("rb") as file:
+            _, elements = _read_header(path, file)
+            return [p.name for p in _only_vertex(path, elements).properties]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def _read_header(path: Path, file: BinaryIO) -> tuple[str, list[_Element]]:
     if file.readline(8).rstrip(b"\r\n") != b"ply":
         raise InputError(f"{path}: not a .ply file: it does not start with 'ply'")

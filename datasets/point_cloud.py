@@ -29,19 +29,17 @@ def read_points(file: Path) -> Points | None:
     return Points(xyz, rgb).select(keep) if keep.any() else None
 
 
-def write_points(file: Path, points: Points) -> None:
-    """Write a binary .ply with x, y, z as floats and colours of 8 bits."""
-    fields = [(axis, "<f4") for axis in "xyz"] + [(channel, "u1") for channel in ("red", "green", "blue")]
-    rows = np.empty(len(points), np.dtype(fields))
-    for i, axis in enumerate("xyz"):
-        rows[axis] = points.xyz[:, i].numpy()
-    colours = (points.rgb.double().clamp(0, 1) * 255).round().numpy()
-    for i, channel in enumerate(("red", "green", "blue")):
-        rows[channel] = colours[:, i]
-    names = {"<f4": "float", "u1": "uchar"}
-    properties = "".join(f"property {names[kind]} {name}\n" for name, kind in fields)
+def write_points(file: Path, points: Points, *, normals: bool = False) -> None:
+    """Write a binary .ply with x, y, z as floats, colours of 8 bits, and (for readers that want some) normals of 0."""
+    colours = ("red", "green", "blue")
+    floats = ("x", "y", "z", *(("nx", "ny", "nz") if normals else ()))
+    rows = np.zeros(len(points), np.dtype([(name, "<f4") for name in floats] + [(name, "u1") for name in colours]))
+    eight_bits = (points.rgb.double().clamp(0, 1) * 255).round()
+    for names, values in (("xyz", points.xyz), (colours, eight_bits)):
+        for i, name in enumerate(names):
+            rows[name] = values[:, i].numpy()
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    header += [f"property float {name}" for name in floats] + [f"property uchar {name}" for name in colours]
     with atomic_write(file) as target:
-        target.write(
-            f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{properties}end_header\n".encode()
-        )
+        target.write("\n".join([*header, "end_header", ""]).encode())
         target.write(rows.tobytes())

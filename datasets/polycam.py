@@ -3,6 +3,7 @@
 keyframes/corrected_cameras/TIME.json, corrected_images/TIME.jpg     after its own optimisation; or, without it,
 keyframes/cameras/TIME.json, images/TIME.jpg
 keyframes/depth/TIME.png                                             16 bits, millimetres; with LiDAR only
+keyframes/confidence/TIME.png                                        0, 127, 255: low, medium, high; low is no depth
 
 A camera has fx fy cx cy for an image of width x height, and t_00 ... t_23, three rows of the matrix from the camera's
 axes, which are OpenGL's, to ARKit's world, y up, metres. neighbors and blur_score are not used.
@@ -60,8 +61,9 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         if not isinstance(camera, dict):
             raise InputError(f"{file}: is not an object")
         depth = images.find_image(folder.parent / "depth" / file.stem)
+        confidence = images.find_image(folder.parent / "confidence" / file.stem)
         lens, viewmat = _lens(camera, f"{file}"), _viewmat(camera, f"{file}")
-        shots.append(Shot(number, photo, lens, viewmat, f"{file}", depth=depth, depth_scale=DEPTH_SCALE))
+        shots.append(Shot(number, photo, lens, viewmat, f"{file}", None, depth, DEPTH_SCALE, confidence))
     by_name = photos.in_order(shots)
     train, _ = images.split_every([name for name, _ in by_name], test_every)
     points = depth_points.of_shots([by_name[i][1] for i in train], stored_pixels=True)

@@ -7,6 +7,8 @@ z, clockwise as seen from above. f is the focal length on film whose longer side
 point's distance from the centre as fractions of the photo's longer side. k1..k4 are coefficients of r^2, r^4, r^6 and
 r^8; OpenCV's p1 is t2 and its p2 is t1, as RealityScan's own OpenCV export (in its calibration.xml) writes them. How
 angles and principal point are meant is known from nerfstudio's process_data/realitycapture_utils.py.
+
+Points are in a .ply beside it, if there is one (`points_beside.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         row = rows[number]
         where = f"{file}: {row['name']}"
         shots.append(Shot(number, photo, _lens(row, photo, where), _viewmat(row, where), where))
-    return photos.scene(file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True)
+    return photos.scene(
+        file.parent, shots, downscale=downscale, test_every=test_every, stored_pixels=True, look_for_points=True
+    )
 
 
 def _looks_right(file: Path) -> bool:

@@ -3,19 +3,21 @@
 metadata.json has w and h, the size of the photos; K, 9 numbers column by column; poses, for each photo x y z w of a
 quaternion and x y z of the camera's place, from the camera's axes, which are OpenGL's, to ARKit's world, y up, metres;
 and, in newer versions, perFrameIntrinsicCoeffs, fx fy cx cy for each photo. See nerfstudio's
-process_data/record3d_utils.py and https://record3d.app. The depth maps, in depth/*.exr, are not read.
+process_data/record3d_utils.py and https://record3d.app. The depth maps of LiDAR, depth/0.exr, ..., are in metres.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recon.datasets import fields, photos
+from recon.datasets import depth_points, exr, fields, images, photos
 from recon.datasets.cameras import OPENCV_FROM_OPENGL
 from recon.datasets.errors import InputError
 from recon.datasets.images import SourceCamera
@@ -24,6 +26,8 @@ from recon.datasets.scene import Scene
 
 FILES = ("metadata.json", "metadata")
 
+log = logging.getLogger("recon")
+
 
 def find_file(path: Path) -> Path | None:
     """The metadata of a capture's folder."""
@@ -31,9 +35,10 @@ def find_file(path: Path) -> Path | None:
 
 
 def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scene:
-    """A capture of Record3D as a scene, in ARKit's world.
+    """A capture of Record3D as a scene, in ARKit's world; with depth maps it has points where these say.
 
-    Photos that are not there are left out with a warning.
+    Photos that are not there are left out with a warning, and so are depth maps that only the package OpenEXR reads,
+    where that is not installed.
 
     Args:
         path: the capture's folder or its metadata.json.
@@ -51,14 +56,30 @@ def load(path: Path | str, *, downscale: float = 1, test_every: int = 8) -> Scen
         raise InputError(f"{file}: has {len(poses)} poses, but not as many perFrameIntrinsicCoeffs")
     size = (fields.whole(meta, "w", f"{file}"), fields.whole(meta, "h", f"{file}"))
     found = photos.find(file, [f"{number}" for number in range(len(poses))], root=file.parent / "rgb")
+    depths = _depths(file.parent / "depth", list(found))
     shots = []
     for number, photo in found.items():
         where = f"{file}: photo {number}"
         lens = tuple(fields.listed(each[number], 4, f"{where}: intrinsics")) if each else _shared(meta, f"{file}")
         viewmat = _viewmat(poses[number], where)
-        shots.append(Shot(number, photo, SourceCamera("PINHOLE", lens, *size), viewmat, where))
+        camera = SourceCamera("PINHOLE", lens, *size)
+        shots.append(Shot(number, photo, camera, viewmat, where, depth=depths.get(number)))
+    by_name = photos.in_order(shots)
+    train, _ = images.split_every([name for name, _ in by_name], test_every)
+    points = depth_points.of_shots([by_name[i][1] for i in train])
     up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    return photos.scene(file.parent, shots, downscale=downscale, test_every=test_every, up=up)
+    return photos.scene(file.parent, shots, points=points, downscale=downscale, test_every=test_every, up=up)
+
+
+def _depths(folder: Path, numbers: Sequence[int]) -> dict[int, Path]:
+    """The depth maps that can be read, by the numbers of their photos; a warning counts others."""
+    files = {number: folder / f"{number}.exr" for number in numbers}
+    there = {number: file for number, file in files.items() if file.is_file()}
+    readable = {number: file for number, file in there.items() if exr.can_read(file)}
+    if len(readable) < len(there):
+        missing = len(there) - len(readable)
+        log.warning("%s: %d depth maps are left out: they need the package OpenEXR, or are damaged", folder, missing)
+    return readable
 
 
 def _shared(meta: dict[str, Any], where: str) -> tuple[float, ...]:

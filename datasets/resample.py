@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from recon.datasets import cache, lens
 from recon.datasets.lens import SourceCamera
 
 AT_ONCE = 1 << 16  # samples
+DECODING = 70  # bytes per pixel of a file while it is resampled: floats of it, before and after, and integrals
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,44 @@ class Warp:
     def is_identity(self) -> bool:
         return self.camera is None and self.unbent == self.size and self.turns == 0
 
+    def decoding_bytes(self, *, as_stored: bool) -> int:
+        """Bytes that it is likely to take for a moment; `as_stored`: where pixels stay as they are in the file."""
+        return 3 * math.prod(self.size) if as_stored else DECODING * math.prod(self.unbent)
+
 
 def area_resize(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
     """An image [H,W,K] reduced to [height,width,K]: each pixel is the exact mean of the area it covers."""
-    return _area_resize_rows(_area_resize_rows(image, height).swapaxes(0, 1), width).swapaxes(0, 1)
+    rows, columns = image.shape[:2]
+    return area_crop(image, (0, 0, columns, rows), width, height)
 
 
-def _area_resize_rows(image: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+def area_crop(
+    image: NDArray[np.float32], box: tuple[float, float, float, float], width: int, height: int
+) -> NDArray[np.float32]:
+    """A box (left, top, right, bottom; px) inside an image [H,W,K], reduced to [height,width,K] in the same way.
+
+    Of a box as large as the result in pixels, that is what bilinear interpolation gives.
+    """
+    left, top, right, bottom = box
+    rows = _area_rows(image, top, bottom, height)
+    return _area_rows(rows.swapaxes(0, 1), left, right, width).swapaxes(0, 1)
+
+
+def _area_rows(image: NDArray[np.float32], start: float, end: float, height: int) -> NDArray[np.float32]:
     rows = image.shape[0]
-    if height == rows:
-        return image
-    if rows % height == 0:
-        return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
+    if (start, end) == (0, rows):
+        if height == rows:
+            return image
+        if rows % height == 0:
+            return image.reshape(height, rows // height, *image.shape[1:]).mean(axis=1, dtype=np.float32)
     # The integral of the image from its top to any height, of which each new row is a difference.
     integral = np.zeros((rows + 1, *image.shape[1:]), np.float64)
     np.cumsum(image, axis=0, dtype=np.float64, out=integral[1:])
-    edges = np.arange(height + 1) * (rows / height)
+    edges = (start + np.arange(height + 1) * ((end - start) / height)).clip(0, rows)
     whole = np.minimum(edges.astype(np.int64), rows - 1)
     part = (edges - whole)[:, None, None]
     at_edges = integral[whole] * (1 - part) + integral[whole + 1] * part
-    return (np.diff(at_edges, axis=0) * (height / rows)).astype(np.float32)
+    return (np.diff(at_edges, axis=0) * (height / (end - start))).astype(np.float32)
 
 
 def warp_colour(image: NDArray[np.float32], warp: Warp) -> NDArray[np.float32]:
@@ -68,7 +89,7 @@ def warp_samples(image: NDArray[np.float32], warp: Warp, *, nearest: bool) -> ND
         image = _without_lens(image, warp, nearest)
     else:
         if nearest or image.shape[1::-1] != warp.unbent:
-            image = _picked(image, *warp.unbent)
+            image = picked(image, *warp.unbent)
         image = _reduced(image, *warp.size, nearest)
     return np.ascontiguousarray(np.rot90(image, warp.turns))
 
@@ -92,7 +113,7 @@ def _without_lens(image: NDArray[np.float32], warp: Warp, nearest: bool) -> NDAr
 
 
 def _reduced(image: NDArray[np.float32], width: int, height: int, nearest: bool) -> NDArray[np.float32]:
-    return _picked(image, width, height) if nearest else area_resize(image, width, height)
+    return picked(image, width, height) if nearest else area_resize(image, width, height)
 
 
 def _sampled(image: torch.Tensor, positions: NDArray[np.float32], nearest: bool) -> NDArray[np.float32]:
@@ -107,7 +128,7 @@ def _sampled(image: torch.Tensor, positions: NDArray[np.float32], nearest: bool)
     return sampled[0].permute(1, 2, 0).numpy()
 
 
-def _picked(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+def picked(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
     """The nearest sample of [H,W,K] at each pixel of [height,width,K]."""
     rows = ((np.arange(height) + 0.5) * image.shape[0] / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * image.shape[1] / width).astype(np.int64)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras
+from recon.datasets.tone import Tone
 
 
 class ImageSource(Protocol):
@@ -104,6 +105,7 @@ class Scene:
         up: [3] the capture's up direction in this scene's world, where the format or the normalisation knows it.
         exact_poses: whether the poses are those that the pictures were rendered or the rig was calibrated with, and
             not an estimate.
+        tone: the curve through which photos of scene-linear light are seen; None where no photo is.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Scene:
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     up: Tensor | None = None
     exact_poses: bool = False
+    tone: Tone | None = None
 
     @property
     def train_views(self) -> list[View]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.datasets import panorama, panorama_photos, photo_folder, video_file, video_frames
+from recon.datasets import masked_photos, panorama, panorama_photos, photo_folder, video_file, video_frames
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.matching import Progress
@@ -32,11 +32,13 @@ class Wishes:
         frames: of a video, how many at most; None: as many as its motion asks for.
         panorama: whether the photos or the video are 360-degree ones; auto: where they say so, or look like it.
         nadir: of 360-degree ones, degrees around straight down in which the tripod or the operator is.
+        masks: which pixels count, see `masks.py`; no features are looked for in others.
     """
 
     frames: int | None = None
     panorama: Literal["auto", "yes", "no"] = "auto"
     nadir: float = 0.0
+    masks: tuple[str, ...] = ()
 
 
 USUAL = Wishes()
@@ -59,6 +61,8 @@ class Source:
             settings = (self.path.name, self.video.stamp, self.wishes.frames, settings)
         if self.panorama:
             settings = ("panorama", self.wishes.nadir, settings)
+        if self.wishes.masks:
+            settings = (masked_photos.key(self.wishes.masks, self.photos), settings)
         return photo_folder.fingerprint(self.photos, settings)
 
     @property
@@ -109,6 +113,8 @@ def find(path: Path, wishes: Wishes) -> Source:
         raise InputError(f"--frames {wishes.frames}: not between {FEWEST} and {video_frames.MOST}")
     if not 0 <= wishes.nadir <= panorama.LOWEST:
         raise InputError(f"--nadir {wishes.nadir:g}: not between 0 and {panorama.LOWEST} degrees")
+    if wishes.nadir and wishes.masks:
+        raise InputError("--nadir and --masks: only one of them can be kept; leave one out")
     if not path.exists():
         raise InputError(f"{path}: there is no such folder of photos, and no such video")
     if path.is_dir() and not photo_folder.has_photos(path):
@@ -140,6 +146,8 @@ def prepare(source: Source, work: Path, threads: int, say: Say, progress: Progre
         photos = panorama_photos.cut(photos, work, source.wishes.nadir, threads, progress)
     else:
         _collect(photos, work / "images", threads, progress)
+    if source.wishes.masks:
+        masked_photos.write(source.wishes.masks, photos, work / "images", threads, progress)
     return Shots(tuple(photos), source.video is not None, times, source.panorama)
 
 

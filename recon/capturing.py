@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from recon import doctoring
@@ -37,9 +38,13 @@ def capture_photos(source: Path, scene: Path, wishes: Wishes = sources.USUAL) ->
         raise
 
 
-def posed(source: Path, output: Path) -> Path:
+def posed(source: Path, output: Path, masks: Sequence[str] = ()) -> Path:
     """The capture at `source`; of photos without poses, or a video, the scene made of them, kept beside the runs in
-    `output`."""
+    `output`.
+
+    Args:
+        masks: which pixels count, see `recon.datasets.masks`.
+    """
     if not source.exists() or has_poses(source) or not sources.is_source(source):
         return source
     what = "photos" if photo_folder.has_photos(source) else "a video"
@@ -47,5 +52,5 @@ def posed(source: Path, output: Path) -> Path:
     place = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
     scene = output / "captures" / place / name
     say(f"{source}: {what} without poses. Finding them; the scene is kept for the next time: {scene}")
-    capture_photos(source, scene)
+    capture_photos(source, scene, Wishes(masks=tuple(masks)))
     return scene

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recon.datasets.scene import Scene
 
 Device = Literal["auto", "cpu", "cuda"]
+Masks = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 LARGEST_SIDE = 16384  # px, of rendered pictures
 FASTEST = 240  # frames per second, of videos
 
@@ -33,6 +34,8 @@ def train(
     output: Path = Path("runs"),
     downscale: int | None = None,
     test_every: int = 8,
+    masks: Masks = (),
+    linear: bool = False,
     steps: int | None = None,
     budget_seconds: float | None = None,
     max_gaussians: int | None = None,
@@ -63,6 +66,9 @@ def train(
         output: Where runs are kept.
         downscale: Train on photos this many times smaller. By default as small as the device needs.
         test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        masks: Which pixels count: a folder of masks called as the photos; alpha, for those that are opaque;
+            key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
+        linear: Photos of 16 bits hold scene-linear light, as converters of raw photos write it; EXRs always do.
         steps: Training steps, instead of the preset's.
         budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
             Finding poses does not count.
@@ -88,6 +94,7 @@ def train(
     """
     with machine.importing():
         from recon import capturing, session
+        from recon.datasets.masks import spelled
 
     machine.use_threads(threads)
     watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
@@ -95,6 +102,8 @@ def train(
         scene=str(scene.resolve()) if scene else "",
         downscale=downscale,
         test_every=test_every,
+        masks=spelled(masks),
+        linear=linear,
         preset=preset,
         strategy=strategy,
         steps=steps,
@@ -117,7 +126,7 @@ def train(
         where = machine.pick_device(device)
         options.train_config()  # what cannot be kept is said before minutes go into finding poses
         began = time.perf_counter()
-        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output).resolve()))
+        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, masks).resolve()))
         run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
@@ -130,6 +139,7 @@ def capture(
     frames: int | None = None,
     panorama: Literal["auto", "yes", "no"] = "auto",
     nadir: float = 0.0,
+    masks: Masks = (),
     threads: int | None = None,
 ) -> None:
     """Find the poses of photos or of a video, and write both as a scene that `recon train` loads.
@@ -141,13 +151,14 @@ def capture(
         panorama: Whether they are 360-degree photos, or a 360-degree video: equirectangular, twice as wide as high.
             auto is where the files say so, or both ends continue each other and the poles are even.
         nadir: Of 360-degree ones: leave out what is so many degrees around straight down, where the tripod is.
+        masks: Which pixels count, as for `recon train`. No features are looked for in others.
         threads: CPU threads. By default all.
     """
     from recon import capturing
     from recon.datasets.sources import Wishes
 
     machine.use_threads(threads)
-    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir))
+    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir, tuple(masks)))
     say(f"Train it: recon train {output}")
 
 
@@ -194,6 +205,7 @@ def render(
     mode: Literal["rgb", "depth", "normals", "alpha"] = "rgb",
     frames: int = 120,
     fps: float = 30.0,
+    format: Literal["png", "png16", "exr"] = "png",
     width: int | None = None,
     height: int | None = None,
     device: Device = "auto",
@@ -203,19 +215,20 @@ def render(
 
     Args:
         run: Run folder, or one of its checkpoints.
-        out: An .mp4 file, or a folder for PNGs.
+        out: An .mp4 file, or a folder for pictures.
         path: orbit goes round the scene; photos is a smooth path through the photos' cameras; held-out renders the
             cameras of the held-out photos, one frame each.
         cameras: A file with cameras (transforms.json), rendered one frame each, instead of a path.
         mode: What to show.
         frames: Length of the path.
         fps: Frames per second of a video.
+        format: Of pictures: png has 8 bits, png16 has 16, exr has linear light.
         width: Of the pictures, px. By default that of the photos.
         height: Of the pictures, px. By default that of the photos, or what fits the width.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import runs, session
+    from recon import rendering, runs, session
     from recon.loading import load_state
 
     machine.use_threads(threads)
@@ -231,7 +244,8 @@ def render(
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
         chosen = _camera_path(path, session.corrected(session.scene_of(runs.find(run), where), state), frames)
-    session.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps)
+    tone = rendering.tone_of(runs.find(run))
+    rendering.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps, format=format, tone=tone)
 
 
 def _camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, frames: int) -> Cameras:
@@ -275,6 +289,39 @@ def export(
     session.export_to(source, out, frame)
 
 
+def convert(
+    scene: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    to: Literal["colmap", "nerfstudio", "blender"],
+    downscale: int = 1,
+    test_every: int = 8,
+    masks: Masks = (),
+    linear: bool = False,
+    link: bool = False,
+    jpeg: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Write a capture, of whatever format, in that of other programs: cameras, photos, masks, depth, points, split.
+
+    Args:
+        scene: Folder with photos and poses, as for `recon train`.
+        out: Folder to make. Nothing that is there is overwritten.
+        to: colmap has sparse/0 and images; nerfstudio has transforms.json; blender has transforms_train.json.
+        downscale: Make photos this many times smaller.
+        test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        masks: Which pixels count, as for `recon train`.
+        linear: Photos of 16 bits hold scene-linear light, as for `recon train`.
+        link: Link photos that need no change, where the disk allows, instead of copying them.
+        jpeg: Write the others as JPEG of quality 95 instead of PNG.
+        threads: CPU threads. By default all.
+    """
+    from recon import converting
+
+    machine.use_threads(threads)
+    loading = {"downscale": downscale, "test_every": test_every, "masks": masks, "linear": linear}
+    converting.convert_to(scene, out, to, loading, link=link, jpeg=jpeg)
+
+
 def info() -> None:
     """Show versions, what this machine offers, and what that means."""
     from rich.console import Console
@@ -315,6 +362,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "render": render,
     "export": export,
+    "convert": convert,
     "info": info,
     "demo": demo,
 }

@@ -119,7 +119,7 @@ def checked(kind: type[T], values: dict[str, Any], prefix: str) -> T:
         if not _fits(value, hints[key]):
             raise InputError(f"{prefix}{key} cannot be {value!r}")
     try:
-        return kind(**values)
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except TypeError as error:
         raise InputError(f"{prefix[:-2]}: {error}") from error
 
@@ -129,6 +129,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_fits(value, choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:  # JSON has lists
+        return isinstance(value, (list, tuple)) and all(_fits(part, typing.get_args(hint)[0]) for part in value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is hint

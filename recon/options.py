@@ -19,6 +19,8 @@ class Options:
     scene: str
     downscale: int | None = None
     test_every: int = 8
+    masks: tuple[str, ...] = ()
+    linear: bool = False
     preset: Preset = "default"
     budget_seconds: float | None = None
     strategy: Literal["adaptive", "mcmc"] = "adaptive"

@@ -41,27 +41,43 @@ def frames(
         depth_range: nearest and farthest depth that "depth" tells apart, world units; default: what the whole path
             needs (`find_depth_range`), so that a video does not flicker.
     """
+    device = device_of(model)
+    for picture in pictures(model, cameras, mode=mode, background=background, depth_range=depth_range):
+        with one_torch_thread(device):
+            frame = to_uint8(picture)
+        yield frame
+
+
+def pictures(
+    model: Model,
+    cameras: Cameras,
+    *,
+    mode: Mode = "rgb",
+    background: Colour = (0.0, 0.0, 0.0),
+    depth_range: tuple[float, float] | None = None,
+) -> Iterator[Tensor]:
+    """The same as `frames`, in floats [H,W,3], about 0..1."""
     if mode == "depth" and depth_range is None:
         depth_range = find_depth_range(model, cameras)
     for number in range(len(cameras)):
-        yield _frame(model, cameras[number], mode, background, depth_range)
+        yield _picture(model, cameras[number], mode, background, depth_range)
 
 
 @torch.no_grad()
-def _frame(
+def _picture(
     model: Model, camera: Cameras, mode: Mode, background: Colour, depth_range: tuple[float, float] | None
-) -> NDArray[np.uint8]:
+) -> Tensor:
     with one_torch_thread(device_of(model)):
         out = render_one(model, camera, background=background, depth=mode in ("depth", "normals"))
         alpha = out.alpha[0, ..., 0]
         if mode == "rgb":
-            return to_uint8(out.rgb[0])
+            return out.rgb[0]
         if mode == "alpha":
-            return to_uint8(alpha[..., None].expand(-1, -1, 3))
+            return alpha[..., None].expand(-1, -1, 3)
         if mode == "normals":
-            return to_uint8(draw_normals(_depth(out), alpha, camera))
+            return draw_normals(_depth(out), alpha, camera)
         assert depth_range is not None
-        return to_uint8(draw_depth(_depth(out), alpha, depth_range, background))
+        return draw_depth(_depth(out), alpha, depth_range, background)
 
 
 @torch.no_grad()

@@ -23,18 +23,17 @@ from recon import (
     machine,
     memory,
     registration,
-    render,
     rng,
     runs,
-    video,
 )
 from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.config import MCMCConfig, TrainConfig
 from recon.datasets import load_scene, synthetic
-from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
+from recon.datasets.masked_points import usable_points
 from recon.datasets.normalize import normalize
+from recon.datasets.point_colours import as_seen
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
 from recon.gaussians import Gaussians
@@ -42,7 +41,6 @@ from recon.kernels import prepare
 from recon.loading import load_with_frame, newest_state
 from recon.options import Options
 from recon.reading import Reading
-from recon.render import Mode
 from recon.runs import Run
 from recon.terminal import console, say
 from recon.torch_threads import one_torch_thread
@@ -109,6 +107,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         "recon": __version__,
         "options": dataclasses.asdict(options),
         "capture": _capture(scene),
+        "tone": None if scene.tone is None else dataclasses.asdict(scene.tone),
         "train": config.to_json(settings),
     }
     run = runs.create(output, scene.name, METHOD, record)
@@ -314,7 +313,9 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
     downscale = options.downscale
     if downscale is None:
         downscale = _automatic_downscale(path, device)
-    scene = load_scene(path, downscale=downscale, test_every=options.test_every)
+    scene = load_scene(
+        path, downscale=downscale, test_every=options.test_every, masks=options.masks, linear=options.linear
+    )
     sizes = sorted({(view.camera.width, view.camera.height) for view in scene.views})
     shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
     points = "no points" if scene.points is None else f"{len(scene.points):,} points"
@@ -322,6 +323,8 @@ def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
         f"{scene.name}: {len(scene.train)} photos to train on, {len(scene.test)} held out, {shown}"
         f" (--downscale {downscale}), {points}"
     )
+    if scene.tone is not None:
+        say(f"Photos of linear light, seen through a tone curve at an exposure of {scene.tone.exposure:.3g}")
     return normalize(scene), downscale
 
 
@@ -344,7 +347,10 @@ def _automatic_downscale(path: Path, device: torch.device) -> int:
 
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:
     """Gaussians at the capture's points, or at random ones in front of its cameras when it has none."""
-    points = scene.points or frustum_points(scene, settings.initial_points, settings.seed)
+    points = usable_points(scene)
+    if points and scene.tone is not None:
+        points = as_seen(points, scene)
+    points = points or frustum_points(scene, settings.initial_points, settings.seed)
     if not len(points):
         raise InputError(f"{scene.name}: its photos have no pixel that can be used, so there is nothing to start from")
     points = _at_most(points, settings.strategy.max_gaussians, settings.seed)
@@ -373,17 +379,6 @@ def make_capture(folder: Path, views: int) -> None:
         made = synthetic.make(views=views, progress=lambda done: bar.update(task, completed=done))
     synthetic.write(made, folder, "nerfstudio")
     say(f"Made {views} photos of a scene: {folder}")
-
-
-def render_to(state: TrainState, cameras: Cameras, out: Path, *, mode: Mode, fps: float) -> None:
-    """Render cameras of the trained world to a video or a folder, with a progress bar."""
-    frames = render.frames(state.model, cameras, mode=mode, background=background_of(state))
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Rendering", total=len(cameras))
-        video.save_frames(
-            frames, out, fps=fps, total=len(cameras), progress=lambda done, _: bar.update(task, completed=done)
-        )
-    say(f"Rendered {len(cameras)} frames of {cameras.width}x{cameras.height}: {out}")
 
 
 def export_to(source: Path, out: Path, frame: Literal["capture", "world"]) -> None:

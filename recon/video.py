@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,16 +100,27 @@ def write_video(
 
 
 def write_images(
-    frames: Iterable[Frame], folder: Path | str, *, total: int | None = None, progress: Progress | None = None
+    frames: Iterable[Any],
+    folder: Path | str,
+    *,
+    total: int | None = None,
+    progress: Progress | None = None,
+    suffix: str = ".png",
+    write: Callable[[Any, Path], None] | None = None,
 ) -> list[Path]:
-    """PNGs 00000.png, 00001.png, ... in `folder`, which is made if missing; other files in it stay. Returns them."""
+    """PNGs 00000.png, 00001.png, ... in `folder`, which is made if missing; other files in it stay. Returns them.
+
+    Args:
+        suffix, write: of pictures of another kind, and what writes one.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, not a folder to write PNGs to")
+        raise InputError(f"{folder}: is a file, not a folder to write pictures to")
+    put = write or write_png
     paths = []
     for number, frame in enumerate(frames):
-        paths.append(folder / f"{number:05d}.png")
-        write_png(frame, paths[-1])
+        paths.append(folder / f"{number:05d}{suffix}")
+        put(frame, paths[-1])
         if progress is not None:
             progress(number + 1, total)
     return paths

@@ -53,7 +53,7 @@ def film_cameras(count: int, width: int, height: int, turns: float = 1.0) -> Cam
     return Cameras.from_c2w(look_at(torch.from_numpy(eyes), torch.from_numpy(targets), UP), Ks, width, height)
 
 
-def film(path: Path, cameras: Cameras, progress: Callable[[int, int | None], object] | None = None) -> None:
+def film(path: Path, cameras: Cameras, progress: Callable[[int, int | None], None] | None = None) -> None:
     """What the cameras see, one frame each, as a video."""
     stage = synthetic._stage()
     frames = (synthetic._picture(stage, cameras[i], 1) for i in range(len(cameras)))

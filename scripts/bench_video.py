@@ -44,7 +44,11 @@ def _video(arguments: argparse.Namespace) -> str:
     path = arguments.folder / f"film_{arguments.length}_{width}x{height}.mp4"
     if not path.exists():
         steps = iter(track(range(arguments.length), "Filming"))
-        film(path, cameras, lambda *_: next(steps, None))
+
+        def advance(*_: int | None) -> None:
+            next(steps, None)
+
+        film(path, cameras, advance)
     scene = arguments.folder / f"{path.stem}_scene_{arguments.frames or 'usual'}"
     seconds = _timed(lambda: capturing.capture_photos(path, scene, Wishes(arguments.frames)))
     found = errors(scene, cameras.c2w, lambda name: int(name.split("_")[1]), FIELD * min(width, height))

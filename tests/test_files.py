@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recon.datasets.errors import InputError
-from recon.datasets.files import atomic_write, only_one
+from recon.datasets.files import atomic_write, new_folder, only_one
 
 
 def test_new_content_replaces_old(tmp_path: Path) -> None:
@@ -103,3 +103,25 @@ def test_one_process_at_a_time_and_one_that_is_killed_leaves_no_trace(tmp_path: 
     for _ in range(2):
         with only_one(lock, "taken"):
             pass
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "new"
+    with new_folder(target) as folder:
+        (folder / "file").write_text("x")
+        assert not target.exists()
+    assert (target / "file").read_text() == "x"
+    with pytest.raises(InputError, match="is there already"), new_folder(target):
+        pass
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "b") as folder:
+        (folder / "none" / "file").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in target.parent.iterdir()] == ["new"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with new_folder("empty") as folder:
+        (folder / "file").write_text("x")
+    assert (tmp_path / "empty" / "file").exists()

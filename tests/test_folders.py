@@ -8,6 +8,8 @@ import pytest
 
 from recon.datasets.images import (
     choose_image_folder,
+    find_image,
+    list_images,
     view_names,
 )
 
@@ -46,3 +48,13 @@ def test_the_folder_for_a_downscale(tmp_path: Path, folders: list[str], downscal
 )
 def test_names_of_views(paths: list[str], names: list[str]) -> None:
     assert view_names(paths) == names
+
+
+def test_pictures_of_light_count_where_there_are_no_others(tmp_path: Path) -> None:
+    for name in ("b.exr", "a.exr", "c.hdr"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.exr", "b.exr", "c.hdr"]
+    (tmp_path / "a.jpg").touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpg"]
+    assert find_image(tmp_path / "a") == tmp_path / "a.jpg"
+    assert find_image(tmp_path / "b") == tmp_path / "b.exr"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -24,7 +23,6 @@ from recon.datasets.images import (
     image_size,
     make_view,
     split_every,
-    write_photo,
 )
 
 # ---- EXIF
@@ -291,18 +289,6 @@ def test_a_file_that_was_replaced_is_not_served_from_the_cache(tmp_path: Path) -
         file.touch()
         image = make_view("a", file, captures.PINHOLE, captures.viewmat()).load()
         assert torch.allclose(image, torch.tensor(value / 255), atol=1e-6)
-
-
-def test_a_photo_that_needs_nothing_is_copied_as_it_is(tmp_path: Path) -> None:
-    iio.imwrite(tmp_path / "a.jpg", captures.noise(36, 40, 3))
-    view = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat())
-    copy = write_photo(view, tmp_path / "out" / "v1.0")
-    assert copy == tmp_path / "out" / "v1.0.jpg"
-    assert copy.read_bytes() == (tmp_path / "a.jpg").read_bytes()
-    smaller = make_view("a", tmp_path / "a.jpg", captures.PINHOLE, captures.viewmat(), downscale=2)
-    written = write_photo(replace(smaller, name="b"), tmp_path / "out" / "b")
-    assert written.suffix == ".png"
-    np.testing.assert_allclose(decode(written) / 255, smaller.load().numpy(), atol=0.5 / 255 + 1e-6)
 
 
 # ---- the split

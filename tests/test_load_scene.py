@@ -25,6 +25,7 @@ def test_each_format_is_recognised(tmp_path: Path) -> None:
     nerfstudio.save(scene, tmp_path / "b")
     for path in (tmp_path / "a", tmp_path / "a" / "sparse" / "0", tmp_path / "b", tmp_path / "b" / "transforms.json"):
         assert len(load_scene(path).views) == 5
+    (tmp_path / "a" / "sparse" / "0" / "test.txt").unlink()
     assert load_scene(tmp_path / "a", test_every=2).test == (0, 2, 4)
     assert load_scene(str(tmp_path / "a"), downscale=2).views[0].camera.width == 20
 

@@ -239,7 +239,8 @@ def test_a_saved_scene_comes_back(tmp_path: Path) -> None:
         assert torch.allclose(view.camera.viewmats, other.camera.viewmats, rtol=0, atol=1e-9)
         assert torch.allclose(view.camera.Ks, other.camera.Ks, rtol=0, atol=1e-9)
         assert torch.equal(view.load(), other.load())
-        assert (view.mask is None) == (other.mask is None)
+        assert other.mask is not None
+        assert other.mask.load().all() == (view.mask is None)
     again = loaded.views[0]
     assert again.mask is not None
     assert torch.equal(again.mask.load(), mask)

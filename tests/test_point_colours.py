@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 import captures
 from recon.datasets import point_colours
 from recon.datasets.cameras import Cameras, intrinsics
 from recon.datasets.images import ArrayImage
-from recon.datasets.scene import Points, View
+from recon.datasets.scene import Points, Scene, View
 from small_scene import small_scene
 
 
@@ -45,3 +46,23 @@ def test_without_tracks_colours_stay() -> None:
     bare = replace(scene.points, tracks=None)
     assert point_colours.from_photos(bare, scene.views) is bare
     assert point_colours.of_shots(bare, []) is bare
+
+
+@pytest.mark.parametrize("tracks", [True, False])
+def test_points_as_training_photos_show_them(tracks: bool) -> None:
+    """Of three cameras along x the first is held out; each photo has one colour."""
+    views = []
+    for i, x in enumerate([0.0, 0.5, 3.0]):
+        viewmat = torch.eye(4, dtype=torch.float64)
+        viewmat[0, 3] = -x
+        colour = torch.tensor([i / 10, 0.5, 1 - i / 10])
+        camera = Cameras(viewmat[None], intrinsics(50, 50, 50, 50), 100, 100)
+        views.append(View(f"{i}", camera, ArrayImage(colour.expand(100, 100, 3))))
+    xyz = torch.tensor([[0.0, 0, 2], [0.4, 0, 2], [3.0, 0, 2], [2.0, 0, 4], [0, 0, -1]], dtype=torch.float64)
+    seen = torch.tensor([(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (3, 0), (3, 1)])
+    points = Points(xyz, torch.zeros(5, 3), tracks=seen if tracks else None)
+    coloured = point_colours.as_seen(points, Scene("s", tuple(views), (1, 2), (0,)))
+    assert coloured.tracks is points.tracks
+    photo = [1, 1, 2, 1] if tracks else [1, 1, 2, 2]
+    assert torch.allclose(coloured.rgb[:4, 0], torch.tensor(photo) / 10)
+    assert torch.allclose(coloured.rgb[4], coloured.rgb[:4].mean(dim=0))

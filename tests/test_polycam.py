@@ -69,6 +69,21 @@ def test_depths_become_points(tmp_path: Path) -> None:
     assert scene.views[1].depth is None
 
 
+def test_depths_of_low_confidence_are_none(tmp_path: Path) -> None:
+    """The left half is low, and the rest medium or high."""
+    _capture(tmp_path)
+    for name in ("depth", "confidence"):
+        (tmp_path / "keyframes" / name).mkdir()
+    iio.imwrite(tmp_path / "keyframes" / "depth" / "100.png", np.full((15, 20), 5000, np.uint16))
+    levels = np.repeat(np.array([0, 0, 127, 255], np.uint8), 2)
+    iio.imwrite(tmp_path / "keyframes" / "confidence" / "100.png", np.tile(levels, (6, 1)))
+    depth = load_scene(tmp_path, test_every=0).views[0].depth
+    assert depth is not None
+    height, width = depth.load().shape[:2]
+    expected = torch.where(torch.arange(width) < width // 2, 0.0, 5.0).expand(height, width)
+    assert torch.allclose(depth.load()[..., 0], expected)
+
+
 def test_photos_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _capture(tmp_path)
     folder = tmp_path / "keyframes" / "corrected_images"

@@ -6,14 +6,18 @@ import copy
 import json
 import logging
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import readers
+from exr_files import write_exr
 from recon.datasets import load_scene, record3d
 
 # A quarter turn about y: a camera at (5, 0, x) that looks along -x; and one with the world's own axes.
@@ -55,6 +59,34 @@ def test_lenses_that_differ_from_photo_to_photo(tmp_path: Path) -> None:
     scene = load_scene(_capture(tmp_path, perFrameIntrinsicCoeffs=[[60, 58, 21, 14], [50, 48, 20, 15]], K=None))
     assert scene.views[0].camera.Ks[0].tolist() == [[60, 0, 21], [0, 58, 14], [0, 0, 1]]
     assert float(scene.views[1].camera.Ks[0, 0, 0]) == 50
+
+
+def test_depths_become_points(tmp_path: Path) -> None:
+    """The camera at (1, 0, 5) looks along -z."""
+    _capture(tmp_path)
+    (tmp_path / "depth").mkdir()
+    write_exr(tmp_path / "depth" / "1.exr", {"Y": np.full((15, 20), 4, np.float16)})
+    scene = load_scene(tmp_path, test_every=0)
+    assert scene.views[0].depth is None
+    assert scene.views[1].depth is not None
+    assert torch.equal(scene.views[1].depth.load(), torch.full((30, 40, 1), 4.0))
+    assert scene.points is not None
+    assert torch.allclose(scene.points.xyz[:, 2], torch.ones(1, dtype=torch.float64))
+
+
+def test_depths_that_only_openexr_reads_are_left_out_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    _capture(tmp_path)
+    (tmp_path / "depth").mkdir()
+    write_exr(tmp_path / "depth" / "0.exr", {"R": np.full((15, 20), 4, np.float32)})
+    (tmp_path / "depth" / "1.exr").write_bytes(b"v/1\x01\0")
+    with caplog.at_level(logging.WARNING, logger="recon"):
+        scene = load_scene(tmp_path, test_every=0)
+    assert [view.depth for view in scene.views] == [None, None]
+    assert scene.points is None
+    assert "depth: 2 depth maps are left out: they need the package OpenEXR" in caplog.text
 
 
 def test_more_than_nine_photos_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""From the command to pictures of a run: a video, or files of 8 bits, of 16, or of linear light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.progress import Progress
+from torch import Tensor
+
+from recon import config, render, video
+from recon.datasets.cameras import Cameras
+from recon.datasets.decode import save_image, save_light
+from recon.datasets.errors import InputError
+from recon.datasets.tone import Tone, from_srgb
+from recon.render import Mode
+from recon.runs import Run
+from recon.session import background_of
+from recon.terminal import console, say
+from recon.train import TrainState
+
+Format = Literal["png", "png16", "exr"]
+
+
+def render_to(
+    state: TrainState, cameras: Cameras, out: Path, *, mode: Mode, fps: float, format: Format, tone: Tone | None
+) -> None:
+    """Render cameras of the trained world to a video or a folder, with a progress bar.
+
+    Args:
+        format: of pictures in a folder.
+        tone: the curve through which the photos were seen, from which "exr" leads back to light; sRGB's if None.
+    """
+    if format != "png" and (out.suffix or mode != "rgb"):
+        raise InputError(f"--format {format}: is for colours in a folder; not for {out.name} with --mode {mode}")
+    background = background_of(state)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Rendering", total=len(cameras))
+        shown: dict[str, Any] = {
+            "total": len(cameras),
+            "progress": lambda done, _: bar.update(task, completed=done),
+        }
+        if format == "png":
+            frames = render.frames(state.model, cameras, mode=mode, background=background)
+            video.save_frames(frames, out, fps=fps, **shown)
+        else:
+            pictures = render.pictures(state.model, cameras, mode=mode, background=background)
+            suffix, write = (".png", _write_png16) if format == "png16" else (".exr", _writer_of_light(tone))
+            video.write_images(pictures, out, suffix=suffix, write=write, **shown)
+    say(f"Rendered {len(cameras)} frames of {cameras.width}x{cameras.height}: {out}")
+
+
+def tone_of(run: Run) -> Tone | None:
+    """The curve through which the photos of a run were seen, if they were of linear light."""
+    values = run.config().get("tone")
+    return None if values is None else config.checked(Tone, values, f"{run.config_file}: tone.")
+
+
+def _write_png16(picture: Tensor, path: Path) -> None:
+    save_image(path, picture, bits=16)
+
+
+def _writer_of_light(tone: Tone | None) -> Callable[[Tensor, Path], None]:
+    def write(picture: Tensor, path: Path) -> None:
+        shown = picture.float().cpu().numpy()
+        save_light(path, from_srgb(shown.clip(0, 1)).astype(np.float32) if tone is None else tone.linear(shown))
+
+    return write
