@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 
@@ -32,11 +33,24 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
-STEPS_TO_PLACE = 14.0  # finding where a held-out photo fits best, where poses are refined
+STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
+MOST_FOR_PLACING = 0.05  # of the seconds there are: with more held-out photos or less time it is left out
 
 
-def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> TrainConfig:
-    """Settings for a training, scored at the end, that is to be done in so many seconds from now.
+class Budget(NamedTuple):
+    """What a number of seconds is used for.
+
+    Attributes:
+        settings: of the training.
+        placing: whether there is time to find out where held-out photos fit best, where poses are refined.
+    """
+
+    settings: TrainConfig
+    placing: bool
+
+
+def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> Budget:
+    """How a training, scored at the end, is to be done in so many seconds from now.
 
     Args:
         settings: decide all but steps, seconds, learning rates and the most Gaussians.
@@ -45,8 +59,11 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
     began = time.perf_counter()
     step = _step_seconds(settings, model, scene)
     left = seconds - (time.perf_counter() - began)
-    each = STEPS_PER_SCORE + (STEPS_TO_PLACE if settings.refine_poses else 0)
-    left -= ENDING + each * step * len(scene.test)
+    left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
+    for_placing = STEPS_TO_PLACE * step * len(scene.test)
+    placing = for_placing < MOST_FOR_PLACING * seconds
+    if settings.refine_poses and placing:
+        left -= for_placing
     left = max(left, LEAST_SECONDS)
     pixels = statistics.mean(view.camera.width * view.camera.height for view in scene.train_views)
     base = pixels / PIXELS_PER_GAUSSIAN
@@ -64,7 +81,7 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
         refine_every=fitting.strategy.refine_every,
         refine_until=fitting.strategy.refine_until,
     )
-    return dataclasses.replace(
+    settings = dataclasses.replace(
         settings,
         steps=fitting.steps,
         seconds=round(left, 3),
@@ -72,6 +89,7 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
         coarse=fitting.coarse,
         strategy=strategy,
     )
+    return Budget(settings, placing)
 
 
 def _step_seconds(settings: TrainConfig, model: Gaussians, scene: Scene) -> float:

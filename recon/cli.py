@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from recon import machine
-from recon.config import Background, Preset
+from recon.config import Background, PoseChoice, Preset
 from recon.datasets.errors import InputError
 from recon.terminal import say
 
@@ -45,7 +45,7 @@ def train(
     reset_every: int | None = None,
     background: Background = "auto",
     exposure: bool = True,
-    poses: Literal["auto", "refine", "keep"] = "auto",
+    poses: PoseChoice = "auto",
     depth_weight: float = 0.0,
     seed: int = 0,
     device: Device = "auto",
@@ -81,7 +81,8 @@ def train(
         exposure: Learn how bright and how warm each photo is, and how the lens darkens corners, beside the scene,
             which then has the mean exposure of all. Or else the scene has to look like all photos at once.
         poses: refine corrects where each photo was taken from while training; keep takes the poses as they are. auto
-            refines those that were estimated, and keeps the exact ones of rendered pictures and calibrated rigs.
+            refines those that were estimated, in trainings of 1,000 steps and more, and keeps the exact ones of
+            rendered pictures and calibrated rigs.
         depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
             relative error beside the photometric loss. With 0 they only give the first points.
         seed: Same seed, same result.

@@ -14,6 +14,7 @@ from recon.datasets.errors import InputError
 T = TypeVar("T")
 
 Preset = Literal["fast", "default", "best"]
+PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
 
 

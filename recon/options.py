@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recon import config
-from recon.config import Background, Preset, TrainConfig
+from recon.config import Background, PoseChoice, Preset, TrainConfig
 from recon.datasets.errors import InputError
 
 
@@ -32,7 +32,7 @@ class Options:
     background: Background = "auto"
     exposure: bool = True
     depth_weight: float = 0.0
-    poses: Literal["auto", "refine", "keep"] = "auto"
+    poses: PoseChoice = "auto"
     seed: int = 0
 
     def train_config(self) -> TrainConfig:
@@ -68,7 +68,6 @@ class Options:
             background=self.background,
             exposure=self.exposure,
             depth_weight=self.depth_weight,
-            refine_poses=self.poses == "refine",
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )

@@ -25,14 +25,16 @@ import torch
 from torch import Tensor
 
 from recon.along import between
+from recon.config import PoseChoice
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
 
 MOTION = 7  # a turn (3) and a step (3) in the axes of the camera, the logarithm of a zoom
 
-START = 0.2  # share of the training before which the scene says too little of where it is seen from
+START = 0.3  # share of the training before which the scene says too little of where it is seen from
 RATES = (1e-3, 1e-4)  # radians and world units at a step of Adam, then and at the end
-ZOOM = 0.1  # times the rate, for the logarithm of a zoom
+WORTH_IT = 1000  # steps of a training below which each photo is seen too seldom for its pose to be found
+ZOOM = 0.02  # times the rate, for the logarithm of a zoom
 FIRST, SECOND = 0.9, 0.99  # moments of Adam
 ZOOM_FIRST = 0.98  # that of a zoom, of which every photo says something
 
@@ -64,6 +66,11 @@ def _rotations(turns: Any, across: Any, identity: Any) -> Any:
     square = (turns * turns).sum(-1)[:, None, None]
     sine, versine = (((((s[4] * square + s[3]) * square) + s[2]) * square + s[1]) * square + s[0] for s in SERIES)
     return identity + sine * matrices + versine * (matrices @ matrices)
+
+
+def wanted(choice: PoseChoice, scene: Scene, steps: int) -> bool:
+    """Whether a training of so many steps is to refine the poses of a scene."""
+    return choice == "refine" or (choice == "auto" and not scene.exact_poses and steps >= WORTH_IT)
 
 
 class Poses:

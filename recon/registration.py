@@ -30,8 +30,9 @@ from recon.torch_threads import one_torch_thread
 
 Doubles = NDArray[np.float64]
 
-ROUNDS = ((4, 14), (2, 8), (1, 8))  # how many times smaller the photo is, and how often it is rendered at most
+ROUNDS = ((4, 14), (1, 10))  # how many times smaller the photo is, and how often it is rendered at most
 LEAST_SIDE = 32  # px
+ENOUGH = 1e-4  # change of the loss at a step that is not worth another
 UNIT = 2e-3  # radians and world units: the first step that is tried
 SSIM_WEIGHT = 0.2
 
@@ -86,7 +87,7 @@ def placed(model: Gaussians, view: View, *, background: Tensor, shot: Shot | Non
         )
         # What is best in a small picture need not be so in a larger one.
         start = min((motion, np.zeros(6)), key=lambda x: fit(x / UNIT)[0])
-        found = minimize(fit, start / UNIT, jac=True, method="L-BFGS-B", options={"maxfun": most})
+        found = minimize(fit, start / UNIT, jac=True, method="L-BFGS-B", options={"maxfun": most, "ftol": ENOUGH})
         motion = UNIT * found.x
     camera = _after(given, motion).to(camera.viewmats.device, camera.viewmats.dtype)
     return dataclasses.replace(view, camera=camera)

@@ -22,6 +22,7 @@ from recon import (
     fitting,
     machine,
     memory,
+    poses,
     registration,
     rng,
     runs,
@@ -86,17 +87,18 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     )
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
-    if options.poses == "auto":
-        settings = dataclasses.replace(settings, refine_poses=not scene.exact_poses)
+    settings = dataclasses.replace(settings, refine_poses=poses.wanted(options.poses, scene, settings.steps))
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
         model = initial_model(scene, settings, device)
         _wait_for(kernels)
         _wait_for_photos(photos, device)
+    placing = True
     if options.budget_seconds is not None:
         left = options.budget_seconds - (machine.seconds_since_start() - preparing)
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
-        settings = budget.plan(settings, model, scene, left, count=count)
+        settings, placing = budget.plan(settings, model, scene, left, count=count)
+        settings = dataclasses.replace(settings, refine_poses=poses.wanted(options.poses, scene, settings.steps))
         say(
             f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps, at"
             f" most {settings.strategy.max_gaussians:,} Gaussians"
@@ -112,7 +114,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     }
     run = runs.create(output, scene.name, METHOD, record)
     say(f"Run: {run.path}")
-    return _run(run, state, scene, watch, fitted.plan.estimate.total)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
 
 
 def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
@@ -145,7 +147,9 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     return _run(run, state, scene, watch, fitted.plan.estimate.total)
 
 
-def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None) -> Run:
+def _run(
+    run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None, *, placing: bool = True
+) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
     stopped: Interrupted | None = None
     try:
@@ -172,7 +176,7 @@ def _run(run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimat
         say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
         raise SystemExit(128 + stopped.signum)
     try:
-        evaluate_run(run, state, scene, trained=True, memory_estimate=memory_estimate)
+        evaluate_run(run, state, scene, trained=True, memory_estimate=memory_estimate, placing=placing)
     except KeyboardInterrupt:
         say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
         raise SystemExit(130) from None
@@ -209,13 +213,20 @@ def _way_back(run: Run) -> str:
 
 
 def evaluate_run(
-    run: Run, state: TrainState, scene: Scene, *, trained: bool = False, memory_estimate: int | None = None
+    run: Run,
+    state: TrainState,
+    scene: Scene,
+    *,
+    trained: bool = False,
+    memory_estimate: int | None = None,
+    placing: bool = True,
 ) -> None:
     """Scores and pictures of the held-out photos, into the run and onto the terminal.
 
     Args:
         trained: whether this process has trained, so that its peak of memory tells; else the summary keeps its own.
         memory_estimate: what training and evaluation were to take, bytes.
+        placing: whether held-out photos are also scored from where they fit best, if poses were refined.
     """
     if not scene.test:
         say("No photo was held out, so there are no scores.")
@@ -235,7 +246,7 @@ def evaluate_run(
             progress=lambda done, _: bar.update(task, completed=done),
         )
         fitted = None
-        if state.poses is not None:
+        if state.poses is not None and placing:
             task = bar.add_task("Placing held-out photos", total=len(scene.test))
             fitted = registration.evaluate_placed(
                 state.model, scene.test_views, background=background, shots=shots, advance=lambda: bar.advance(task)

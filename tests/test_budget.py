@@ -16,7 +16,7 @@ def planned(monkeypatch, seconds, *, count=None, step=0.01):
     scene = tiny.scene()
     settings = for_steps(3000)
     model = initial_model(scene, settings, torch.device("cpu"))
-    return budget.plan(settings, model, scene, seconds, count=count)
+    return budget.plan(settings, model, scene, seconds, count=count).settings
 
 
 def test_more_time_is_for_more_steps_and_gaussians_that_learn_more_slowly(monkeypatch):

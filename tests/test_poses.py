@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import tiny
 from recon import checkpoint
 from recon.along import between
 from recon.config import AdaptiveConfig, TrainConfig
+from recon.datasets import blender, load_scene, nerfstudio
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
@@ -24,7 +26,7 @@ from recon.datasets.scene import Scene
 from recon.evaluate import evaluate
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
-from recon.poses import MOTION, Poses, moved, rotations
+from recon.poses import MOTION, Poses, moved, rotations, wanted
 from recon.raster import cpu
 from recon.registration import placed
 from recon.session import corrected
@@ -130,6 +132,25 @@ def test_nothing_is_learned_before_the_scene_is_there() -> None:
     poses = Poses.of(tiny.scene())
     poses.learn(0, torch.ones(MOTION), 0.1)
     assert not any(np.any(poses.state_dict()[name].numpy()) for name in ("turns", "steps", "zooms"))
+
+
+def test_estimated_poses_are_refined_where_there_is_time_and_exact_ones_are_kept() -> None:
+    estimated = tiny.scene()
+    exact = dataclasses.replace(estimated, exact_poses=True)
+    assert wanted("auto", estimated, 1000)
+    assert not wanted("auto", estimated, 999)
+    assert not wanted("auto", exact, 10_000)
+    assert wanted("refine", exact, 10)
+    assert not wanted("keep", estimated, 10_000)
+
+
+def test_rendered_captures_say_that_their_poses_are_exact(tmp_path: Path) -> None:
+    scene = dataclasses.replace(tiny.scene(), exact_poses=True)
+    for name, module in (("blender", blender), ("nerfstudio", nerfstudio)):
+        module.save(scene, tmp_path / name)
+        assert load_scene(tmp_path / name).exact_poses
+    nerfstudio.save(tiny.scene(), tmp_path / "estimated")
+    assert not load_scene(tmp_path / "estimated").exact_poses
 
 
 def test_all_photos_of_a_lens_have_one_zoom() -> None:
