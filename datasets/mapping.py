@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -23,6 +24,9 @@ Mapper = Literal["incremental", "global"]
 FEWEST_IN_MODEL = 3  # photos
 FEWEST_POINTS = 15  # for each photo: photos that have nothing in common may be put together by fewer
 FEWEST_TO_REFINE = 10  # photos of one camera, for all parameters of its lens
+# The models of lenses in which, at last, more is free
+FREER = {"SIMPLE_RADIAL": "OPENCV", "SIMPLE_RADIAL_FISHEYE": "OPENCV_FISHEYE"}
+SQUARE = 0.02  # how far, as a share, a focal length may be from the mean of both
 
 
 @dataclass(frozen=True)
@@ -109,21 +113,25 @@ def refined(folder: Path, threads: int) -> tuple[pycolmap.Reconstruction, float]
     for image in model.images.values():
         if image.has_pose:
             shared[image.camera_id] = shared.get(image.camera_id, 0) + 1
-    able = [
-        i for i, count in shared.items() if count >= FEWEST_TO_REFINE and model.cameras[i].model_name == "SIMPLE_RADIAL"
-    ]
+    able = [i for i, n in shared.items() if n >= FEWEST_TO_REFINE and model.cameras[i].model_name in FREER]
     if not able:
         return model, before
     for number in able:
         camera = model.cameras[number]
         f, x, y, k = camera.params
-        camera.model = pycolmap.CameraModelId.OPENCV
+        camera.model = pycolmap.CameraModelId.__members__[FREER[camera.model_name]]
         camera.params = [f, f, x, y, k, 0.0, 0.0, 0.0]
     colmap_calls.adjust(model, threads, principal_point=True)
     after = float(model.compute_mean_reprojection_error())
-    if not after < 1.05 * before or any(camera.has_bogus_params(0.1, 10.0, 1.0) for camera in model.cameras.values()):
+    if not after < 1.05 * before or any(map(_is_odd, model.cameras.values())):
         return pycolmap.Reconstruction(str(folder)), before
     return model, after
+
+
+def _is_odd(camera: pycolmap.Camera) -> bool:
+    """Whether a lens is none that there is: pixels of cameras are square."""
+    apart = abs(math.log(camera.mean_focal_length() / camera.params[0]))
+    return camera.has_bogus_params(0.1, 10.0, 1.0) or apart > SQUARE
 
 
 def _incremental(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, of how much
 
+FISHEYE_FOCAL = 0.4  # the same for a fisheye lens: the longer side sees 143 degrees
 USUAL_FOCAL = 1.2  # times the longer side, where EXIF does not say: COLMAP's guess, refined later
 PHOTOS_AT_ONCE = 2  # for each thread; so many are done again after a stop
 PAIRS_AT_ONCE = 8  # for each thread
@@ -223,10 +224,11 @@ def _begin(database: Path, photos: Sequence[Photo]) -> None:
 def _camera(opened: pycolmap.Database, photo: Photo) -> pycolmap.Camera:
     """The camera of a photo, written to the database."""
     width, height = photo.size
-    focal = photo.focal or USUAL_FOCAL * max(width, height)
-    model = "SIMPLE_PINHOLE" if photo.panorama else "SIMPLE_RADIAL"
+    focal = photo.focal or (FISHEYE_FOCAL if photo.fisheye else USUAL_FOCAL) * max(width, height)
+    model = "SIMPLE_PINHOLE" if photo.panorama else "SIMPLE_RADIAL_FISHEYE" if photo.fisheye else "SIMPLE_RADIAL"
     camera = colmap_calls.load().Camera.create_from_model_name(0, model, focal, width, height)
-    camera.has_prior_focal_length = photo.focal is not None
+    # Two fisheye photos have no fundamental matrix, by which pairs are judged where the focal length is not known.
+    camera.has_prior_focal_length = photo.focal is not None or photo.fisheye
     camera.camera_id = opened.write_camera(camera)
     return camera
 

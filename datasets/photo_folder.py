@@ -46,6 +46,7 @@ class Photo:
         place: latitude and longitude, degrees; None where EXIF does not say.
         panorama: what it is a face of, if it is one; the faces of one panorama share their centre.
         face: which one, see `panorama.face_from_panorama`.
+        fisheye: whether its lens is one.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Photo:
     place: tuple[float, float] | None = None
     panorama: str | None = None
     face: int = 0
+    fisheye: bool = False
 
     @property
     def origin(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -32,12 +33,14 @@ class Wishes:
         frames: of a video, how many at most; None: as many as its motion asks for.
         panorama: whether the photos or the video are 360-degree ones; auto: where they say so, or look like it.
         nadir: of 360-degree ones, degrees around straight down in which the tripod or the operator is.
+        fisheye: whether the lens is one.
         masks: which pixels count, see `masks.py`; no features are looked for in others.
     """
 
     frames: int | None = None
     panorama: Literal["auto", "yes", "no"] = "auto"
     nadir: float = 0.0
+    fisheye: bool = False
     masks: tuple[str, ...] = ()
 
 
@@ -61,6 +64,8 @@ class Source:
             settings = (self.path.name, self.video.stamp, self.wishes.frames, settings)
         if self.panorama:
             settings = ("panorama", self.wishes.nadir, settings)
+        if self.wishes.fisheye:
+            settings = ("fisheye", settings)
         if self.wishes.masks:
             settings = (masked_photos.key(self.wishes.masks, self.photos), settings)
         return photo_folder.fingerprint(self.photos, settings)
@@ -113,6 +118,8 @@ def find(path: Path, wishes: Wishes) -> Source:
         raise InputError(f"--frames {wishes.frames}: not between {FEWEST} and {video_frames.MOST}")
     if not 0 <= wishes.nadir <= panorama.LOWEST:
         raise InputError(f"--nadir {wishes.nadir:g}: not between 0 and {panorama.LOWEST} degrees")
+    if wishes.fisheye and wishes.panorama == "yes":
+        raise InputError("--fisheye and --panorama yes: only one of them can be; leave one out")
     if wishes.nadir and wishes.masks:
         raise InputError("--nadir and --masks: only one of them can be kept; leave one out")
     if not path.exists():
@@ -145,6 +152,7 @@ def prepare(source: Source, work: Path, threads: int, say: Say, progress: Progre
         say(f"{len(photos)} 360-degree pictures, cut into {panorama.COUNT} photos each")
         photos = panorama_photos.cut(photos, work, source.wishes.nadir, threads, progress)
     else:
+        photos = [dataclasses.replace(photo, fisheye=source.wishes.fisheye) for photo in photos]
         _collect(photos, work / "images", threads, progress)
     if source.wishes.masks:
         masked_photos.write(source.wishes.masks, photos, work / "images", threads, progress)

@@ -140,6 +140,7 @@ def capture(
     frames: int | None = None,
     panorama: Literal["auto", "yes", "no"] = "auto",
     nadir: float = 0.0,
+    fisheye: bool = False,
     masks: Masks = (),
     threads: int | None = None,
 ) -> None:
@@ -152,6 +153,7 @@ def capture(
         panorama: Whether they are 360-degree photos, or a 360-degree video: equirectangular, twice as wide as high.
             auto is where the files say so, or both ends continue each other and the poles are even.
         nadir: Of 360-degree ones: leave out what is so many degrees around straight down, where the tripod is.
+        fisheye: The lens is one: an action camera, a door viewer, anything that bends straight lines a lot.
         masks: Which pixels count, as for `recon train`. No features are looked for in others.
         threads: CPU threads. By default all.
     """
@@ -159,7 +161,7 @@ def capture(
     from recon.datasets.sources import Wishes
 
     machine.use_threads(threads)
-    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir, tuple(masks)))
+    capturing.capture_photos(source, output, Wishes(frames, panorama, nadir, fisheye, tuple(masks)))
     say(f"Train it: recon train {output}")
 
 
