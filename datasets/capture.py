@@ -27,7 +27,7 @@ from recon.datasets.sources import Shots, Source, Wishes
 
 REPORT = "capture.json"
 LOCK = ".capture.lock"
-VERSION = 1  # of what is made of the same photos; another one makes all of it again
+VERSION = 2  # of what is made of the same photos; another one makes all of it again
 LISTED = 12  # names of photos that a line holds
 
 

@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import scipy.sparse
+from scipy.sparse.csgraph import connected_components
+
 from recon.datasets import colmap_calls, merging
 from recon.datasets.errors import InputError
 from recon.datasets.files import TEMPORARY, atomic_write
@@ -26,6 +30,7 @@ FEWEST_POINTS = 15  # for each photo: photos that have nothing in common may be 
 FEWEST_TO_REFINE = 10  # photos of one camera, for all parameters of its lens
 # The models of lenses in which, at last, more is free
 FREER = {"SIMPLE_RADIAL": "OPENCV", "SIMPLE_RADIAL_FISHEYE": "OPENCV_FISHEYE"}
+HOLDING = 10  # common points that hold two photos to each other
 SQUARE = 0.02  # how far, as a share, a focal length may be from the mean of both
 
 
@@ -191,10 +196,31 @@ def _global(
     adjusting.refine_focal_length = adjusting.refine_extra_params = not known_lenses
     for stage in (options.mapper, options.mapper.rotation_averaging, options.mapper.global_positioning, adjusting):
         stage.refine_sensor_from_rig = False
-    return _all(
+    models = _all(
         lambda _: pycolmap.global_mapping(str(database), str(images), str(folder), options=options),
         lambda: progress("Finding poses, all at once", 0, photos),
     )
+    for model in models:
+        keep_together(model)
+    return models
+
+
+def keep_together(model: pycolmap.Reconstruction) -> None:
+    """Take the poses from photos that no chain of common points holds to most of the others.
+
+    The global mapper poses all photos that it gets. How two groups without common points lie to each other is a guess.
+    """
+    numbers = {number: row for row, number in enumerate(model.reg_image_ids())}
+    tracks = [[numbers[element.image_id] for element in point.track.elements] for point in model.points3D.values()]
+    rows = np.concatenate([*tracks, []]).astype(int)
+    columns = np.repeat(np.arange(len(tracks)), [len(track) for track in tracks])
+    shape = (len(numbers), max(1, len(tracks)))
+    sees = scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+    _, groups = connected_components(sees @ sees.T >= HOLDING)
+    most = np.bincount(groups, minlength=1).argmax()
+    apart = {model.image(number).frame_id for number, row in numbers.items() if groups[row] != most}
+    for frame in apart:
+        model.deregister_frame(frame)
 
 
 def _all(make: Callable[[Any], dict[int, Any]], look: Callable[[], None]) -> list[pycolmap.Reconstruction]:

@@ -23,6 +23,25 @@ def true_pose(i: int) -> pycolmap.Rigid3d:
     return pycolmap.Rigid3d(np.hstack([turn, [[0.0], [0.0], [5.0]]]))
 
 
+def test_photos_that_nothing_holds_to_the_others_lose_their_poses() -> None:
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig, options.num_points3D = 1, 1, 9, 200
+    model = pycolmap.synthesize_dataset(options)
+    mapping.keep_together(model)
+    assert model.num_reg_images() == 9
+    ids = sorted(model.reg_image_ids())
+    few = set(ids[:3])
+    tracks = {n: [(e.image_id, e.point2D_idx) for e in p.track.elements] for n, p in model.points3D.items()}
+    for number, track in tracks.items():
+        for image, place in track:
+            # each point is left to the few or to the others, and goes with the last but one of its photos
+            if model.exists_point3D(number) and (image in few) == (number % 2 == 0):
+                model.delete_observation(image, place)
+    mapping.keep_together(model)
+    assert set(model.reg_image_ids()) == set(ids) - few
+    assert model.num_points3D() > 50
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the matcher would have written of points that all photos see, with half a pixel of noise."""
