@@ -154,7 +154,7 @@ def _apart(survey: Survey, main: Sequence[int], group: Sequence[int]) -> Advice:
             f" {todo[0].lower()}{todo[1:]}"
         )
     if survey.done and all(any(survey.pictures[i].view is not None for i in part) for part in (main, group)):
-        todo += " Both have poses, but nothing holds the two together: how they lie to each other is a guess."
+        todo += " Both have poses, but little holds the two together: how they lie to each other may be wrong."
     return Advice(
         "bad",
         f"No overlap between these groups: {_list(survey, main, 3)}; {_list(survey, group, 3)}",
