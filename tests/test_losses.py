@@ -45,7 +45,7 @@ def assert_agrees(rgb: Tensor, target: Tensor, weight: float, mask: Tensor | Non
 
 
 def assert_close(value: float, gradient: Tensor, wanted_value: float, wanted_gradient: Tensor) -> None:
-    assert value == pytest.approx(wanted_value, rel=1e-5, abs=1e-7)
+    assert value == pytest.approx(wanted_value, rel=1e-5, abs=4e-6)  # 1 - SSIM has the digits of SSIM
     # Where the variance is tiny, float32 loses digits of it: E[x^2] - E[x]^2.
     error = (gradient.double() - wanted_gradient).norm() / wanted_gradient.norm().clamp_min(1e-12)
     assert error < 1e-4
