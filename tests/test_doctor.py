@@ -12,8 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-import _bad_captures
 import captures
+from sources import SCRIPTS
+
+if not SCRIPTS:
+    pytest.skip("the scripts are not beside the tests", allow_module_level=True)
+
+import _bad_captures
 from recon import capturing, doctoring
 from recon.__main__ import main
 from recon.datasets import advice, doctor, ladder, nerfstudio, synthetic

@@ -9,6 +9,11 @@ import pycolmap
 import pytest
 import torch
 
+from sources import SCRIPTS
+
+if not SCRIPTS:
+    pytest.skip("the scripts are not beside the tests", allow_module_level=True)
+
 from _filmed import UP, errors
 from recon import capturing
 from recon.datasets import load_scene, shading, synthetic

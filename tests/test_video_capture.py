@@ -14,9 +14,14 @@ import pycolmap
 import pytest
 
 import videos
+from captures import message
+from sources import SCRIPTS
+
+if not SCRIPTS:
+    pytest.skip("the scripts are not beside the tests", allow_module_level=True)
+
 from _filmed import FIELD, errors, film, film_cameras, panorama_poses, photograph_all_round
 from bench_video import forward
-from captures import message
 from recon import capturing, cli, doctoring
 from recon.datasets import capture, ladder, load_scene, panorama, sources
 from recon.datasets.cameras import Cameras
@@ -105,7 +110,15 @@ def test_faces_of_a_panorama_share_their_centre(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_stopped_capture_of_a_video_goes_on(video: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "recon", "capture", str(video), "-o", str(tmp_path / "scene"), "--threads", "1"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # which is ignored where tests run behind a shell
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("scene/work-*/features-*.db")) and time.monotonic() < deadline:
         time.sleep(0.05)
