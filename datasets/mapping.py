@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.sparse
-from scipy.sparse.csgraph import connected_components
 
 from recon.datasets import colmap_calls, merging
 from recon.datasets.errors import InputError
@@ -210,6 +208,9 @@ def keep_together(model: pycolmap.Reconstruction) -> None:
 
     The global mapper poses all photos that it gets. How two groups without common points lie to each other is a guess.
     """
+    import scipy.sparse
+    from scipy.sparse.csgraph import connected_components
+
     numbers = {number: row for row, number in enumerate(model.reg_image_ids())}
     tracks = [[numbers[element.image_id] for element in point.track.elements] for point in model.points3D.values()]
     rows = np.concatenate([*tracks, []]).astype(int)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recon import doctoring
-from recon.datasets import capture, has_poses, photo_folder, sources
-from recon.datasets.capture import Report
+from recon.datasets import has_poses, photo_folder, sources
 from recon.datasets.errors import InputError, NoSceneError
 from recon.datasets.sources import Wishes
 from recon.kernels.runtime import get_threads
 from recon.terminal import bars, say
+
+if TYPE_CHECKING:
+    from recon.datasets.capture import Report
 
 
 def capture_photos(source: Path, scene: Path, wishes: Wishes = sources.USUAL) -> Report:
@@ -20,6 +22,9 @@ def capture_photos(source: Path, scene: Path, wishes: Wishes = sources.USUAL) ->
 
     Where no scene comes of the photos, the error names the report, which then says why.
     """
+    from recon import doctoring  # what a training of a posed capture need not load
+    from recon.datasets import capture
+
     count = get_threads()
     try:
         with bars() as shown:

@@ -179,7 +179,7 @@ def doctor(scene: tyro.conf.Positional[Path], html: Path | None = None, threads:
         from recon import doctoring
 
     machine.use_threads(threads)
-    doctoring.examine(scene, html, threads)
+    doctoring.examine(scene, html)
 
 
 def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: int | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from recon import report_page, report_text
@@ -10,18 +9,19 @@ from recon.datasets import advice, capture, doctor
 from recon.datasets.errors import InputError
 from recon.datasets.matching import Progress
 from recon.datasets.survey import Survey
+from recon.kernels.runtime import get_threads
 from recon.terminal import bars, console, say
 
 REPORT = "report.html"
 
 
-def examine(path: Path, html: Path | None, threads: int | None) -> Path:
+def examine(path: Path, html: Path | None) -> Path:
     """Look into a capture, say what is to be done, and write the page; where that is."""
     target = _target(path) if html is None else html
     if target.is_dir():
         raise InputError(f"--html {target}: is a folder, not a file")
     with bars() as shown:
-        found = doctor.examine(path, threads=threads or os.cpu_count() or 1, progress=shown)
+        found = doctor.examine(path, threads=get_threads(), progress=shown)
     return _tell(found, target)
 
 

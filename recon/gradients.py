@@ -54,7 +54,7 @@ def of_view(
         shot: how the photo was exposed; None: as the scene is.
         of_camera: whether the gradient of the camera's motion is wanted as well.
     """
-    regularisers = model.regularisers()
+    regularisers, measured = model.regularisers(), batch.depth if depth_weight > 0 else None
     if model.device.type == "cpu" and model.rasterizer is None and not regularisers:
         done = straight.photometric(
             tuple(model.parameters().values()),
@@ -64,7 +64,7 @@ def of_view(
             background=batch.background,
             ssim_weight=ssim_weight,
             mask=batch.mask,
-            measured=None if depth_weight == 0 else batch.depth,
+            measured=measured,
             depth_weight=depth_weight,
             absgrad=absgrad,
             of_camera=of_camera,
@@ -79,7 +79,6 @@ def of_view(
             done.exposure,
             functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
         )
-    measured = None if depth_weight == 0 else batch.depth
     cameras, motion = batch.cameras, torch.zeros(1, MOTION, device=model.device, requires_grad=of_camera)
     if of_camera:
         cameras = moved(cameras, motion)

@@ -195,10 +195,8 @@ class Poses:
         rate = RATES[0] * (RATES[1] / RATES[0]) ** ((progress - START) / (1 - START))
         slope, lens = self._own(gradient), self._lenses[photo]
         self._visits[photo] += 1
-        total, of_lens = (
-            sum(self._visits),
-            sum(n for n, own in zip(self._visits, self._lenses, strict=True) if own == lens),
-        )
+        total = sum(self._visits)
+        of_lens = sum(n for n, own in zip(self._visits, self._lenses, strict=True) if own == lens)
         self.squares += (1 - SECOND) * (slope * slope - self.squares)
         self.means[photo] += (1 - FIRST) * (slope[:6] - self.means[photo])
         self.zoom_means[lens] += (1 - ZOOM_FIRST) * (slope[6] - self.zoom_means[lens])

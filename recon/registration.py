@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from recon import losses
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import View
-from recon.evaluate import Evaluation, evaluate
+from recon.evaluate import Evaluation, evaluate, over_background
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.poses import MOTION, moved
@@ -66,9 +65,10 @@ def placed(model: Gaussians, view: View, *, background: Tensor, shot: Shot | Non
         background: [3] behind the scene.
         shot: how the photo was exposed; None: as the scene is.
     """
+    from scipy.optimize import minimize  # takes a quarter of a second, which no training is to begin with
+
     photo, mask, camera = view.load(), None if view.mask is None else view.mask.load(), view.camera
-    if photo.shape[-1] == 4:
-        photo = photo[..., :3] * photo[..., 3:] + background.to(photo) * (1 - photo[..., 3:])
+    photo = over_background(photo, background.to(photo))
     given = camera.to(model.device, torch.float64)
     motion = np.zeros(6)
     for factor, most in ROUNDS:
@@ -85,9 +85,9 @@ def placed(model: Gaussians, view: View, *, background: Tensor, shot: Shot | Non
             background,
             None if shot is None else shot.resized(width / camera.width),
         )
-        # What is best in a small picture need not be so in a larger one.
-        start = min((motion, np.zeros(6)), key=lambda x: fit(x / UNIT)[0])
-        found = minimize(fit, start / UNIT, jac=True, method="L-BFGS-B", options={"maxfun": most, "ftol": ENOUGH})
+        if motion.any() and fit(np.zeros(6))[0] < fit(motion / UNIT)[0]:
+            motion = np.zeros(6)  # what is best in a small picture need not be so in a larger one
+        found = minimize(fit, motion / UNIT, jac=True, method="L-BFGS-B", options={"maxfun": most, "ftol": ENOUGH})
         motion = UNIT * found.x
     camera = _after(given, motion).to(camera.viewmats.device, camera.viewmats.dtype)
     return dataclasses.replace(view, camera=camera)

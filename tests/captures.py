@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -157,3 +161,19 @@ def as_text(capture: Path) -> None:
     pycolmap.Reconstruction(model).write_text(model)
     for file in model.glob("*.bin"):
         file.unlink()
+
+
+def capturing(source: Path, scene: Path) -> subprocess.Popen[str]:
+    """A process that captures, in the midst of it: features are being found."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recon", "capture", str(source), "-o", str(scene), "--threads", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run behind a shell, it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not list(scene.glob("work-*/features-*.db")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process

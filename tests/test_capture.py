@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -158,19 +156,7 @@ def test_a_model_without_its_result_is_not_taken_for_one(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_stopped_capture_goes_on(folder: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "recon", "capture", str(folder), "-o", str(tmp_path / "scene"), "--threads", "1"]
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # which is ignored where tests run behind a shell
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("scene/work-*/features-*.db")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = captures.capturing(folder, tmp_path / "scene")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -56,15 +56,15 @@ def tiny(tmp_path: Path) -> Path:
 def test_nothing_is_written_into_the_capture(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(tiny)
     monkeypatch.chdir(tmp_path)
-    assert doctoring.examine(tiny, None, 2) == Path("theirs-report.html")
+    assert doctoring.examine(tiny, None) == Path("theirs-report.html")
     monkeypatch.chdir(tiny / "images")
-    assert doctoring.examine(tiny, None, 2).resolve() == (tmp_path / "theirs-report.html").resolve()
+    assert doctoring.examine(tiny, None).resolve() == (tmp_path / "theirs-report.html").resolve()
     monkeypatch.chdir(tiny)
-    assert doctoring.examine(Path(), None, 2).resolve() == (tmp_path / "theirs-report.html").resolve()
-    assert doctoring.examine(tiny, tmp_path / "there" / "a.html", 2) == tmp_path / "there" / "a.html"
+    assert doctoring.examine(Path(), None).resolve() == (tmp_path / "theirs-report.html").resolve()
+    assert doctoring.examine(tiny, tmp_path / "there" / "a.html") == tmp_path / "there" / "a.html"
     assert files(tiny) == before
     with pytest.raises(InputError, match="is a folder"):
-        doctoring.examine(tiny, tmp_path, 2)
+        doctoring.examine(tiny, tmp_path)
 
 
 def test_photos_of_different_things_have_poses_all_the_same(tiny: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_capture_of_ours_is_looked_into_without_matching_again(
     assert again.judged.usual < 1
     with monkeypatch.context() as patch:
         patch.setattr(doctor.matching, "extract", lambda *_: pytest.fail("its matches are there"))
-        assert doctoring.examine(scene, None, 2) == page
+        assert doctoring.examine(scene, None) == page
     assert page.read_bytes() == written
     for work in scene.glob("work-*"):
         shutil.rmtree(work)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 import pytest
 
+import captures
 import videos
 from captures import message
 from sources import SCRIPTS
@@ -109,19 +108,7 @@ def test_faces_of_a_panorama_share_their_centre(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_stopped_capture_of_a_video_goes_on(video: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "recon", "capture", str(video), "-o", str(tmp_path / "scene"), "--threads", "1"]
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # which is ignored where tests run behind a shell
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("scene/work-*/features-*.db")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = captures.capturing(video, tmp_path / "scene")
     with pytest.raises(InputError, match=f"another capture is being written there by process {process.pid}") as error:
         run(video, tmp_path / "scene", [])
     assert str(tmp_path / "scene") in message(error)

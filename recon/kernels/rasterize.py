@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,13 +238,8 @@ def project_view_backward(
         g_camera: of `camera_gradients`, written, where that is wanted.
     """
     gradients = Parameters(*(take(array.shape, np.float32) for array in parameters))
-    inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
-    launch(
-        *(project_gaussians_backward, view.camera, *inputs, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1)),
-        *(array.reshape(-1) for array in gradients),
-        g_camera,
-    )
+    outputs = [array.reshape(-1) for array in gradients]
+    launch(project_gaussians_backward, *_backward_inputs(parameters, view, g_means2d, blocks), *outputs, g_camera)
     return gradients
 
 
@@ -252,11 +247,14 @@ def project_camera_view_backward(
     parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats, g_camera: Floats
 ) -> None:
     """The camera's part of `project_view_backward` alone."""
+    launch(project_camera_backward, *_backward_inputs(parameters, view, g_means2d, blocks), g_camera)
+
+
+def _backward_inputs(parameters: Parameters, view: View, g_means2d: Floats, blocks: Floats) -> tuple[Any, ...]:
+    """What the kernels that go back through the projection begin with."""
     inputs = [array.reshape(-1) for name, array in parameters._asdict().items() if name != "sh0"]
-    launch(
-        *(project_camera_backward, view.camera, *inputs, len(parameters.means)),
-        *(view.sh_degree, parameters.shN.shape[1] + 1, view.lists.seen, blocks, g_means2d.reshape(-1), g_camera),
-    )
+    sizes = (len(parameters.means), view.sh_degree, parameters.shN.shape[1] + 1)
+    return view.camera, *inputs, *sizes, view.lists.seen, blocks, g_means2d.reshape(-1)
 
 
 def project_view_step(

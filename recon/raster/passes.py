@@ -98,7 +98,7 @@ def camera_gradient(pieces: Floats, viewmat: Tensor) -> tuple[Tensor, Tensor]:
         pieces: of `rasterize.camera_gradients`.
         viewmat: [4,4]
     """
-    total = torch.from_numpy(pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64))
+    total = torch.from_numpy(_summed(pieces))
     turn, step, focal, centre = total.split([3, 3, 2, 2])
     rotation, translation = viewmat[:3, :3].detach().double(), viewmat[:3, 3].detach().double()
     g_viewmat, g_K = torch.zeros(4, 4), torch.zeros(3, 3)
@@ -112,6 +112,10 @@ def camera_gradient(pieces: Floats, viewmat: Tensor) -> tuple[Tensor, Tensor]:
     return g_viewmat, g_K
 
 
+def _summed(pieces: Floats) -> NDArray[np.float64]:
+    return pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64)
+
+
 def motion_gradient(pieces: Floats, viewmat: Tensor, K: Tensor) -> Tensor:
     """The gradient of the motion of a camera, see `recon.poses.moved`: [7] float64.
 
@@ -119,7 +123,7 @@ def motion_gradient(pieces: Floats, viewmat: Tensor, K: Tensor) -> Tensor:
         pieces: of `rasterize.camera_gradients`.
         viewmat, K: [4,4] and [3,3].
     """
-    total, rotation = pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64), viewmat.numpy()[:3, :3]
+    total, rotation = _summed(pieces), viewmat.numpy()[:3, :3]
     motion = np.empty(7)
     motion[:3], motion[3:6] = total[TURN:STEP], rotation @ total[STEP:FOCAL]
     motion[6] = total[FOCAL] * float(K[0, 0]) + total[FOCAL + 1] * float(K[1, 1])
