@@ -1,1 +1,1 @@
-"""Looking at a scene: camera paths today; knows cameras and nothing of models."""
+"""Looking at a scene in a browser; knows cameras, and of a scene no more than that it can be drawn."""
