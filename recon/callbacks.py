@@ -139,6 +139,10 @@ class StopOnSignal:
         if self._signum is not None:
             raise Interrupted(self._signum, state.step)
 
+    def requested(self) -> bool:
+        """Whether the training is to end."""
+        return self._signum is not None
+
     def _received(self, signum: int, frame: FrameType | None) -> None:
         del frame
         if self._signum is not None:

@@ -1,137 +1,47 @@
-"""The command line: one typed function for each subcommand. The only file that sees every layer."""
+"""The command line: one typed function for each subcommand; that of `train` is in `cli_train`."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from recon import machine
-from recon.config import Background, PoseChoice, Preset
+from recon.cli_train import Device, Masks, address_at, train
+from recon.config import Preset
 from recon.datasets.errors import InputError
 from recon.terminal import say
 
-if TYPE_CHECKING:
-    from recon.datasets.cameras import Cameras
-    from recon.datasets.scene import Scene
-
-Device = Literal["auto", "cpu", "cuda"]
-Masks = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-LARGEST_SIDE = 16384  # px, of rendered pictures
 FASTEST = 240  # frames per second, of videos
 
 
-def train(
-    scene: Annotated[Path | None, tyro.conf.Positional] = None,
-    preset: Preset = "default",
-    resume: Path | None = None,
-    output: Path = Path("runs"),
-    downscale: int | None = None,
-    test_every: int = 8,
-    masks: Masks = (),
-    linear: bool = False,
-    steps: int | None = None,
-    budget_seconds: float | None = None,
-    max_gaussians: int | None = None,
-    strategy: Literal["adaptive", "mcmc"] = "adaptive",
-    grad_threshold: float | None = None,
-    absgrad: bool = True,
-    reset_every: int | None = None,
-    background: Background = "auto",
-    exposure: bool = True,
-    poses: PoseChoice = "auto",
-    depth_weight: float = 0.0,
-    seed: int = 0,
+def view(
+    source: tyro.conf.Positional[Path],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    browser: bool = True,
     device: Device = "auto",
     threads: int | None = None,
-    max_memory: float | None = None,
-    save_every: float = 30.0,
-    tensorboard: bool = False,
 ) -> None:
-    """Train a scene from posed photos, then evaluate it on the photos held out.
+    """Look at a scene in the browser: explore, measure, clean, film, export.
 
     Args:
-        scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
-            Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
-            of runs.
-        preset: How long to train, and with how many Gaussians.
-        resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
-            it was moved.
-        output: Where runs are kept.
-        downscale: Train on photos this many times smaller. By default as small as the device needs.
-        test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
-        masks: Which pixels count: a folder of masks called as the photos; alpha, for those that are opaque;
-            key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
-        linear: Photos of 16 bits hold scene-linear light, as converters of raw photos write it; EXRs always do.
-        steps: Training steps, instead of the preset's.
-        budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
-            Finding poses does not count.
-        max_gaussians: Most Gaussians, instead of the preset's.
-        strategy: How Gaussians are added and removed.
-        grad_threshold: Adaptive: refine only what is pulled more than this (3DGS: 0.0002). 0: what is pulled most.
-        absgrad: Adaptive: judge by absolute gradients (AbsGS), or else as 3DGS does, where opposite pulls cancel out.
-        reset_every: Adaptive: steps between opacity resets (3DGS: 3000). By default never.
-        background: Behind the scene. auto is the capture's own, or black.
-        exposure: Learn how bright and how warm each photo is, and how the lens darkens corners, beside the scene,
-            which then has the mean exposure of all. Or else the scene has to look like all photos at once.
-        poses: refine corrects where each photo was taken from while training; keep takes the poses as they are. auto
-            refines those that were estimated, in trainings of 1,000 steps and more, and keeps the exact ones of
-            rendered pictures and calibrated rigs.
-        depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
-            relative error beside the photometric loss. With 0 they only give the first points.
-        seed: Same seed, same result.
+        source: Run folder, checkpoint, splat file, or the folder of a capture.
+        host: Address to serve at. Any but this machine's own asks for the token in the address that is printed.
+        port: Port to serve at, or the next that is free.
+        browser: Open the page in the browser.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
-        max_memory: Most memory to use, GB: less is kept in memory, and if need be there are fewer Gaussians or
-            smaller photos. By default most of what is free.
-        save_every: Seconds between checkpoints.
-        tensorboard: Also log for TensorBoard.
     """
     with machine.importing():
-        from recon import capturing, session
-        from recon.datasets.masks import spelled
+        from recon import viewing
 
     machine.use_threads(threads)
-    watch = session.Watch(save_every=save_every, tensorboard=tensorboard, max_memory=max_memory)
-    options = session.Options(
-        scene=str(scene.resolve()) if scene else "",
-        downscale=downscale,
-        test_every=test_every,
-        masks=spelled(masks),
-        linear=linear,
-        preset=preset,
-        strategy=strategy,
-        steps=steps,
-        budget_seconds=budget_seconds,
-        max_gaussians=max_gaussians,
-        grad_threshold=grad_threshold,
-        absgrad=absgrad,
-        reset_every=reset_every,
-        background=background,
-        exposure=exposure,
-        poses=poses,
-        depth_weight=depth_weight,
-        seed=seed,
-    )
-    if resume is not None:
-        for option in options.changed():
-            raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
-        run = session.resume(resume, scene, machine.pick_device(device), watch)
-    elif scene is not None:
-        where = machine.pick_device(device)
-        options.train_config()  # what cannot be kept is said before minutes go into finding poses
-        began = time.perf_counter()
-        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, masks).resolve()))
-        run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
-    else:
-        raise InputError("recon train: give the folder of a capture, or --resume RUN")
-    say(f"Export it: recon export {run.path} scene.ply")
+    viewing.view(source, address_at(host, port), machine.pick_device(device), open_page=browser)
 
 
 def capture(
@@ -190,14 +100,14 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import runs, session
+    from recon import opening, runs, session
     from recon.loading import load_state
 
     machine.use_threads(threads)
     where = machine.pick_device(device)
     found = runs.find(run)
     state = load_state(run, where)
-    session.evaluate_run(found, state, session.scene_of(found, where))
+    session.evaluate_run(found, state, opening.scene_of(found, where))
 
 
 def render(
@@ -231,7 +141,7 @@ def render(
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import rendering, runs, session
+    from recon import opening, rendering, runs
     from recon.loading import load_state
 
     machine.use_threads(threads)
@@ -246,33 +156,12 @@ def render(
 
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
-        chosen = _camera_path(path, session.corrected(session.scene_of(runs.find(run), where), state), frames)
+        scene = opening.corrected(opening.scene_of(runs.find(run), where), state)
+        chosen = rendering.camera_path(path, scene, frames)
     tone = rendering.tone_of(runs.find(run))
-    rendering.render_to(state, _resized(chosen, width, height), out, mode=mode, fps=fps, format=format, tone=tone)
-
-
-def _camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, frames: int) -> Cameras:
-    from recon.datasets.cameras import Cameras
-    from recon.viewer import paths
-
-    if path == "held-out":
-        if not scene.test:
-            raise InputError("--path held-out: no photo of this run was held out")
-        first = scene.test_views[0].camera  # a video has one size
-        return Cameras.cat([view.camera.resized(first.width, first.height) for view in scene.test_views])
-    return paths.orbit(scene, frames) if path == "orbit" else paths.interpolate(scene, frames)
-
-
-def _resized(cameras: Cameras, width: int | None, height: int | None) -> Cameras:
-    """Cameras for pictures of the wanted size; of one side alone, the other follows."""
-    for name, value in (("--width", width), ("--height", height)):
-        if value is not None and not 1 <= value <= LARGEST_SIDE:
-            raise InputError(f"{name} {value}: not between 1 and {LARGEST_SIDE}")
-    if width is None:
-        width = cameras.width if height is None else max(1, round(cameras.width * height / cameras.height))
-    if height is None:
-        height = max(1, round(cameras.height * width / cameras.width))
-    return cameras.resized(width, height)
+    rendering.render_to(
+        state, rendering.resized(chosen, width, height), out, mode=mode, fps=fps, format=format, tone=tone
+    )
 
 
 def export(
@@ -365,6 +254,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "render": render,
     "export": export,
+    "view": view,
     "convert": convert,
     "info": info,
     "demo": demo,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
+import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,3 +83,28 @@ class Options:
         """The options, as typed, that are not at their defaults."""
         fields = [f for f in dataclasses.fields(self) if f.name != "scene" and getattr(self, f.name) != f.default]
         return [f"--{'no-' if getattr(self, f.name) is False else ''}{f.name.replace('_', '-')}" for f in fields]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the viewer is served.
+
+    Attributes:
+        host: an address of this machine; anything but a loopback address asks for a token.
+        port: the next free one is taken if it is not; 0 for any.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+    @property
+    def token(self) -> str | None:
+        """A new secret, where others than this machine can reach the address."""
+        return None if self.host == "localhost" or _is_loopback(self.host) else secrets.token_urlsafe(16)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -14,14 +14,18 @@ from recon import config, render, video
 from recon.datasets.cameras import Cameras
 from recon.datasets.decode import save_image, save_light
 from recon.datasets.errors import InputError
+from recon.datasets.scene import Scene
 from recon.datasets.tone import Tone, from_srgb
+from recon.opening import background_of
 from recon.render import Mode
 from recon.runs import Run
-from recon.session import background_of
 from recon.terminal import console, say
 from recon.train import TrainState
+from recon.viewer import paths
 
 Format = Literal["png", "png16", "exr"]
+
+LARGEST_SIDE = 16384  # px, of rendered pictures
 
 
 def render_to(
@@ -68,3 +72,25 @@ def _writer_of_light(tone: Tone | None) -> Callable[[Tensor, Path], None]:
         save_light(path, from_srgb(shown.clip(0, 1)).astype(np.float32) if tone is None else tone.linear(shown))
 
     return write
+
+
+def camera_path(path: Literal["orbit", "photos", "held-out"], scene: Scene, frames: int) -> Cameras:
+    """The cameras of `recon render --path`."""
+    if path == "held-out":
+        if not scene.test:
+            raise InputError("--path held-out: no photo of this run was held out")
+        first = scene.test_views[0].camera  # a video has one size
+        return Cameras.cat([view.camera.resized(first.width, first.height) for view in scene.test_views])
+    return paths.orbit(scene, frames) if path == "orbit" else paths.interpolate(scene, frames)
+
+
+def resized(cameras: Cameras, width: int | None, height: int | None) -> Cameras:
+    """Cameras for pictures of the wanted size; of one side alone, the other follows."""
+    for name, value in (("--width", width), ("--height", height)):
+        if value is not None and not 1 <= value <= LARGEST_SIDE:
+            raise InputError(f"{name} {value}: not between 1 and {LARGEST_SIDE}")
+    if width is None:
+        width = cameras.width if height is None else max(1, round(cameras.width * height / cameras.height))
+    if height is None:
+        height = max(1, round(cameras.height * width / cameras.width))
+    return cameras.resized(width, height)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from rich.progress import MofNCompleteColumn, Progress
@@ -24,36 +23,43 @@ from recon import (
     memory,
     poses,
     registration,
-    rng,
     runs,
 )
-from recon.batches import COLOURS
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
-from recon.config import MCMCConfig, TrainConfig
-from recon.datasets import load_scene, synthetic
+from recon.datasets import synthetic
 from recon.datasets.errors import InputError
-from recon.datasets.masked_points import usable_points
-from recon.datasets.normalize import normalize
-from recon.datasets.point_colours import as_seen
-from recon.datasets.points import frustum_points
-from recon.datasets.scene import Points, Scene, View
-from recon.gaussians import Gaussians
+from recon.datasets.scene import Scene
 from recon.kernels import prepare
 from recon.loading import load_with_frame, newest_state
+from recon.opening import background_of, corrected, initial_model, open_scene, photos_of, scene_of
 from recon.options import Options
 from recon.reading import Reading
 from recon.runs import Run
 from recon.terminal import console, say
 from recon.torch_threads import one_torch_thread
-from recon.train import Callback, TrainState, start, train
+from recon.train import Callback, StepMetrics, TrainState, start, train
 
 METHOD = "splats"
 
-# Longest image side, px, that photos are reduced to when no downscale is given.
-LONGEST_SIDE = {"cpu": 800, "cuda": 1600}
 
-# 3DGS-MCMC starts from opaque, small Gaussians; 3DGS from faint ones that touch each other.
-MCMC_START = {"opacity": 0.5, "scale": 0.1}
+class Spectators(Protocol):
+    """Those who look at the scene while it is trained, and afterwards."""
+
+    def __call__(self, state: TrainState, metrics: StepMetrics) -> None: ...
+
+    def evaluating(self) -> None:
+        """Called now and then while the result is scored."""
+        ...
+
+    def finish(self) -> None:
+        """The work is done; returns when nobody looks any more."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# Makes them for a run, its state and its capture; told how to ask whether the training is to end.
+Invitation = Callable[[Run, TrainState, Scene, Callable[[], bool]], Spectators]
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Watch:
     save_every: float = 30.0
     tensorboard: bool = False
     max_memory: float | None = None  # GB; None: most of what is free
+    invite: Invitation | None = None  # None: nobody looks
 
     def __post_init__(self) -> None:
         if not self.save_every > 0:
@@ -108,7 +115,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     record = {
         "recon": __version__,
         "options": dataclasses.asdict(options),
-        "capture": _capture(scene),
+        "capture": photos_of(scene),
         "tone": None if scene.tone is None else dataclasses.asdict(scene.tone),
         "train": config.to_json(settings),
     }
@@ -151,12 +158,45 @@ def _run(
     run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None, *, placing: bool = True
 ) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
+    spectators = None if watch.invite is None else watch.invite(run, state, scene, stop.requested)
+    with contextlib.ExitStack() as at_the_end:
+        if spectators is not None:
+            at_the_end.callback(spectators.close)
+        _train(run, state, scene, watch, autosave, stop, spectators)
+        try:
+            evaluate_run(
+                *(run, state, scene),
+                trained=True,
+                memory_estimate=memory_estimate,
+                placing=placing,
+                meanwhile=None if spectators is None else spectators.evaluating,
+            )
+        except KeyboardInterrupt:
+            say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
+            raise SystemExit(130) from None
+        if spectators is not None:
+            spectators.finish()
+    return run
+
+
+def _train(
+    run: Run,
+    state: TrainState,
+    scene: Scene,
+    watch: Watch,
+    autosave: Autosave,
+    stop: StopOnSignal,
+    spectators: Spectators | None,
+) -> None:
+    """The loop with all that watches it; whatever ends it, what was learned is saved and the user told."""
     stopped: Interrupted | None = None
     try:
         if not run.checkpoints():
             autosave.save(state)  # from here on the run can be resumed, whatever happens
         with contextlib.ExitStack() as open_ones:
             callbacks: list[Callback] = [MetricsLog(run), autosave, stop]
+            if spectators is not None:
+                callbacks.insert(0, spectators)
             if watch.tensorboard:
                 callbacks.append(open_ones.enter_context(TensorBoard(run, state.step)))
             open_ones.enter_context(stop.listening())
@@ -175,12 +215,6 @@ def _run(
     if stopped is not None:
         say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
         raise SystemExit(128 + stopped.signum)
-    try:
-        evaluate_run(run, state, scene, trained=True, memory_estimate=memory_estimate, placing=placing)
-    except KeyboardInterrupt:
-        say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
-        raise SystemExit(130) from None
-    return run
 
 
 def _wait_for(kernels: prepare.Preparation | None) -> None:
@@ -220,6 +254,7 @@ def evaluate_run(
     trained: bool = False,
     memory_estimate: int | None = None,
     placing: bool = True,
+    meanwhile: Callable[[], None] | None = None,
 ) -> None:
     """Scores and pictures of the held-out photos, into the run and onto the terminal.
 
@@ -227,6 +262,7 @@ def evaluate_run(
         trained: whether this process has trained, so that its peak of memory tells; else the summary keeps its own.
         memory_estimate: what training and evaluation were to take, bytes.
         placing: whether held-out photos are also scored from where they fit best, if poses were refined.
+        meanwhile: called after each picture.
     """
     if not scene.test:
         say("No photo was held out, so there are no scores.")
@@ -237,13 +273,19 @@ def evaluate_run(
     background = background_of(state)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Evaluating", total=len(scene.test))
+
+        def scored(done: int, _: int | None) -> None:
+            bar.update(task, completed=done)
+            if meanwhile is not None:
+                meanwhile()
+
         result = evaluate.evaluate(
             state.model,
             scene.test_views,
             background=background,
             shots=shots,
             comparisons=run.eval_folder,
-            progress=lambda done, _: bar.update(task, completed=done),
+            progress=scored,
         )
         fitted = None
         if state.poses is not None and placing:
@@ -276,109 +318,6 @@ def evaluate_run(
         f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")
-
-
-def corrected(scene: Scene, state: TrainState) -> Scene:
-    """A scene with the poses that were learned."""
-    return scene if state.poses is None else dataclasses.replace(scene, views=state.poses.corrected(scene.views))
-
-
-def background_of(state: TrainState) -> tuple[float, float, float]:
-    """What stands behind the scene in evaluation: what it was trained over, black after random backgrounds."""
-    return (COLOURS | {"random": COLOURS["black"]}).get(state.config.background, state.background)
-
-
-def scene_of(run: Run, device: torch.device, values: dict[str, Any] | None = None) -> Scene:
-    """The capture that a run was trained on. InputError if it is not there any more, or not as it was.
-
-    Args:
-        values: of the run's config.json, if other than the file's.
-    """
-    values = run.config() if values is None else values
-    options = config.checked(Options, values.get("options", {}), f"{run.config_file}: options.")
-    if not Path(options.scene).exists():
-        raise InputError(
-            f"{run.config_file}: the capture is no longer at {options.scene}; after a move, correct options.scene there"
-        )
-    scene, _ = open_scene(options, device)
-    if _capture(scene) != values.get("capture"):
-        raise InputError(
-            f"{options.scene}: photos were added, removed or resized since {run.path} was begun, so it does not fit"
-            " any more"
-        )
-    return scene
-
-
-def _capture(scene: Scene) -> dict[str, list[list[Any]]]:
-    """Which photos a scene has: names and sizes."""
-
-    def listed(views: list[View]) -> list[list[Any]]:
-        return [[view.name, view.camera.width, view.camera.height] for view in views]
-
-    return {"train": listed(scene.train_views), "test": listed(scene.test_views)}
-
-
-def open_scene(options: Options, device: torch.device) -> tuple[Scene, int]:
-    """The capture, normalised, and the downscale it was opened with."""
-    path = Path(options.scene)
-    downscale = options.downscale
-    if downscale is None:
-        downscale = _automatic_downscale(path, device)
-    scene = load_scene(
-        path, downscale=downscale, test_every=options.test_every, masks=options.masks, linear=options.linear
-    )
-    sizes = sorted({(view.camera.width, view.camera.height) for view in scene.views})
-    shown = ", ".join(f"{width}x{height}" for width, height in sizes[:3]) + (", ..." if len(sizes) > 3 else "")
-    points = "no points" if scene.points is None else f"{len(scene.points):,} points"
-    say(
-        f"{scene.name}: {len(scene.train)} photos to train on, {len(scene.test)} held out, {shown}"
-        f" (--downscale {downscale}), {points}"
-    )
-    if scene.tone is not None:
-        say(f"Photos of linear light, seen through a tone curve at an exposure of {scene.tone.exposure:.3g}")
-    return normalize(scene), downscale
-
-
-def _automatic_downscale(path: Path, device: torch.device) -> int:
-    """The smallest with which no photo is longer than the device's `LONGEST_SIDE`."""
-    log = logging.getLogger("recon")
-    log.disabled = True  # what there is to warn of is said when the scene is opened for use
-    limit, downscale = LONGEST_SIDE[device.type], 1
-    try:
-        while True:
-            views = load_scene(path, downscale=downscale).views
-            longest = max(max(view.camera.width, view.camera.height) for view in views)
-            if longest <= limit:
-                return downscale
-            # A capture that holds only reduced copies of its photos is not smaller for a downscale that they meet.
-            downscale = max(downscale + 1, math.ceil(downscale * longest / limit))
-    finally:
-        log.disabled = False
-
-
-def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:
-    """Gaussians at the capture's points, or at random ones in front of its cameras when it has none."""
-    points = usable_points(scene)
-    if points and scene.tone is not None:
-        points = as_seen(points, scene)
-    points = points or frustum_points(scene, settings.initial_points, settings.seed)
-    if not len(points):
-        raise InputError(f"{scene.name}: its photos have no pixel that can be used, so there is nothing to start from")
-    points = _at_most(points, settings.strategy.max_gaussians, settings.seed)
-    mcmc = settings.strategy if isinstance(settings.strategy, MCMCConfig) else None
-    model = Gaussians.from_points(
-        points, sh_degree=settings.sh_degree, seed=settings.seed, **(MCMC_START if mcmc else {})
-    )
-    if mcmc:
-        model.opacity_reg, model.scale_reg = mcmc.opacity_reg, mcmc.scale_reg
-    return model.to(device)
-
-
-def _at_most(points: Points, count: int, seed: int) -> Points:
-    if len(points) <= count:
-        return points
-    kept = torch.randperm(len(points), generator=rng.generator(seed, "initial points"))[:count].sort().values
-    return Points(points.xyz[kept], points.rgb[kept])
 
 
 def make_capture(folder: Path, views: int) -> None:

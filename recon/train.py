@@ -29,6 +29,7 @@ class TrainState:
     Attributes:
         step: how many steps are done.
         seconds: time spent in the loop so far, its callbacks included, over all resumes.
+        paused: seconds since the loop began in which the user had it wait; not part of `seconds`, and not saved.
         extent: of the scene; scales the step sizes of the means.
         background: behind photos with alpha and behind the scene in evaluation, unless the config fixes one.
         source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
@@ -47,6 +48,7 @@ class TrainState:
     poses: Poses | None = None
     step: int = 0
     seconds: float = 0.0
+    paused: float = 0.0
 
     @property
     def progress(self) -> float:
@@ -128,12 +130,12 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
     config, model = state.config, state.model
     batches = Batches(views, config, state.background, model.device)
     with one_torch_thread(model.device):
-        began, before = time.perf_counter(), state.seconds
+        began, before, state.paused = time.perf_counter(), state.seconds, 0.0
         while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
             loss, out = learn_from(state, batches.at(state.step, progress), progress)
             state.step += 1
-            state.seconds = before + time.perf_counter() - began
+            state.seconds = before + time.perf_counter() - began - state.paused
             state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)
             metrics = StepMetrics(state.step, loss, len(model))
             for callback in callbacks:

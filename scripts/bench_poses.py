@@ -34,8 +34,8 @@ from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
 from recon.evaluate import evaluate
 from recon.kernels.runtime import set_threads
+from recon.opening import corrected, initial_model
 from recon.poses import MOTION, moved
-from recon.session import corrected, initial_model
 from recon.train import start, train
 
 DOCUMENT = ROOT / "docs" / "recipe.md"

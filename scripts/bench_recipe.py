@@ -34,7 +34,7 @@ from recon.datasets.normalize import normalize
 from recon.datasets.scene import Scene
 from recon.evaluate import evaluate
 from recon.kernels.runtime import set_threads
-from recon.session import initial_model
+from recon.opening import initial_model
 from recon.train import TrainState, start, train
 
 DOCUMENT = ROOT / "docs" / "recipe.md"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recon import evaluate, render, runs, session, video
+from recon import evaluate, opening, render, runs, video
 from recon.loading import newest_state
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     run = runs.find(parser.parse_args().demo / "runs")
     state = newest_state(run)
-    scene = session.scene_of(run, torch.device("cpu"))
+    scene = opening.scene_of(run, torch.device("cpu"))
     view = scene.test_views[0]
     shots = None if state.exposure is None else state.exposure.predicted(scene.views, scene.test[:1])
     comparison = next(evaluate.compare(state.model, [view], lpips=False, shots=shots))

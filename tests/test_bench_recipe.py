@@ -22,8 +22,8 @@ import bench_recipe
 from recon.adaptive import SPREAD_SHRINK
 from recon.config import AdaptiveConfig, TrainConfig
 from recon.datasets.errors import InputError
+from recon.opening import initial_model
 from recon.raster.reference import covariances
-from recon.session import initial_model
 from recon.train import TrainState, start
 
 SHORT = TrainConfig(steps=20, coarse=0.0, strategy=AdaptiveConfig(max_gaussians=200, refine_every=5))

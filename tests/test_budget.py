@@ -6,7 +6,7 @@ import torch
 import tiny
 from recon import budget
 from recon.config import for_steps
-from recon.session import initial_model
+from recon.opening import initial_model
 from recon.train import start, train
 
 

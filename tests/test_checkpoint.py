@@ -12,7 +12,7 @@ import tiny
 from recon import checkpoint
 from recon.config import AdaptiveConfig, MCMCConfig, TrainConfig
 from recon.datasets.errors import InputError
-from recon.session import initial_model
+from recon.opening import initial_model
 from recon.train import start, train
 
 CONFIG = TrainConfig(

@@ -20,7 +20,7 @@ from recon.datasets.scene import Scene, View
 from recon.evaluate import evaluate
 from recon.exposure import Exposure, Shot, _gauss_newton
 from recon.kernels.expose import SATURATED, expose, expose_gradient
-from recon.session import initial_model
+from recon.opening import initial_model
 from recon.train import TrainState, start, train
 
 COEFFICIENTS = torch.tensor([[0.1, -0.2, 0.3, -0.1], [0.0, 0.2, -0.1, 0.05], [-0.2, 0.1, 0.1, 0.1]])

@@ -68,9 +68,18 @@ def test_kernels_are_numpy_in_and_numpy_out() -> None:
     )
 
 
-def test_only_the_command_line_sees_every_layer() -> None:
-    others = {name: path for name, path in RECON.items() if name not in ("recon.cli", "recon.__main__")}
-    assert offences(others, lambda name: within(name, "recon.cli", "recon.viewer")) == []
+# What a command goes through to the viewer or to camera paths; `LOOKERS` know the viewer's plain data alone.
+COMMANDS = ("recon.cli", "recon.cli_train", "recon.__main__", "recon.live", "recon.rendering", "recon.viewing")
+LOOKERS = ("recon.subject", "recon.comparing")
+
+
+def test_only_commands_see_every_layer() -> None:
+    others = {name: path for name, path in RECON.items() if name not in COMMANDS}
+    plain = ("recon.viewer.look", "recon.viewer.subject")
+    assert offences(others, lambda name: within(name, "recon.cli", "recon.live", "recon.viewing")) == []
+    assert offences(others, lambda name: within(name, "recon.viewer") and not within(name, *plain)) == []
+    unseeing = {name: path for name, path in others.items() if name not in LOOKERS}
+    assert offences(unseeing, lambda name: within(name, "recon.viewer")) == []
 
 
 def test_the_folders_are_imported_by_their_installed_names() -> None:

@@ -26,10 +26,10 @@ from recon.datasets.scene import Scene
 from recon.evaluate import evaluate
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
+from recon.opening import corrected
 from recon.poses import MOTION, Poses, moved, rotations, wanted
 from recon.raster import cpu
 from recon.registration import placed
-from recon.session import corrected
 from recon.train import TrainState, start, train
 
 SMALL = st.floats(-0.5, 0.5)

@@ -9,7 +9,7 @@ from recon.config import AdaptiveConfig, MCMCConfig, TrainConfig
 from recon.datasets.images import ArrayImage
 from recon.gaussians import FINAL, LEARNING_RATES
 from recon.kernels.runtime import get_threads, set_threads
-from recon.session import initial_model
+from recon.opening import initial_model
 from recon.train import start, train
 
 ADAPTIVE = AdaptiveConfig(max_gaussians=120, refine_from=0.0, refine_until=0.8, refine_every=10, reset_every=25)

@@ -1,0 +1,160 @@
+"""`recon train`, and the kinds of values that several subcommands take."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from recon import machine
+from recon.config import Background, PoseChoice, Preset
+from recon.datasets.errors import InputError
+from recon.options import Address
+from recon.terminal import say
+
+if TYPE_CHECKING:
+    from recon.session import Invitation, Spectators
+
+Device = Literal["auto", "cpu", "cuda"]
+Masks = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+ON_A_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+
+
+def train(
+    scene: Annotated[Path | None, tyro.conf.Positional] = None,
+    preset: Preset = "default",
+    resume: Path | None = None,
+    output: Path = Path("runs"),
+    downscale: int | None = None,
+    test_every: int = 8,
+    masks: Masks = (),
+    linear: bool = False,
+    steps: int | None = None,
+    budget_seconds: float | None = None,
+    max_gaussians: int | None = None,
+    strategy: Literal["adaptive", "mcmc"] = "adaptive",
+    grad_threshold: float | None = None,
+    absgrad: bool = True,
+    reset_every: int | None = None,
+    background: Background = "auto",
+    exposure: bool = True,
+    poses: PoseChoice = "auto",
+    depth_weight: float = 0.0,
+    seed: int = 0,
+    device: Device = "auto",
+    threads: int | None = None,
+    max_memory: float | None = None,
+    save_every: float = 30.0,
+    tensorboard: bool = False,
+    viewer: bool = ON_A_TERMINAL,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+) -> None:
+    """Train a scene from posed photos, then evaluate it on the photos held out.
+
+    Args:
+        scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
+            Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
+            of runs.
+        preset: How long to train, and with how many Gaussians.
+        resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
+            it was moved.
+        output: Where runs are kept.
+        downscale: Train on photos this many times smaller. By default as small as the device needs.
+        test_every: Hold out every n-th photo, where the capture has no split of its own. 0 holds out none.
+        masks: Which pixels count: a folder of masks called as the photos; alpha, for those that are opaque;
+            key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
+        linear: Photos of 16 bits hold scene-linear light, as converters of raw photos write it; EXRs always do.
+        steps: Training steps, instead of the preset's.
+        budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
+            Finding poses does not count.
+        max_gaussians: Most Gaussians, instead of the preset's.
+        strategy: How Gaussians are added and removed.
+        grad_threshold: Adaptive: refine only what is pulled more than this (3DGS: 0.0002). 0: what is pulled most.
+        absgrad: Adaptive: judge by absolute gradients (AbsGS), or else as 3DGS does, where opposite pulls cancel out.
+        reset_every: Adaptive: steps between opacity resets (3DGS: 3000). By default never.
+        background: Behind the scene. auto is the capture's own, or black.
+        exposure: Learn how bright and how warm each photo is, and how the lens darkens corners, beside the scene,
+            which then has the mean exposure of all. Or else the scene has to look like all photos at once.
+        poses: refine corrects where each photo was taken from while training; keep takes the poses as they are. auto
+            refines those that were estimated, in trainings of 1,000 steps and more, and keeps the exact ones of
+            rendered pictures and calibrated rigs.
+        depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
+            relative error beside the photometric loss. With 0 they only give the first points.
+        seed: Same seed, same result.
+        device: auto is the GPU where it can be used, or else the CPU.
+        threads: CPU threads. By default all.
+        max_memory: Most memory to use, GB: less is kept in memory, and if need be there are fewer Gaussians or
+            smaller photos. By default most of what is free.
+        save_every: Seconds between checkpoints.
+        tensorboard: Also log for TensorBoard.
+        viewer: Show the scene in the browser while it is trained. By default where the command runs on a terminal.
+        host: The viewer's address. Any but this machine's own asks for the token in the address that is printed.
+        port: The viewer's port, or the next that is free.
+    """
+    with machine.importing():
+        from recon import capturing, session
+        from recon.datasets.masks import spelled
+
+    machine.use_threads(threads)
+    watch = session.Watch(
+        save_every=save_every,
+        tensorboard=tensorboard,
+        max_memory=max_memory,
+        invite=_invitation(host, port) if viewer else None,
+    )
+    options = session.Options(
+        scene=str(scene.resolve()) if scene else "",
+        downscale=downscale,
+        test_every=test_every,
+        masks=spelled(masks),
+        linear=linear,
+        preset=preset,
+        strategy=strategy,
+        steps=steps,
+        budget_seconds=budget_seconds,
+        max_gaussians=max_gaussians,
+        grad_threshold=grad_threshold,
+        absgrad=absgrad,
+        reset_every=reset_every,
+        background=background,
+        exposure=exposure,
+        poses=poses,
+        depth_weight=depth_weight,
+        seed=seed,
+    )
+    if resume is not None:
+        for option in options.changed():
+            raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
+        run = session.resume(resume, scene, machine.pick_device(device), watch)
+    elif scene is not None:
+        where = machine.pick_device(device)
+        options.train_config()  # what cannot be kept is said before minutes go into finding poses
+        began = time.perf_counter()
+        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, masks).resolve()))
+        run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
+    else:
+        raise InputError("recon train: give the folder of a capture, or --resume RUN")
+    say(f"Export it: recon export {run.path} scene.ply")
+
+
+def _invitation(host: str, port: int) -> Invitation:
+    """What has a training looked at in the browser. The viewer is loaded when it begins."""
+    address = address_at(host, port)
+
+    def invite(*training: Any) -> Spectators:
+        from recon.live import LiveView
+
+        return LiveView(*training, address)
+
+    return invite
+
+
+def address_at(host: str, port: int) -> Address:
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: not between 0 and 65535")
+    return Address(host, port)

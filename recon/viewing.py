@@ -1,0 +1,165 @@
+"""From the command to the viewer: open what is to be looked at, and serve it until the user has seen enough.
+
+Beside `cli`, this and `live` are the only modules that know the viewer.
+"""
+
+from __future__ import annotations
+
+import logging
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from recon import export, opening, runs
+from recon.comparing import PhotoComparison
+from recon.datasets import load_scene
+from recon.datasets.errors import InputError
+from recon.datasets.normalize import normalize
+from recon.datasets.scene import Scene
+from recon.exposure import Shot
+from recon.gaussians import Gaussians
+from recon.loading import load_state, load_with_frame
+from recon.options import Address, Options
+from recon.runs import Run
+from recon.subject import SplatSubject
+from recon.terminal import say
+from recon.viewer.browser import Browser
+from recon.viewer.cameras_panel import CamerasPanel
+from recon.viewer.view_panel import ViewPanel
+from recon.viewer.viewer import Viewer
+
+log = logging.getLogger("recon")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was opened to be looked at.
+
+    Attributes:
+        scene: the capture with its photos, corrected poses; None where there is none, or it is gone.
+        folder: where files made from the page go.
+    """
+
+    subject: SplatSubject
+    name: str
+    folder: Path
+    scene: Scene | None = None
+    shots: list[Shot] | None = None
+
+
+def open_source(source: Path, device: torch.device) -> Shown:
+    """A run, a checkpoint, a splat file, or a capture that was not trained yet."""
+    if source.is_file() and source.suffix.lower() in export.LOADERS:
+        return opened_file(source)
+    if source.is_dir() and not _holds_a_run(source):
+        return _open_capture(source, device)
+    run = runs.find(source)
+    state = load_state(source, device)
+    subject = SplatSubject(
+        state.model, background=opening.background_of(state), source_from_world=state.source_from_world
+    )
+    scene = None
+    try:
+        scene = opening.corrected(opening.scene_of(run, device), state)
+    except InputError as error:
+        say(f"Shown without photos: {error}")
+    shots = None
+    if scene is not None and state.exposure is not None:
+        shots = state.exposure.predicted(scene.views, range(len(scene.views)))
+    return Shown(subject, name_of(run), run.path, scene, shots)
+
+
+def name_of(run: Run) -> str:
+    """What a run is called: its capture."""
+    return Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
+
+
+def _holds_a_run(folder: Path) -> bool:
+    try:
+        runs.find(folder)
+    except InputError:
+        return False
+    return True
+
+
+def opened_file(path: Path) -> Shown:
+    """A splat file, moved to the middle of the world and made a handy size; COLMAP's frame is taken for its own."""
+    model, _ = load_with_frame(path)
+    source_from_world = _handy_frame(model)
+    moved = model.transformed(source_from_world.inverse())
+    return Shown(SplatSubject(moved, source_from_world=source_from_world), path.name, Path.cwd())
+
+
+def _handy_frame(model: Gaussians) -> torch.Tensor:
+    """[4,4] float64: a frame with the splats' middle at 0, most of them within 1 of it, and +z where -y was."""
+    means = model.means.detach().double().cpu()
+    middle = means.median(dim=0).values
+    radius = float((means - middle).norm(dim=-1).quantile(0.8)) if len(means) < 1_000_000 else 0.0
+    if not radius:
+        radius = float((means[:: max(1, len(means) // 100_000)] - middle).norm(dim=-1).median()) or 1.0
+    frame = torch.eye(4, dtype=torch.float64)
+    frame[:3, :3] = radius * torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    frame[:3, 3] = middle
+    return frame
+
+
+def _open_capture(folder: Path, device: torch.device) -> Shown:
+    """A capture as it comes: its points as small splats, and its photos."""
+    scene = normalize(load_scene(folder, downscale=_thumb_downscale(folder)))
+    settings = Options(scene=str(folder)).train_config()
+    model = opening.initial_model(scene, settings, device)
+    subject = SplatSubject(model, source_from_world=scene.source_from_world)
+    say(f"{scene.name} was not trained yet: its points and photos are shown. Train it: recon train {folder}")
+    return Shown(subject, scene.name, folder, scene)
+
+
+def _thumb_downscale(folder: Path) -> int:
+    longest = max(max(view.camera.width, view.camera.height) for view in load_scene(folder).views)
+    return max(1, round(longest / 800))
+
+
+def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
+    """The viewer with all its tabs; `edits`: whether splats can be selected and deleted."""
+    comparison = None if shown.scene is None else PhotoComparison(shown.scene, shown.subject, shown.shots)
+    viewer = Viewer(
+        shown.subject,
+        folder=shown.folder,
+        name=shown.name,
+        scene=shown.scene,
+        editor=shown.subject if edits else None,
+        comparison=comparison,
+        host=address.host,
+        port=address.port,
+        token=address.token,
+    )
+
+    def add_view_panel(browser: Browser) -> None:
+        ViewPanel(viewer, browser)
+
+    viewer.on_browser(add_view_panel)
+    if shown.scene is not None:
+        CamerasPanel(viewer, shown.scene)
+    return viewer
+
+
+def serve(viewer: Viewer, *, open_page: bool, until: Callable[[], bool] = lambda: False) -> None:
+    """Draw for browsers until Ctrl-C."""
+    say(f"Viewer: {viewer.address}   (Ctrl-C ends it)")
+    if open_page:
+        webbrowser.open(viewer.address)
+    try:
+        viewer.queue.run(until)
+    except KeyboardInterrupt:
+        say("Viewer closed.")
+    finally:
+        viewer.close()
+
+
+def view(source: Path, address: Address, device: torch.device, *, open_page: bool) -> None:
+    """Look at a run, a file or a capture in the browser."""
+    shown = open_source(source, device)
+    say(f"{shown.name}: {shown.subject.count:,} splats")
+    serve(make_viewer(shown, address, edits=True), open_page=open_page)

@@ -1,0 +1,255 @@
+"""The viewer as browsers find it: pictures of what their camera sees, whoever else looks, stalls or leaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recon.datasets.cameras import Cameras
+from recon.viewer.look import Look, Vector
+from recon.viewer.subject import Splats
+from recon.viewer.view_panel import ViewPanel
+from recon.viewer.viewer import Viewer
+from sources import SCRIPTS
+
+if not SCRIPTS:
+    pytest.skip("the client that speaks to the viewer is in scripts/", allow_module_level=True)
+
+from _viewer_client import CAMERA, PICTURE, SPLATS, Received, ViewerClient
+
+
+class Plain:
+    """A subject whose pictures have one colour, that of where the camera stands; it notes who asked for what."""
+
+    count, sh_degree = 1000, 3
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[Cameras, Look]] = []
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        self.thread: int | None = None
+
+    def draw(self, camera: Cameras, look: Look) -> NDArray[np.uint8]:
+        self.drawn.append((camera, look))
+        self.thread = threading.get_ident()
+        time.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        colour = (camera.positions[0].numpy() * 20 + 128).clip(0, 255).round().astype(np.uint8)
+        return np.broadcast_to(colour, (camera.height, camera.width, 3)).copy()
+
+    def pick(self, camera: Cameras, x: float, y: float, look: Look) -> Vector | None:
+        return (1.0, 2.0, 3.0)
+
+    def splats(self, most: int, look: Look) -> Splats | None:
+        count = min(most, self.count)
+        ones = np.ones((count, 3), np.float32)
+        return Splats(ones, np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)), ones / 2, ones[:, :1])
+
+    def save(self, path: Path, look: Look) -> int:
+        raise NotImplementedError
+
+
+@contextmanager
+def shown(subject: Plain, folder: Path) -> Iterator[Viewer]:
+    """A viewer that a thread draws for."""
+    viewer = Viewer(subject, folder=folder, name="test", port=0)
+    viewer.on_browser(lambda browser: ViewPanel(viewer, browser) and None)
+    thread = threading.Thread(target=viewer.queue.run)
+    thread.start()
+    try:
+        yield viewer
+    finally:
+        viewer.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def colour_at(position: tuple[float, float, float]) -> Callable[[Received], bool]:
+    """Whether a message is a picture from there."""
+    from _viewer_client import decoded
+
+    wanted = np.array(position) * 20 + 128
+
+    def is_it(message: Received) -> bool:
+        if message.kind != PICTURE or message.values["rgb_data"] is None:
+            return False
+        return bool(np.abs(decoded(message).mean(axis=(0, 1)) - wanted).max() < 3)
+
+    return is_it
+
+
+def test_a_browser_gets_the_picture_of_its_camera_first_small_then_whole(tmp_path: Path) -> None:
+    subject = Plain()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port, 320, 180) as client:
+        client.look((1, -2, 0.5), (0, 0, 0))
+        client.wait(colour_at((1, -2, 0.5)))
+        assert client.picture(whole=True).shape == (180, 320, 3)
+        time.sleep(0.4)
+        quiet = client.pictures
+        time.sleep(0.4)
+        assert client.pictures == quiet  # nothing changes, nothing is sent
+        client.look((-1, 2, 0.5), (0, 0, 0))
+        client.wait(colour_at((-1, 2, 0.5)))
+    camera = subject.drawn[-1][0]
+    np.testing.assert_allclose(camera.positions[0], (-1, 2, 0.5), atol=1e-9)
+    forward = -np.array((-1, 2, 0.5)) / np.linalg.norm((-1, 2, 0.5))
+    np.testing.assert_allclose(camera.forward[0], forward, atol=1e-9)
+    assert (camera.width, camera.height) == (320, 180)
+    np.testing.assert_allclose(camera.Ks[0, 1, 1], 90 / np.tan(np.radians(30)))
+
+
+def test_everything_is_drawn_by_the_one_thread(tmp_path: Path) -> None:
+    subject = Plain()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.picture()
+        assert viewer.run(threading.get_ident).result(5) == subject.thread
+
+
+def test_settings_are_each_browsers_own(tmp_path: Path) -> None:
+    subject = Plain()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as one, ViewerClient(viewer.port) as other:
+        one.look((1, 0, 0), (0, 0, 0))
+        other.look((0, 1, 0), (0, 0, 0))
+        one.picture(), other.picture()
+        one.set("Show", "Depth")
+        one.set("SH degree", 1)
+        one.set("Size of splats", 0.5)
+
+        def looks(x: float) -> Look:
+            return next(look for camera, look in reversed(subject.drawn) if abs(camera.positions[0, 0] - x) < 1e-6)
+
+        wait_until(lambda: looks(1.0).mode == "depth" and looks(1.0).size == 0.5)
+        assert looks(1.0).sh_degree == 1
+        other.look((0, 1, 0.1), (0, 0, 0))
+        other.wait(colour_at((0, 1, 0.1)))
+        assert looks(0.0) == Look(sh_degree=3, far=1000.0)
+
+
+def test_an_error_while_drawing_is_told_once_and_the_next_picture_comes(tmp_path: Path) -> None:
+    subject = Plain()
+    subject.error = RuntimeError("out of paint")
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        notice = client.wait(lambda m: m.kind == "NotificationShowMessage")
+        assert notice.values["props"]["body"] == "The picture could not be made: out of paint"
+        for x in (1.1, 1.2):
+            client.look((x, 0, 0), (0, 0, 0))
+            wait_until(lambda: len(subject.drawn) > 1)
+        subject.error = None
+        client.look((2, 0, 0), (0, 0, 0))
+        client.wait(colour_at((2, 0, 0)))
+        assert sum(m.kind == "NotificationShowMessage" for m in client.received) == 1
+
+
+def test_a_browser_that_confirms_nothing_gets_few_pictures_and_takes_none_from_others(tmp_path: Path) -> None:
+    with (
+        shown(Plain(), tmp_path) as viewer,
+        ViewerClient(viewer.port, acknowledges=False) as stalled,
+        ViewerClient(viewer.port) as other,
+    ):
+        for step in range(40):
+            for client in (stalled, other):
+                client.look((step * 0.05, 1, 1), (0, 0, 0))
+            time.sleep(0.02)
+        other.wait(colour_at((39 * 0.05, 1, 1)))
+        assert stalled.pictures <= 3
+        assert other.pictures >= 5
+
+
+def test_ten_browsers_are_all_served_and_leave_nothing_behind(tmp_path: Path) -> None:
+    subject = Plain()
+    subject.seconds = 0.005
+    with shown(subject, tmp_path) as viewer:
+        clients = [ViewerClient(viewer.port, 320, 180).__enter__() for _ in range(10)]
+        for step in range(20):
+            for number, client in enumerate(clients):
+                client.look((number * 0.3, 1 + step * 0.01, 1), (0, 0, 0))
+            time.sleep(0.02)
+        for number, client in enumerate(clients):
+            client.wait(colour_at((number * 0.3, 1.19, 1)))
+        counts = [client.pictures for client in clients]
+        assert min(counts) >= 2
+        for client in clients:
+            client.__exit__(None, None, None)
+        wait_until(lambda: not viewer.browsers())
+        with ViewerClient(viewer.port) as late:
+            late.look((5, 0, 0), (0, 0, 0))
+            late.wait(colour_at((5, 0, 0)))
+
+
+def test_a_browser_on_a_gpu_draws_splats_itself_and_others_get_pictures(tmp_path: Path) -> None:
+    subject = Plain()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port, software=False) as client:
+        viewer.most_splats = 100
+        client.look((1, 0, 0), (0, 0, 0))
+        client.hello()
+        sent = client.wait(lambda m: m.kind == SPLATS)
+        assert sent.values["props"]["buffer"]["__binary_index"] == 0
+        wait_until(lambda: "the 100 of 1,000 splats" in viewer.browsers()[0].stated)
+        client.set("Drawn", "By recon")
+        since = time.perf_counter()
+        client.picture(since=since)
+        client.wait(lambda m: m.kind == "RemoveSceneNodeMessage" and m.at > since)
+        client.set("Drawn", "By this browser")
+        wait_until(lambda: viewer.browsers()[0].way == "client")
+        client.set("Show", "Normals")  # no browser can
+        wait_until(lambda: viewer.browsers()[0].way == "server")
+
+
+def test_nonsense_for_a_camera_is_not_looked_through(tmp_path: Path) -> None:
+    with shown(Plain(), tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.picture()
+        for broken in ({"fov": 0.0}, {"image_width": 0}, {"position": (float("nan"), 0, 0)}, {"wxyz": (0, 0, 0, 0)}):
+            values = {
+                "wxyz": (1.0, 0.0, 0.0, 0.0),
+                "position": (0.0, 0.0, 0.0),
+                "fov": 1.0,
+                "near": 0.01,
+                "far": 1000.0,
+                "image_height": 720,
+                "image_width": 1280,
+                "look_at": (0.0, 0.0, 1.0),
+                "up_direction": (0.0, 0.0, 1.0),
+            }
+            client.send(CAMERA, **(values | broken))
+        client.look((3, 0, 0), (0, 0, 0))
+        client.wait(colour_at((3, 0, 0)))
+        assert not any(m.kind == "NotificationShowMessage" for m in client.received)
+
+
+def test_a_click_gives_the_point_of_the_surface(tmp_path: Path) -> None:
+    with shown(Plain(), tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.picture()
+        points: list[Vector] = []
+        viewer.pick(viewer.browsers()[0].client, points.append, "Click.")
+        client.wait(lambda m: m.kind == "ScenePointerEnableMessage" and m.values["modifiers"] != [])
+        click = {
+            "event_type": "click",
+            "ray_origin": (0.0, 0.0, 0.0),
+            "ray_direction": (0.0, 0.0, 1.0),
+            "screen_pos": ((0.5, 0.5),),
+            "modifier": None,
+        }
+        for _ in range(2):  # the second is no pick any more
+            client.send("ScenePointerMessage", **click)
+        wait_until(lambda: points == [(1.0, 2.0, 3.0)])
+        time.sleep(0.1)
+        assert points == [(1.0, 2.0, 3.0)]
+
+
+def wait_until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
