@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 # The same examples in every run, so that what passed here passes elsewhere; `--hypothesis-profile=default` for others.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -28,3 +32,25 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A running browser; tests that open one are skipped where there is none."""
+    pytest.importorskip("playwright", reason="Playwright is not installed")
+    import browser
+
+    path = browser.find_chromium()
+    if path is None:
+        pytest.skip("no Chromium: none on the path, and CHROMIUM names none")
+    with browser.chromium(path) as running:
+        yield running
+
+
+@pytest.fixture
+def tab(chromium: Browser) -> Iterator[Page]:
+    """A window of the browser; the test fails if its page throws, logs an error, or asks anyone else for anything."""
+    import browser
+
+    with browser.watched(chromium) as page:
+        yield page
