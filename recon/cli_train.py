@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,7 +18,10 @@ from recon.options import Address
 from recon.terminal import say
 
 if TYPE_CHECKING:
+    from recon.datasets.scene import Scene
+    from recon.runs import Run
     from recon.session import Invitation, Spectators
+    from recon.train import TrainState
 
 Device = Literal["auto", "cpu", "cuda"]
 Masks = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -146,10 +150,10 @@ def _invitation(host: str, port: int) -> Invitation:
     """What has a training looked at in the browser. The viewer is loaded when it begins."""
     address = address_at(host, port)
 
-    def invite(*training: Any) -> Spectators:
+    def invite(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], bool]) -> Spectators:
         from recon.live import LiveView
 
-        return LiveView(*training, address)
+        return LiveView(run, state, scene, stopping, address)
 
     return invite
 

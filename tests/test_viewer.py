@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recon.datasets.cameras import Cameras
+from recon.viewer.browser import Browser
 from recon.viewer.look import Look, Vector
 from recon.viewer.subject import Splats
 from recon.viewer.view_panel import ViewPanel
@@ -51,7 +52,7 @@ class Plain:
     def splats(self, most: int, look: Look) -> Splats | None:
         count = min(most, self.count)
         ones = np.ones((count, 3), np.float32)
-        return Splats(ones, np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)), ones / 2, ones[:, :1])
+        return Splats(ones, np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)), ones, ones[:, :1])
 
     def save(self, path: Path, look: Look) -> int:
         raise NotImplementedError
@@ -61,7 +62,11 @@ class Plain:
 def shown(subject: Plain, folder: Path) -> Iterator[Viewer]:
     """A viewer that a thread draws for."""
     viewer = Viewer(subject, folder=folder, name="test", port=0)
-    viewer.on_browser(lambda browser: ViewPanel(viewer, browser) and None)
+
+    def add_panel(browser: Browser) -> None:
+        ViewPanel(viewer, browser)
+
+    viewer.on_browser(add_panel)
     thread = threading.Thread(target=viewer.queue.run)
     thread.start()
     try:

@@ -30,7 +30,7 @@ class CamerasPanel:
         with viewer.tab("Photos"):
             self.split = gui.add_dropdown("Show", SPLITS)
             self.size = gui.add_slider("Size", 0.02, 0.5, 0.01, 0.08)
-            self.photo = gui.add_dropdown("Photo", tuple(view.name for view in scene.views))
+            self.photo: Any = gui.add_dropdown("Photo", tuple(view.name for view in scene.views))
             self.go = gui.add_button("Go there")
             gui.add_markdown("Click on a pyramid to see what its photo shows. Blue: trained on. Orange: held out.")
         self._frusta: dict[int, Any] = {i: self._frustum(i, i in test) for i in shown}

@@ -41,7 +41,7 @@ class TrainPanel:
         self.paused = False
         with viewer.tab("Training"):
             self.state = gui.add_markdown("Starting…")
-            self.progress = gui.add_progress_bar(0.0)
+            self.progress: Any = gui.add_progress_bar(0.0)
             self.button = gui.add_button("Pause")
             self.share_slider = gui.add_slider(
                 "Time for looking, %", 0, 90, 5, round(100 * share), hint="The training takes the rest."

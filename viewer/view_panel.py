@@ -62,9 +62,9 @@ class ViewPanel:
                 self.range = gui.add_vector2("From, to", (0.5, 3.0), min=(0.001, 0.001), step=0.05, disabled=True)
             self._add_comparison(gui)
             self._add_navigation(gui)
-        for handle in (self.mode, self.way, self.resolution, self.size, self.degree, self.background, self.near):
-            handle.on_update(self._changed)
-        for handle in (self.far, self.colour_map, self.own_range, self.range, self.own_background):
+        handles: list[Any] = [self.mode, self.way, self.resolution, self.size, self.degree, self.own_background]
+        handles += [self.background, self.near, self.far, self.colour_map, self.own_range, self.range]
+        for handle in handles:
             handle.on_update(self._changed)
         self._navigate(None)
         self._changed(None)

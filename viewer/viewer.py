@@ -217,7 +217,8 @@ class Viewer:
         self._forget_pick(client)
 
         def clicked(event: viser.SceneClickEvent) -> None:
-            self._forget_pick(client)
+            if not self._forget_pick(client, clicked):  # a second click came before the first was dealt with
+                return
             camera, look = self.camera(client), self.look(client)
             x, y = event.screen_pos[0] * camera.width, event.screen_pos[1] * camera.height
 
@@ -236,10 +237,15 @@ class Viewer:
         client.scene.on_click()(clicked)
         self.tell(client, prompt)
 
-    def _forget_pick(self, client: viser.ClientHandle) -> None:
-        clicked = self._picks.pop(client.client_id, None)
-        if clicked is not None:
-            client.scene.remove_click_callback(clicked)
+    def _forget_pick(self, client: viser.ClientHandle, only: Callable[[Any], None] | None = None) -> bool:
+        """Wait for a click no longer; with `only`, if it is that one's. Returns whether it was waited for."""
+        with self._lock:
+            clicked = self._picks.get(client.client_id)
+            if clicked is None or (only is not None and clicked is not only):
+                return False
+            del self._picks[client.client_id]
+        client.scene.remove_click_callback(clicked)
+        return True
 
     def brush(self, client: viser.ClientHandle, radius: float | None, then: Callable[[Brush], None]) -> None:
         """Turn a browser's brush on, `radius` in px of its window, or off (None); `then` gets every stroke."""
