@@ -151,9 +151,9 @@ def _invitation(host: str, port: int) -> Invitation:
     address = address_at(host, port)
 
     def invite(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], bool]) -> Spectators:
-        from recon.live import LiveView
+        from recon.live import live_view
 
-        return LiveView(run, state, scene, stopping, address)
+        return live_view(run, state, scene, stopping, address)
 
     return invite
 

@@ -15,9 +15,24 @@ from recon.terminal import say
 from recon.train import StepMetrics, TrainState
 from recon.viewer.queue import Share
 from recon.viewer.train_panel import TrainPanel
+from recon.viewer.viewer import Viewer
 from recon.viewing import Shown, make_viewer, name_of
 
 SCORE_EVERY = 3.0  # s between scores of held-out photos, while somebody looks
+
+
+def live_view(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], bool], address: Address) -> LiveView:
+    """A viewer for a run that is about to be trained, which is told to the user.
+
+    Args:
+        stopping: whether the training was asked to end.
+    """
+    subject = SplatSubject(
+        state.model, background=opening.background_of(state), source_from_world=state.source_from_world
+    )
+    viewer = make_viewer(Shown(subject, name_of(run), run.path, scene), address, edits=False)
+    say(f"Viewer: {viewer.address}")
+    return LiveView(viewer, subject, state, scene, stopping, f"recon view {run.path}")
 
 
 class LiveView:
@@ -28,22 +43,26 @@ class LiveView:
     """
 
     def __init__(
-        self, run: Run, state: TrainState, scene: Scene, stopping: Callable[[], bool], address: Address
+        self,
+        viewer: Viewer,
+        subject: SplatSubject,
+        state: TrainState,
+        scene: Scene | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        afterwards: str = "",
     ) -> None:
         """
         Args:
-            stopping: whether the training was asked to end, which ends a pause.
+            scene: the capture, whose held-out photos are scored while somebody looks.
+            stopping: ends a pause.
+            afterwards: the command that shows the result.
         """
-        self._run, self._state, self._scene, self._stopping = run, state, scene, stopping
-        self._subject = SplatSubject(
-            state.model, background=opening.background_of(state), source_from_world=state.source_from_world
-        )
-        shown = Shown(self._subject, name_of(run), run.path, scene)
-        self.viewer = make_viewer(shown, address, edits=False)
-        self._panel = TrainPanel(self.viewer)
+        self.viewer = viewer
+        self._subject, self._state, self._scene = subject, state, scene
+        self._stopping, self._afterwards = stopping, afterwards
+        self._panel = TrainPanel(viewer)
         self._share = Share(self._panel.share)
-        self._scored, self._scored_at, self._next = 0.0, -1, 0
-        say(f"Viewer: {self.viewer.address}")
+        self._scored_at, self._next = 0.0, 0
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
         self._subject.follow(state.model)
@@ -64,16 +83,16 @@ class LiveView:
         state.paused += time.perf_counter() - began
 
     def _ask_for_score(self, step: int) -> None:
-        now = time.monotonic()
-        if not self._scene.test or not self.viewer.browsers() or now - self._scored < SCORE_EVERY:
+        scene, now = self._scene, time.monotonic()
+        if scene is None or not scene.test or not self.viewer.browsers() or now - self._scored_at < SCORE_EVERY:
             return
-        self._scored = now
-        index = self._scene.test[self._next % len(self._scene.test)]
+        self._scored_at = now
+        index = scene.test[self._next % len(scene.test)]
         self._next += 1
 
         def score() -> None:
-            shots = self._state.exposure and self._state.exposure.predicted(self._scene.views, [index])
-            view = opening.corrected(self._scene, self._state).views[index]
+            shots = self._state.exposure and self._state.exposure.predicted(scene.views, [index])
+            view = opening.corrected(scene, self._state).views[index]
             result = evaluate.evaluate(
                 self._state.model, [view], background=self._subject.background, lpips=False, shots=shots or None
             )
@@ -96,7 +115,7 @@ class LiveView:
                 say(f"The viewer stays open: {self.viewer.address}   (Ctrl-C ends it)")
                 self.viewer.queue.run()
             else:
-                say(f"Look at it: recon view {self._run.path}")
+                say(f"Look at it: {self._afterwards}")
         except KeyboardInterrupt:
             say("Viewer closed.")
 

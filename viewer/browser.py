@@ -59,6 +59,7 @@ class Wishes:
     look: Look = field(default_factory=Look)
     way: Way = "auto"
     resolution: float = 1.0  # of the window, at rest
+    adaptive: bool = True  # pictures are smaller while the camera moves, where that is needed to follow it
     compare: Compare | None = None
 
 
@@ -160,7 +161,7 @@ class Browser:
         moving = now - self._moved < REST and wishes.compare is None
         self.pace.target = self._viewer.picture_seconds
         width, height = self.pace.resting(pose.width, pose.height, wishes.resolution)
-        if moving:
+        if moving and wishes.adaptive:
             fast = self.pace.moving(pose.width, pose.height)
             width, height = min(width, fast[0]), min(height, fast[1])
         began = time.perf_counter()
@@ -172,7 +173,7 @@ class Browser:
         else:
             picture = self._viewer.subject.draw(camera_of(pose, width, height), self.look())
         self.pace.took(width * height, time.perf_counter() - began + self._encode_seconds)
-        whole = not moving
+        whole = not moving or (width, height) == self.pace.resting(pose.width, pose.height, wishes.resolution)
         self._drawn, self._drawn_at = (version, whole), time.monotonic()
         self._sent += 1
         self._shows_picture = True

@@ -49,6 +49,7 @@ class ViewPanel:
             self.state = gui.add_markdown("")
             with gui.add_folder("Picture", expand_by_default=False):
                 self.resolution = gui.add_slider("Resolution", 0.25, 1.0, 0.05, 1.0)
+                self.adaptive = gui.add_checkbox("Smaller while moving", True, hint="Where that is needed to follow.")
                 self.size = gui.add_slider("Size of splats", 0.05, 3.0, 0.05, 1.0)
                 degree = viewer.subject.sh_degree
                 self.degree = gui.add_slider("SH degree", 0, max(degree, 1), 1, degree, disabled=degree == 0)
@@ -62,7 +63,15 @@ class ViewPanel:
                 self.range = gui.add_vector2("From, to", (0.5, 3.0), min=(0.001, 0.001), step=0.05, disabled=True)
             self._add_comparison(gui)
             self._add_navigation(gui)
-        handles: list[Any] = [self.mode, self.way, self.resolution, self.size, self.degree, self.own_background]
+        handles: list[Any] = [
+            self.mode,
+            self.way,
+            self.resolution,
+            self.adaptive,
+            self.size,
+            self.degree,
+            self.own_background,
+        ]
         handles += [self.background, self.near, self.far, self.colour_map, self.own_range, self.range]
         for handle in handles:
             handle.on_update(self._changed)
@@ -150,6 +159,7 @@ class ViewPanel:
             look=look,
             way=WAYS[self.way.value],
             resolution=self.resolution.value,
+            adaptive=self.adaptive.value,
             compare=compare,
         )
         self._browser.want(wishes)
