@@ -70,7 +70,7 @@ def test_kernels_are_numpy_in_and_numpy_out() -> None:
 
 # What a command goes through to the viewer or to camera paths; `LOOKERS` know the viewer's plain data alone.
 COMMANDS = ("recon.cli", "recon.cli_train", "recon.__main__", "recon.live", "recon.rendering", "recon.viewing")
-LOOKERS = ("recon.subject", "recon.comparing")
+LOOKERS = ("recon.subject", "recon.selecting", "recon.comparing")
 
 
 def test_only_commands_see_every_layer() -> None:

@@ -77,6 +77,11 @@ class Editor(Protocol):
         returns how many are selected then."""
         ...
 
+    def preview(self, shape: Shape | None, how: How = "replace", crop: Box | None = None) -> int:
+        """Show as selected what `select` would select, and change nothing; None: show the selection again, as every
+        edit does. Returns how many are shown."""
+        ...
+
     def invert(self, crop: Box | None = None) -> int: ...
 
     def clear(self) -> None:
