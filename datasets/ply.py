@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -62,15 +62,30 @@ def read_vertices(path: Path | str) -> np.ndarray:
     Other elements, comments and whatever follows the vertices are passed over. Raises `InputError` where the file is
     missing, is not a .ply, is shorter than its header promises or has no plain vertices.
     """
+    return read_elements(path, ["vertex"])["vertex"]
+
+
+def read_elements(path: Path | str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The rows of several elements, of which "vertex" has to be one, as `read_vertices` gives them, by name.
+
+    An element that is not in the file is not in the result.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
             encoding, elements = _read_header(path, file)
-            vertex = _only_vertex(path, elements)
-            for element in itertools.takewhile(lambda element: element is not vertex, elements):
-                _skip(path, file, element, encoding)
+            _only_vertex(path, elements)
+            wanted = {name: _only(path, elements, name) for name in names if any(e.name == name for e in elements)}
             read = _read_text if encoding == "ascii" else _read_binary
-            return read(path, file, vertex)
+            found = {}
+            for element in elements:
+                if wanted.get(element.name) is not element:
+                    _skip(path, file, element, encoding)
+                    continue
+                found[element.name] = read(path, file, element)
+                if len(found) == len(wanted):
+                    break
+            return found
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -127,17 +142,22 @@ def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 
 
 def _only_vertex(path: Path, elements: list[_Element]) -> _Element:
-    found = [element for element in elements if element.name == "vertex"]
+    return _only(path, elements, "vertex")
+
+
+def _only(path: Path, elements: list[_Element], name: str) -> _Element:
+    found = [element for element in elements if element.name == name]
     if len(found) != 1:
-        raise InputError(f"{path}: {len(found)} elements named vertex in the header, not one")
-    vertex = found[0]
-    if vertex.has_lists or not vertex.properties:
-        raise InputError(f"{path}: the vertices have {'list' if vertex.has_lists else 'no'} properties")
-    names = [p.name for p in vertex.properties]
+        raise InputError(f"{path}: {len(found)} elements named {name} in the header, not one")
+    element = found[0]
+    rows = "vertices" if name == "vertex" else f"rows of {name}"
+    if element.has_lists or not element.properties:
+        raise InputError(f"{path}: the {rows} have {'list' if element.has_lists else 'no'} properties")
+    names = [p.name for p in element.properties]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
-        raise InputError(f"{path}: the vertices have the property {min(repeated)} twice")
-    return vertex
+        raise InputError(f"{path}: the {rows} have the property {min(repeated)} twice")
+    return element
 
 
 def _remaining(file: BinaryIO) -> int:

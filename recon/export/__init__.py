@@ -1,4 +1,4 @@
-"""Scenes as files that other programs read: one format, one file; the suffix chooses."""
+"""Scenes as files that other programs read: one format, one file; how the name ends chooses."""
 
 from __future__ import annotations
 
@@ -8,15 +8,36 @@ from pathlib import Path
 from torch import Tensor
 
 from recon.datasets.errors import InputError
-from recon.export import ply
+from recon.export import compressed_ply, ksplat, ply, sog, splat, spz
 from recon.gaussians import Gaussians
 
-SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {".ply": ply.save}
-LOADERS: dict[str, Callable[[Path], Gaussians]] = {".ply": ply.load}
+
+def _load_ply(path: Path) -> Gaussians:
+    """A .ply of either kind."""
+    return compressed_ply.load(path) if compressed_ply.is_packed(path) else ply.load(path)
+
+
+SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {
+    ".ply": ply.save,
+    ".compressed.ply": compressed_ply.save,
+    ".spz": spz.save,
+    ".sog": sog.save,
+    sog.META: sog.save,
+    ".splat": splat.save,
+    ".ksplat": ksplat.save,
+}
+LOADERS: dict[str, Callable[[Path], Gaussians]] = {
+    ".ply": _load_ply,
+    ".spz": spz.load,
+    ".sog": sog.load,
+    sog.META: sog.load,
+    ".splat": splat.load,
+    ".ksplat": ksplat.load,
+}
 
 
 def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | None = None) -> None:
-    """Write a scene in the format of the suffix of `path`.
+    """Write a scene in the format that the name of `path` ends with.
 
     Args:
         source_from_world: [4,4] similarity to the frame to write in, usually that of the capture's files
@@ -25,9 +46,7 @@ def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | No
         InputError: no format has this suffix, the scene cannot be written in it, or the file cannot be written.
     """
     path = Path(path)
-    save = SAVERS.get(path.suffix.lower())
-    if save is None:
-        raise _unknown_suffix(path, SAVERS)
+    save = SAVERS[suffix_of(path, SAVERS)]
     if source_from_world is not None:
         model = model.transformed(source_from_world)
     try:
@@ -37,13 +56,26 @@ def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | No
 
 
 def load(path: Path | str) -> Gaussians:
-    """Read a scene of Gaussians in the format of the suffix of `path`; InputError says what is wrong with it."""
+    """Read a scene of Gaussians in the format that its name ends with; `InputError` says what is wrong with it.
+
+    A folder is one of SOG's images.
+    """
     path = Path(path)
-    read = LOADERS.get(path.suffix.lower())
-    if read is None:
-        raise _unknown_suffix(path, LOADERS)
-    return read(path)
+    if is_folder(path):
+        return sog.load(path)
+    return LOADERS[suffix_of(path, LOADERS)](path)
 
 
-def _unknown_suffix(path: Path, formats: Iterable[str]) -> InputError:
-    return InputError(f"{path}: no splat format has the suffix '{path.suffix}'; there is {', '.join(sorted(formats))}")
+def is_folder(path: Path) -> bool:
+    """Whether a folder is itself a scene in a splat format."""
+    return sog.is_folder(path)
+
+
+def suffix_of(path: Path, formats: Iterable[str]) -> str:
+    """The longest of the endings of `formats` that a name has; `InputError` if it has none."""
+    name = path.name.lower()
+    found = [suffix for suffix in formats if (name.endswith(suffix) if suffix[0] == "." else name == suffix)]
+    if not found:
+        there = ", ".join(sorted(formats))
+        raise InputError(f"{path}: no splat format has the suffix '{path.suffix}'; there is {there}")
+    return max(found, key=len)
