@@ -18,6 +18,7 @@ import tiny
 from recon import checkpoint, cli, runs
 from recon.datasets import nerfstudio
 from recon.datasets.files import naming
+from recon.viewer import tour
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,21 @@ def test_render_makes_a_video(trained, tmp_path, monkeypatch):
 
     run_cli(monkeypatch, "render", trained, tmp_path / "orbit.mp4", "--frames", 5, "--path", "photos")
     assert np.asarray(iio.imread(tmp_path / "orbit.mp4")).shape == (5, 32, 40, 3)
+
+
+def test_render_takes_a_camera_path_made_in_the_viewer(trained, tmp_path, monkeypatch):
+    import imageio.v3 as iio
+
+    state = checkpoint.load(runs.find(trained).checkpoints()[0])
+    path = tour.orbit(tiny.scene().views[0].camera, 1.0, stops=4)
+    tour.save(path, tmp_path / "path.json", torch.eye(4), width=40, height=32, fps=5)
+    run_cli(monkeypatch, "render", trained, tmp_path / "out", "--cameras", tmp_path / "path.json")
+    frames = sorted((tmp_path / "out").glob("*.png"))
+    assert len(frames) == 5
+    with torch.no_grad():
+        camera = path.cameras(40, 32, 5)[1].transformed(state.source_from_world.inverse())
+        expected = state.model.render(camera).rgb[0].clamp(0, 1) * 255
+    assert np.abs(iio.imread(frames[1]) - expected.numpy()).max() < 2
 
 
 def test_a_wrong_number_of_threads_in_the_environment_is_named():

@@ -47,7 +47,8 @@ def test_only_recon_is_at_top_level(wheel: zipfile.ZipFile) -> None:
 
 
 def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    expected = {"recon/py.typed", "recon/report.html"}
+    expected = {"recon/py.typed", "recon/report.html", "recon/viewer/share.html"}
+    expected |= {f"recon/viewer/js/{path.name}" for path in (ROOT / "viewer" / "js").iterdir()}
     for folder, target in (("recon", "recon"), ("datasets", "recon/datasets"), ("viewer", "recon/viewer")):
         for path in (ROOT / folder).rglob("*.py"):
             inner = path.relative_to(ROOT / folder)

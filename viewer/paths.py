@@ -81,24 +81,28 @@ def interpolate(cameras: Source, frames: int, *, closed: bool = False) -> Camera
     every = _gather(cameras)
     if frames < 1:
         raise ValueError(f"{frames} frames are no path")
-    quats = _continuous(_quaternions(every.viewmats[:, :3, :3].transpose(1, 2)))
-    keys = torch.cat([every.positions, quats, every.Ks[:, [0, 1], [0, 1]].log(), every.Ks[:, :2, 2]], dim=-1)
-    if closed:
-        keys = torch.cat([keys, keys[:1]])
-        keys[-2:, _QUAT] = _continuous(keys[-2:, _QUAT])  # after a full turn, quaternions arrive with the other sign
+    keys = _keys(every, closed)
     ways = _ways(keys[:, :3], keys[:, _QUAT])
     moved = ways > 1e-5
     keys, ways = keys[torch.cat([moved.new_ones(1), moved])], ways[moved]
-    values = keys[:1].expand(frames, -1)
-    if len(ways):
-        steps = torch.arange(frames, dtype=torch.float64) / (frames if closed else max(1, frames - 1))
-        values = _hermite(keys, ways, steps * ways.sum(), closed=closed)
-    c2w = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
-    c2w[:, :3, :3] = _rotations(values[:, _QUAT])
-    c2w[:, :3, 3] = values[:, :3]
-    Ks = torch.eye(3, dtype=torch.float64).repeat(frames, 1, 1)
-    Ks[:, [0, 1], [0, 1]], Ks[:, :2, 2] = values[:, 7:9].exp(), values[:, 9:]
-    return Cameras.from_c2w(c2w, Ks, every.width, every.height)
+    steps = torch.arange(frames, dtype=torch.float64) / (frames if closed else max(1, frames - 1))
+    return _cameras(_spline(keys, ways, steps * ways.sum(), closed=closed), every.width, every.height)
+
+
+def timed(cameras: Cameras, seconds: Tensor, at: Tensor, *, closed: bool = False, smoothness: float = 1.0) -> Cameras:
+    """Cameras at the times `at` [F] on the path of `interpolate`, which here takes given times from each to the next.
+
+    Where two cameras after one another are the same, the path stands still for that time.
+
+    Args:
+        seconds: [C-1], or [C] for a path that is `closed`, all more than 0.
+        smoothness: 1: on through each camera; 0: straight on to each, and to rest there.
+    """
+    every = _gather(cameras)
+    keys = _keys(every, closed)
+    return _cameras(
+        _spline(keys, seconds.double(), at.double(), closed=closed, smoothness=smoothness), every.width, every.height
+    )
 
 
 def _gather(source: Source) -> Cameras:
@@ -204,12 +208,35 @@ def _ways(positions: Tensor, quats: Tensor) -> Tensor:
     return torch.hypot(steps / steps.mean() if steps.any() else steps, turns / 0.5)
 
 
-def _hermite(keys: Tensor, ways: Tensor, at: Tensor, *, closed: bool) -> Tensor:
-    """The spline through keys [C,D], spaced by `ways` [C-1], at places [F] along it.
+def _keys(cameras: Cameras, closed: bool) -> Tensor:
+    """What a spline goes through [C,11], the first camera once more if `closed`: position, rotation, lens."""
+    quats = _continuous(quaternions(cameras.viewmats[:, :3, :3].transpose(1, 2)))
+    keys = torch.cat([cameras.positions, quats, cameras.Ks[:, [0, 1], [0, 1]].log(), cameras.Ks[:, :2, 2]], dim=-1)
+    if closed:
+        keys = torch.cat([keys, keys[:1]])
+        keys[-2:, _QUAT] = _continuous(keys[-2:, _QUAT])  # after a full turn, quaternions arrive with the other sign
+    return keys
 
-    The slope at a key is that of the parabola through it and its neighbours; at the ends, of the straight line. When
-    `closed`, the last key is the first one again (with quaternions of either sign).
+
+def _cameras(values: Tensor, width: int, height: int) -> Cameras:
+    """The cameras of values [F,11] such as `_keys` makes; their quaternions may have any length."""
+    c2w = torch.eye(4, dtype=torch.float64).repeat(len(values), 1, 1)
+    c2w[:, :3, :3] = rotations(values[:, _QUAT])
+    c2w[:, :3, 3] = values[:, :3]
+    Ks = torch.eye(3, dtype=torch.float64).repeat(len(values), 1, 1)
+    Ks[:, [0, 1], [0, 1]], Ks[:, :2, 2] = values[:, 7:9].exp(), values[:, 9:]
+    return Cameras.from_c2w(c2w, Ks, width, height)
+
+
+def _spline(keys: Tensor, ways: Tensor, at: Tensor, *, closed: bool, smoothness: float = 1.0) -> Tensor:
+    """The cubic Hermite spline [F,D] through keys [C,D], spaced by `ways` [C-1], at places [F] along it.
+
+    The slope at a key is that of the parabola through it and its neighbours; at the ends, of the straight line; none
+    beside a neighbour that is the same. All are multiplied by `smoothness`. When `closed`, the last key is the first
+    one again (with quaternions of either sign).
     """
+    if not len(ways):
+        return keys[:1].expand(len(at), -1)
     between = (keys[1:] - keys[:-1]) / ways[:, None]
     before, after = between[:-1], between[1:]
     way_before, way_after = ways[:-1, None], ways[1:, None]
@@ -220,6 +247,12 @@ def _hermite(keys: Tensor, ways: Tensor, at: Tensor, *, closed: bool) -> Tensor:
         first = (sign * last * ways[0] + first * ways[-1]) / (ways[0] + ways[-1])
         last = sign * first
     slopes = torch.cat([first, (before * way_after + after * way_before) / (way_before + way_after), last])
+    still = (keys[1:] - keys[:-1]).abs().amax(dim=-1) < 1e-9
+    if closed:
+        still = torch.cat([still[-1:], still, still[:1]])
+    else:
+        still = torch.cat([still.new_zeros(1), still, still.new_zeros(1)])
+    slopes = slopes * torch.where(still[1:] | still[:-1], 0.0, smoothness)[:, None]
     starts = torch.cat([ways.new_zeros(1), ways.cumsum(0)])
     span = (torch.searchsorted(starts, at, right=True) - 1).clamp(0, len(ways) - 1)
     way = ways[span][:, None]
@@ -232,7 +265,7 @@ def _hermite(keys: Tensor, ways: Tensor, at: Tensor, *, closed: bool) -> Tensor:
     )
 
 
-def _quaternions(rotations: Tensor) -> Tensor:
+def quaternions(rotations: Tensor) -> Tensor:
     """Unit quaternions wxyz [C,4] of rotation matrices [C,3,3], by the best of four formulas (Shepperd 1978)."""
     m = rotations
     xx, yy, zz = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
@@ -259,7 +292,7 @@ def _continuous(quats: Tensor) -> Tensor:
     return quats * torch.cat([signs.new_ones(1), signs.cumprod(0)])[:, None]
 
 
-def _rotations(quats: Tensor) -> Tensor:
+def rotations(quats: Tensor) -> Tensor:
     """[F,3,3] of quaternions wxyz [F,4] of any length."""
     w, x, y, z = (quats / quats.norm(dim=-1, keepdim=True)).unbind(dim=-1)
     return torch.stack(
