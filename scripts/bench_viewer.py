@@ -8,8 +8,8 @@
 The scene is that of `bench_raster.py --fps`: 200,000 random Gaussians, SH degree 3, that fill a picture of 1280x720. A
 browser is a process that speaks to the viewer as its page does, and decodes nothing; its camera moves 50 times a
 second, as often as a page tells. Latency is the time from a move, after a rest, to the first picture that shows it. In
-"whole" every picture has the window's size; in "adaptive" those of a moving camera are as large as a thirtieth of a second
-allows. While training, a fifth of the time is for looking, as it is by default.
+"whole" every picture has the window's size; in "adaptive" those of a moving camera are as large as a thirtieth of a
+second allows. While training, a fifth of the time is for looking, as it is by default.
 """
 
 from __future__ import annotations

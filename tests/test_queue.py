@@ -44,7 +44,7 @@ def rounds(count: int) -> Callable[[], bool]:
 def test_jobs_are_done_in_order_before_pictures() -> None:
     queue, log = RenderQueue(), list[str]()
     queue.add(Asker(log, "picture"))
-    futures = [queue.submit(lambda name=name: log.append(name)) for name in "abc"]
+    futures = [queue.submit(lambda name=name: log.append(name)) for name in "abc"]  # type: ignore[misc]
     queue.run(rounds(4))
     assert log == ["a", "b", "c", "picture"]
     assert all(future.done() for future in futures)
