@@ -206,23 +206,32 @@ class _Connection(ServerConnection):
                 return raw
 
     def _wanted(self, message: messages.Message) -> bool:
-        server = self._guard.server
-        if server is None:  # connected before the server was complete
+        if self._guard.server is None:  # connected before the server was complete
             return isinstance(message, messages.ViewerCameraMessage)
         if self._uploads is None:
-            self._uploads = incoming.Uploads(server, self._guard.most_upload, self._tell)
+            self._uploads = incoming.Uploads(self._guis, self._guard.most_upload, self._tell)
         if isinstance(message, messages.FileTransferStartUpload):
             return self._uploads.start(message)
         if isinstance(message, messages.FileTransferPart):
             return self._uploads.part(message)
         return True
 
-    def _tell(self, why: str) -> None:
+    def _client(self) -> viser.ClientHandle | None:
+        """What viser calls this connection, once it has sent a camera."""
         server = self._guard.server
         assert server is not None
-        for number, connection in server._websock_server._live_connections.items():
-            if connection is self and number in server._connected_clients:
-                server._connected_clients[number].add_notification("File not taken", why, color="red")
+        numbers = [number for number, live in server._websock_server._live_connections.items() if live is self]
+        return server._connected_clients.get(numbers[0]) if numbers else None
+
+    def _guis(self) -> list[viser.GuiApi]:
+        assert self._guard.server is not None
+        client = self._client()
+        return [self._guard.server.gui] + ([] if client is None else [client.gui])
+
+    def _tell(self, why: str) -> None:
+        client = self._client()
+        if client is not None:
+            client.add_notification("File not taken", why, color="red")
 
 
 def _response(status: HTTPStatus, kind: str, body: bytes, headers: Headers | None = None) -> Response:

@@ -77,6 +77,7 @@ def _sensible(message: messages.Message) -> bool:
 
 @dataclass
 class _Upload:
+    gui: viser.GuiApi
     button: str  # the identifier of the upload button
     size: int  # bytes
     parts: int
@@ -89,22 +90,20 @@ class Uploads:
     """The files that one page is sending.
 
     Attributes:
-        server: whose upload buttons files may be for.
+        guis: where the upload buttons that files may be for are: all browsers', and this one's.
         most: bytes of a file.
         refused: told in one line why a file is not taken.
     """
 
-    server: viser.ViserServer
+    guis: Callable[[], list[viser.GuiApi]]
     most: int
     refused: Callable[[str], None]
     open: dict[str, _Upload] = field(default_factory=dict)
 
     def start(self, message: messages.FileTransferStartUpload) -> bool:
         """May viser hear of this file?"""
-        handle = self.server.gui._gui_input_handle_from_uuid.get(message.source_component_uuid)
-        if not isinstance(handle, viser.GuiUploadButtonHandle) or handle.disabled:
-            return False
-        if message.transfer_uuid in self.server.gui._current_file_upload_states:
+        gui = self._gui(message.source_component_uuid)
+        if gui is None or message.transfer_uuid in gui._current_file_upload_states:
             return False
         if any(upload.button == message.source_component_uuid for upload in self.open.values()):
             self.refused("One file at a time.")
@@ -116,9 +115,17 @@ class Uploads:
             return False
         if message.part_count:
             self.open[message.transfer_uuid] = _Upload(
-                message.source_component_uuid, message.size_bytes, message.part_count
+                gui, message.source_component_uuid, message.size_bytes, message.part_count
             )
         return True
+
+    def _gui(self, button: str) -> viser.GuiApi | None:
+        """Where the upload button is that a file is for."""
+        for gui in self.guis():
+            handle = gui._gui_input_handle_from_uuid.get(button)
+            if isinstance(handle, viser.GuiUploadButtonHandle) and not handle.disabled:
+                return gui
+        return None
 
     def part(self, message: messages.FileTransferPart) -> bool:
         """May viser have this part? A part that cannot be ends the whole upload, and nothing of it is kept."""
@@ -131,7 +138,7 @@ class Uploads:
         last = len(upload.came) == upload.parts
         right = upload.bytes == upload.size if last else upload.bytes < upload.size
         if not (fresh and right and message.source_component_uuid == upload.button):
-            self.server.gui._current_file_upload_states.pop(message.transfer_uuid, None)
+            upload.gui._current_file_upload_states.pop(message.transfer_uuid, None)
             del self.open[message.transfer_uuid]
             return False
         if last:
