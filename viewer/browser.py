@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -71,7 +72,8 @@ class Browser:
         self.wishes = Wishes()
         self.pace = Pace()
         self.software = True  # until the page says that a GPU draws it
-        self.stated = ""  # what is being drawn, in words
+        self.stated = ""  # what is being drawn while the camera rests, in words
+        self.on_stated: Callable[[str], None] = lambda text: None
         self._viewer = viewer
         self._encoder = encoder
         self._encoding: Future[None] | None = None
@@ -177,7 +179,8 @@ class Browser:
         self._drawn, self._drawn_at = (version, whole), time.monotonic()
         self._sent += 1
         self._shows_picture = True
-        self.stated = f"drawn here, {width}x{height}"
+        if whole:
+            self._state(f"Drawn by recon, {width}x{height}")
         self._encoding = self._encoder.submit(self._encode, picture, 92 if whole else 80)
         return self._encode_seconds
 
@@ -213,5 +216,10 @@ class Browser:
         self._drawn = (-1, False)
         total = subject.count
         part = f"{count:,} splats" if count == total else f"the {count:,} of {total:,} splats that show most"
-        self.stated = f"drawn by your browser: {part}, {size / 1e6:.1f} MB, without view-dependent colour"
+        self._state(f"Drawn by this browser: {part}, {size / 1e6:.1f} MB, without colour that depends on the direction")
         return 0.0
+
+    def _state(self, text: str) -> None:
+        if text != self.stated:
+            self.stated = text
+            self.on_stated(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets.scene import Scene, View
-from recon.viewer.poses import fov_of, wxyz_of
+from recon.viewer.poses import fov_of, pose_of, wxyz_of
 from recon.viewer.viewer import Viewer
 
 MOST = 200  # pyramids; of more photos, as many evenly spread
 THUMBNAIL = 96  # px
 TRAIN, TEST = (60, 130, 220), (235, 140, 40)
-SPLITS = ("All", "Trained on", "Held out", "None")
+SPLITS = ("None", "All", "Trained on", "Held out")  # none at first: they are in the way of what they show
 
 
 class CamerasPanel:
@@ -28,12 +29,14 @@ class CamerasPanel:
         shown = [i for i in range(len(scene.views)) if i % every == 0 or (i in test and every < 8)]
         gui = viewer.server.gui
         with viewer.tab("Photos"):
-            self.split = gui.add_dropdown("Show", SPLITS)
+            self.split = gui.add_dropdown("Pyramids", SPLITS)
             self.size = gui.add_slider("Size", 0.02, 0.5, 0.01, 0.08)
             self.photo: Any = gui.add_dropdown("Photo", tuple(view.name for view in scene.views))
             self.go = gui.add_button("Go there")
-            gui.add_markdown("Click on a pyramid to see what its photo shows. Blue: trained on. Orange: held out.")
+            gui.add_markdown("Click on a pyramid to go where its photo was taken. Blue: trained on. Orange: held out.")
         self._frusta: dict[int, Any] = {i: self._frustum(i, i in test) for i in shown}
+        self._places = np.stack([scene.views[i].camera.positions[0].double().numpy() for i in shown])
+        self._test = np.array([i in test for i in shown])
         self.split.on_update(self._show)
         self.size.on_update(self._show)
 
@@ -43,7 +46,7 @@ class CamerasPanel:
             viewer.go(event.client, view.camera)
 
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._load_thumbnails, name="thumbnails", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="photos", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -64,6 +67,7 @@ class CamerasPanel:
             position=view.camera.positions[0].double().numpy(),
             cast_shadow=False,
             receive_shadow=False,
+            visible=False,
         )
 
         @frustum.on_click
@@ -75,21 +79,32 @@ class CamerasPanel:
 
     def _show(self, event: Any) -> None:
         del event
-        test = set(self._scene.test)
-        for index, frustum in self._frusta.items():
-            wanted = {"All": True, "None": False, "Held out": index in test, "Trained on": index not in test}
-            frustum.visible = wanted[self.split.value]
+        for frustum in self._frusta.values():
             frustum.scale = self.size.value
 
-    def _load_thumbnails(self) -> None:
-        for index, frustum in self._frusta.items():
-            if self._stop.is_set():
-                return
-            try:
-                frustum.image = thumbnail(self._scene.views[index])
-            except Exception:  # a picture that cannot be read is told of where it is needed
-                continue
-            self._stop.wait(0.02)  # the cores have better things to do
+    def _wanted(self) -> NDArray[np.bool_]:
+        """Which pyramids [P] are shown: those of the split, but none that a browser looks from within."""
+        every = np.ones_like(self._test)
+        of_split = {"None": ~every, "All": every, "Held out": self._test, "Trained on": ~self._test}
+        shown = of_split[self.split.value].copy()
+        for browser in self._viewer.browsers():
+            pose = pose_of(browser.client)
+            if pose is not None:
+                shown &= np.linalg.norm(self._places - pose.position, axis=1) > 2 * self.size.value
+        return shown
+
+    def _keep(self) -> None:
+        """Load the thumbnails, one after the other; hide and show the pyramids as browsers move."""
+        unread = list(self._frusta.items())
+        while not self._stop.wait(0.02 if unread else 0.1):
+            for frustum, shown in zip(self._frusta.values(), self._wanted().tolist(), strict=True):
+                if frustum.visible != shown:
+                    frustum.visible = shown
+            if unread:
+                index, frustum = unread.pop(0)
+                # A picture that cannot be read is told of where it is needed.
+                with contextlib.suppress(Exception):
+                    frustum.image = thumbnail(self._scene.views[index])
 
 
 def thumbnail(view: View) -> NDArray[np.uint8]:

@@ -46,7 +46,7 @@ class ViewPanel:
             self.way = gui.add_dropdown(
                 "Drawn", tuple(WAYS), hint="By recon: all of it. By this browser: smoother where it has a GPU."
             )
-            self.state = gui.add_markdown("")
+            self.state = gui.add_markdown(browser.stated)
             with gui.add_folder("Picture", expand_by_default=False):
                 self.resolution = gui.add_slider("Resolution", 0.25, 1.0, 0.05, 1.0)
                 self.adaptive = gui.add_checkbox("Smaller while moving", True, hint="Where that is needed to follow.")
@@ -75,6 +75,7 @@ class ViewPanel:
         handles += [self.background, self.near, self.far, self.colour_map, self.own_range, self.range]
         for handle in handles:
             handle.on_update(self._changed)
+        browser.on_stated = self._state
         self._navigate(None)
         self._changed(None)
 
@@ -118,6 +119,9 @@ class ViewPanel:
                 channel.call(client, "help")
             else:
                 viewer.pick(client, self._look_at, "Click on what to look at.")
+
+    def _state(self, text: str) -> None:
+        self.state.content = text
 
     def _look_at(self, point: Vector) -> None:
         self._browser.client.camera.look_at = np.array(point, np.float64)
@@ -164,8 +168,3 @@ class ViewPanel:
         )
         self._browser.want(wishes)
         self._viewer.queue.wake()
-
-    def state_now(self) -> None:
-        """Say how the scene is drawn at present; called now and then."""
-        if self.state.content != self._browser.stated:
-            self.state.content = self._browser.stated

@@ -16,7 +16,7 @@ import numpy as np
 
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene
-from recon.viewer import channel
+from recon.viewer import channel, paths
 from recon.viewer.browser import Browser, Comparison
 from recon.viewer.guard import open_server
 from recon.viewer.look import Box, Brush, Look, Vector
@@ -33,6 +33,7 @@ T = TypeVar("T")
 SPLATS = "/splats"  # the name of the scene's node in a browser
 MOST_SPLATS = 300_000  # that a browser is sent
 MOST_SPLATS_TRAINING = 60_000
+BACK = 0.2  # of the distance to the middle: so far behind the photos' cameras a browser begins
 
 
 class Viewer:
@@ -85,8 +86,9 @@ class Viewer:
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
         self._host, self._token = host, token
         self.server = open_server(host, port, token=token, label=name)
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._tab_group = self.server.gui.add_tab_group()
-        self._tabs: dict[str, viser.GuiTabHandle] = {}
+        self._tabs: dict[str, viser.GuiTabHandle] = {"View": self._tab_group.add_tab("View")}  # it comes first
         self._set_start()
         channel.listen(self.server, "hello", self._hello)
         channel.listen(self.server, "shown", self._shown)
@@ -285,14 +287,16 @@ class Viewer:
         self.refresh()
 
     def _set_start(self) -> None:
-        """Where a browser begins: at a camera of the capture, or a little above and beside the centre."""
+        """Where a browser begins: a little behind where photos were taken from, or above and beside the centre."""
         self.server.scene.set_up_direction(self.up)
         start = self.server.initial_camera
         if self.scene is not None:
-            camera = self.scene.train_views[0].camera
-            position, forward = camera.positions[0].double().numpy(), camera.forward[0].double().numpy()
+            camera = paths.orbit(self.scene, 1)
+            position, forward = camera.positions[0].numpy(), camera.forward[0].numpy()
             ahead = max(0.3, float(-position @ forward))  # the middle of a normalised capture is at 0
-            self._start = tuple(position.tolist()), tuple((position + ahead * forward).tolist())
+            look_at = position + ahead * forward
+            position = position - BACK * ahead * forward
+            self._start = tuple(position.tolist()), tuple(look_at.tolist())
             start.fov = fov_of(camera)
         start.position, start.look_at = self._start
         start.up = self.up
