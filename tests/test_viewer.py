@@ -136,7 +136,7 @@ def test_settings_are_each_browsers_own(tmp_path: Path) -> None:
         assert looks(1.0).sh_degree == 1
         other.look((0, 1, 0.1), (0, 0, 0))
         other.wait(colour_at((0, 1, 0.1)))
-        assert looks(0.0) == Look(sh_degree=3, far=1000.0)
+        wait_until(lambda: looks(0.0) == Look(sh_degree=3, far=1000.0))
 
 
 def test_an_error_while_drawing_is_told_once_and_the_next_picture_comes(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class ViewPanel:
         with gui.add_folder("Moving"):
             self.navigation = gui.add_dropdown("Mode", tuple(NAVIGATION))
             self.speed = gui.add_slider("Speed", 0.05, 5.0, 0.05, 1.0)
-            self.fov = gui.add_slider("Field of view", 10.0, 120.0, 1.0, round(math.degrees(client.camera.fov)))
+            self.fov = gui.add_slider("Field of view", 10.0, 120.0, 1.0, round(math.degrees(viewer.fov)))
             self.up = gui.add_dropdown("Up", tuple(UPS))
             buttons = gui.add_button_group("Go", ("Start", "Look at…", "Help"))
         self.navigation.on_update(self._navigate)

@@ -19,8 +19,9 @@ from recon.datasets.scene import Scene
 from recon.viewer import channel, paths
 from recon.viewer.browser import Browser, Comparison
 from recon.viewer.guard import open_server
-from recon.viewer.look import Box, Brush, Look, Vector
-from recon.viewer.poses import camera_of, fov_of, pose_of, wxyz_of
+from recon.viewer.look import Box, Look, Vector
+from recon.viewer.pointing import Pointing
+from recon.viewer.poses import FOV, camera_of, fov_of, pose_of, wxyz_of
 from recon.viewer.queue import RenderQueue
 from recon.viewer.subject import Editor, Splats, Subject
 
@@ -74,13 +75,11 @@ class Viewer:
         self._browsers: dict[int, Browser] = {}
         self._encoder = ThreadPoolExecutor(1, "pictures")
         self._on_browser: list[Callable[[Browser], None]] = []
-        self._on_key: dict[str, Callable[[viser.ClientHandle], None]] = {}
-        self._picks: dict[int, Callable[[Any], None]] = {}
-        self._brushes: dict[int, tuple[float, Callable[[Brush], None]]] = {}  # radius, and who gets the strokes
         self._software: dict[int, bool] = {}  # of browsers, which say so before they are counted as connected
+        self.fov = FOV  # that a browser begins with, radians
         self._up: Vector = (0.0, 0.0, 1.0)
-        self._start: tuple[Vector, Vector] = ((0.0, -1.0, 0.4), (0.0, 0.0, 0.0))  # position, and what it looks at
-        self._lock = threading.Lock()
+        self._start: tuple[Vector, Vector]  # position, and what it looks at
+        self._building = threading.RLock()
 
         # A browser may leave while something is being sent to it; that is nothing to be told of.
         warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
@@ -92,8 +91,8 @@ class Viewer:
         self._set_start()
         channel.listen(self.server, "hello", self._hello)
         channel.listen(self.server, "shown", self._shown)
-        channel.listen(self.server, "key", self._key)
-        channel.listen(self.server, "brush", self._brushed)
+        self._pointing = Pointing(self)
+        self.pick, self.brush, self.on_key = self._pointing.pick, self._pointing.brush, self._pointing.on_key
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
 
@@ -114,16 +113,26 @@ class Viewer:
         self.server.stop()
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
+    def show(self, subject: Subject, editor: Editor | None, name: str) -> None:
+        """Look at something else, which has no photos."""
+        self.subject, self.editor, self.comparison, self.scene = subject, editor, None, None
+        self._crop = None
+        self.server.gui.set_panel_label(name)
+        self._set_start()
+        self.refresh()
+        for browser in self.browsers():
+            self.go_to_start(browser.client)
+
     # For the panels
 
     @contextlib.contextmanager
     def tab(self, name: str, icon: str | None = None) -> Iterator[None]:
         """While inside, elements of `server.gui` and of a client's gui land in the tab of this name."""
-        with self._lock:
+        with self._building:  # a tab remembers one place to return to, and browsers come at the same time
             if name not in self._tabs:
                 self._tabs[name] = self._tab_group.add_tab(name, icon)  # type: ignore[arg-type]
-        with self._tabs[name]:
-            yield
+            with self._tabs[name]:
+                yield
 
     def run(self, job: Callable[[], T]) -> Future[T]:
         """Have a job done on the thread that renders, between pictures and steps."""
@@ -148,17 +157,16 @@ class Viewer:
         return list(self._browsers.values())
 
     def browser(self, client: viser.ClientHandle) -> Browser | None:
-        return self._browsers.get(client.client_id)
+        return self.browser_of(client.client_id)
+
+    def browser_of(self, client_id: int) -> Browser | None:
+        return self._browsers.get(client_id)
 
     def on_browser(self, then: Callable[[Browser], None]) -> None:
         """Call `then` for every browser that comes, and for those that are there."""
         self._on_browser.append(then)
         for browser in self.browsers():
             then(browser)
-
-    def on_key(self, key: str, then: Callable[[viser.ClientHandle], None]) -> None:
-        """Call `then` when a key such as "Delete" or "Control+z" is pressed over the picture."""
-        self._on_key[key] = then
 
     def camera(self, client: viser.ClientHandle, width: int | None = None, height: int | None = None) -> Cameras:
         """What a browser looks through, for a picture of its window's size or another."""
@@ -214,49 +222,6 @@ class Viewer:
         for browser in self.browsers():
             browser.client.camera.up_direction = np.array(up)
 
-    def pick(self, client: viser.ClientHandle, then: Callable[[Vector], None], prompt: str) -> None:
-        """Let the user of a browser click on a surface; `then` gets the point. A second call replaces the first."""
-        self._forget_pick(client)
-
-        def clicked(event: viser.SceneClickEvent) -> None:
-            if not self._forget_pick(client, clicked):  # a second click came before the first was dealt with
-                return
-            camera, look = self.camera(client), self.look(client)
-            x, y = event.screen_pos[0] * camera.width, event.screen_pos[1] * camera.height
-
-            def found(future: Future[Vector | None]) -> None:
-                if future.cancelled() or future.exception() is not None:
-                    return
-                point = future.result()
-                if point is None:
-                    self.tell(client, "There is no surface there.")
-                else:
-                    then(point)
-
-            self.run(lambda: self.subject.pick(camera, x, y, look)).add_done_callback(found)
-
-        self._picks[client.client_id] = clicked
-        client.scene.on_click()(clicked)
-        self.tell(client, prompt)
-
-    def _forget_pick(self, client: viser.ClientHandle, only: Callable[[Any], None] | None = None) -> bool:
-        """Wait for a click no longer; with `only`, if it is that one's. Returns whether it was waited for."""
-        with self._lock:
-            clicked = self._picks.get(client.client_id)
-            if clicked is None or (only is not None and clicked is not only):
-                return False
-            del self._picks[client.client_id]
-        client.scene.remove_click_callback(clicked)
-        return True
-
-    def brush(self, client: viser.ClientHandle, radius: float | None, then: Callable[[Brush], None]) -> None:
-        """Turn a browser's brush on, `radius` in px of its window, or off (None); `then` gets every stroke."""
-        if radius is None:
-            self._brushes.pop(client.client_id, None)
-        else:
-            self._brushes[client.client_id] = radius, then
-        channel.call(client, "brush", radius=radius)
-
     def tell(self, client: viser.ClientHandle | None, text: str, error: bool = False) -> None:
         """A notice in one browser, or in all."""
         for browser in self.browsers():
@@ -290,6 +255,7 @@ class Viewer:
         """Where a browser begins: a little behind where photos were taken from, or above and beside the centre."""
         self.server.scene.set_up_direction(self.up)
         start = self.server.initial_camera
+        self._start = (0.0, -1.2, 0.5), (0.0, 0.0, 0.0)
         if self.scene is not None:
             camera = paths.orbit(self.scene, 1)
             position, forward = camera.positions[0].numpy(), camera.forward[0].numpy()
@@ -297,7 +263,8 @@ class Viewer:
             look_at = position + ahead * forward
             position = position - BACK * ahead * forward
             self._start = tuple(position.tolist()), tuple(look_at.tolist())
-            start.fov = fov_of(camera)
+            self.fov = fov_of(camera)
+        start.fov = self.fov
         start.position, start.look_at = self._start
         start.up = self.up
         start.near = 0.01
@@ -322,12 +289,11 @@ class Viewer:
         client.camera.on_update(moved)
         self.queue.add(browser)
         for then in self._on_browser:
-            self.server._thread_executor.submit(then, browser)
+            self.server._thread_executor.submit(then, browser).add_done_callback(_log_failure)
 
     async def _disconnected(self, client: viser.ClientHandle) -> None:
         browser = self._browsers.pop(client.client_id, None)
-        self._picks.pop(client.client_id, None)
-        self._brushes.pop(client.client_id, None)
+        self._pointing.forget(client)
         self._software.pop(client.client_id, None)
         if browser is not None:
             self.queue.remove(browser)
@@ -353,23 +319,6 @@ class Viewer:
         if browser is not None:
             browser.shown(values["number"])
             self.queue.wake()
-
-    def _key(self, client_id: int, values: dict[str, Any]) -> None:
-        browser, then = self._browsers.get(client_id), self._on_key.get(values["key"])
-        if browser is not None and then is not None:
-            then(browser.client)
-
-    def _brushed(self, client_id: int, values: dict[str, Any]) -> None:
-        browser, brush = self._browsers.get(client_id), self._brushes.get(client_id)
-        width, height = round(values["width"]), round(values["height"])
-        if browser is None or brush is None or min(width, height) < 1:
-            return
-        points = np.array(values["points"], np.float32).reshape(-1, 2)
-        if len(points) == 0:  # laid down
-            del self._brushes[client_id]
-            return
-        radius, then = brush
-        then(Brush(self.camera(browser.client, width, height), points, radius))
 
 
 def _log_failure(future: Future[Any]) -> None:
