@@ -157,18 +157,19 @@ class ViewerClient:
                 assert isinstance(raw, bytes)
                 size, packed = (int.from_bytes(raw[i : i + 8], "little") for i in (0, 8))
                 batch = msgspec.msgpack.decode(unpack.decompress(raw[16 : 16 + packed], max_output_size=size))
-                pictures = 0
+                numbers = []
                 with self._news:
                     self.bytes += len(raw)
                     for values in batch["messages"]:
                         kind = values.pop("type")
-                        pictures += kind == PICTURE and values["rgb_data"] is not None
+                        if kind == PICTURE and values["rgb_data"] is not None:
+                            numbers.append(number_of(values["rgb_data"]))
                         if self.keep(kind):
                             self.received.append(Received(kind, values, at))
-                    self.pictures += pictures
+                    self.pictures += len(numbers)
                     self._news.notify_all()
-                if pictures and self.acknowledges:
-                    self.say("shown", number=self.pictures, ms=0.0)
+                if numbers and self.acknowledges:
+                    self.say("shown", number=numbers[-1], ms=0.0)
         except ConnectionClosed:
             pass
 
@@ -178,3 +179,10 @@ def decoded(message: Received) -> NDArray[np.uint8]:
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(message.values["rgb_data"])))
+
+
+def number_of(jpeg: bytes) -> int:
+    """The number that the viewer gave a picture: it is in its comment."""
+    from PIL import Image
+
+    return int(Image.open(io.BytesIO(jpeg)).info["comment"])

@@ -181,16 +181,17 @@ class Browser:
         self._shows_picture = True
         if whole:
             self._state(f"Drawn by recon, {width}x{height}")
-        self._encoding = self._encoder.submit(self._encode, picture, 92 if whole else 80)
+        self._encoding = self._encoder.submit(self._encode, picture, 92 if whole else 80, self._sent)
         return self._encode_seconds
 
-    def _encode(self, picture: NDArray[np.uint8], quality: int) -> None:
+    def _encode(self, picture: NDArray[np.uint8], quality: int, number: int) -> None:
         from PIL import Image
         from viser._messages import BackgroundImageMessage
 
         began = time.perf_counter()
         packed = io.BytesIO()
-        Image.fromarray(picture).save(packed, format="JPEG", quality=quality)
+        # With its number in it, since of pictures that wait for a slow connection viser sends the last one alone.
+        Image.fromarray(picture).save(packed, format="JPEG", quality=quality, comment=str(number))
         if self._viewer.browser(self.client) is not self:  # left in the meantime
             return
         self._encode_seconds += 0.2 * (time.perf_counter() - began - self._encode_seconds)

@@ -38,10 +38,10 @@ class Hello(TypedDict):
 
 
 class Shown(TypedDict):
-    """A frame (BackgroundImageMessage) came; not sent while the tab is hidden.
+    """A frame (BackgroundImageMessage) came that has a number; not sent while the tab is hidden.
 
     Attributes:
-        number: of the frames of this connection, from 1.
+        number: what the comment in the JPEG says, in decimal digits, from 1.
         ms: how long the page took from the frame's arrival to its next repaint.
     """
 

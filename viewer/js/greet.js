@@ -16,12 +16,7 @@
   }
 
   let greeted = false;
-  let frames = 0;
-
-  link.onConnected.push(() => {
-    greeted = false;
-    frames = 0;
-  });
+  link.onConnected.push(() => (greeted = false));
 
   // After the camera, because with that viser's server begins to count us among its clients.
   link.onCamera.push(() => {
@@ -38,9 +33,24 @@
     });
   });
 
+  /** The number that the server wrote into the comment of a JPEG; null if it wrote none. */
+  function numberOf(jpeg) {
+    const view = new DataView(jpeg.buffer, jpeg.byteOffset, jpeg.byteLength);
+    // Segments: a marker of two bytes, and how long they are after it; the comment is one of the first.
+    for (let at = 2; at + 4 <= view.byteLength && view.getUint8(at) === 0xff; at += 2 + view.getUint16(at + 2)) {
+      const marker = view.getUint8(at + 1);
+      if (marker === 0xda) return null; // what follows is the picture
+      if (marker !== 0xfe) continue;
+      const text = String.fromCharCode(...jpeg.subarray(at + 4, at + 2 + view.getUint16(at + 2)));
+      return /^[1-9]\d{0,14}$/.test(text) ? Number(text) : null;
+    }
+    return null;
+  }
+
   link.onMessage.push((message) => {
     if (message.type !== "BackgroundImageMessage" || !message.rgb_data) return; // without data it takes the frame away
-    const number = ++frames;
+    const number = numberOf(message.rgb_data);
+    if (number === null) return;
     const came = performance.now();
     // A hidden tab does not repaint, so it acknowledges nothing and is sent no more.
     requestAnimationFrame(() => link.send("shown", { number, ms: Math.max(0, performance.now() - came) }));
