@@ -290,23 +290,17 @@ def save_comparisons(
 
 
 def draw_comparison(comparison: Comparison) -> NDArray[np.uint8]:
-    """Render, photo and error side by side under captions: uint8 [H + caption, 3 W + gaps, 3].
-
-    The error is the mean absolute difference of the channels in the inferno map: black is 0, pale yellow 0.2 and more.
-    Pixels that the mask leaves out are black there.
-    """
+    """Render, photo and error (see `draw_error`) side by side under captions: uint8 [H + caption, 3 W + gaps, 3]."""
     from PIL import Image, ImageDraw, ImageFont
 
-    error = (comparison.render - comparison.photo).abs().mean(dim=-1)
-    if comparison.mask is not None:
-        error = error * (comparison.mask[..., 0] != 0)
-    colours = colourise(error.cpu().numpy() / ERROR_RANGE, INFERNO)
+    mask = None if comparison.mask is None else comparison.mask[..., 0] != 0
+    error = draw_error(comparison.render, comparison.photo, mask)
     panels = {
         f"render  {_label(comparison.scores)}": to_uint8(comparison.render),
         "photo": to_uint8(comparison.photo),
-        f"mean abs. error, 0 to {ERROR_RANGE}": to_uint8(torch.from_numpy(colours)),
+        f"mean abs. error, 0 to {ERROR_RANGE}": error,
     }
-    height, width = error.shape
+    height, width = error.shape[:2]
     sheet = Image.new("RGB", (3 * width + 2 * GAP, height + CAPTION), "white")
     font = ImageFont.load_default(size=12)
     for number, (caption, panel) in enumerate(panels.items()):
@@ -315,6 +309,18 @@ def draw_comparison(comparison: Comparison) -> NDArray[np.uint8]:
         sheet.paste(strip, (number * (width + GAP), 0))
         sheet.paste(Image.fromarray(panel), (number * (width + GAP), CAPTION))
     return np.asarray(sheet)
+
+
+def draw_error(render: Tensor, photo: Tensor, counts: Tensor | None = None) -> NDArray[np.uint8]:
+    """The error of each pixel as uint8 [H,W,3], from pictures [H,W,3] 0..1.
+
+    It is the mean absolute difference of the channels in the inferno map: black is 0, pale yellow 0.2 and more. Pixels
+    where `counts` [H,W] is false are black.
+    """
+    error = (render - photo).abs().mean(dim=-1)
+    if counts is not None:
+        error = error * counts
+    return to_uint8(torch.from_numpy(colourise(error.cpu().numpy() / ERROR_RANGE, INFERNO)))
 
 
 def _label(scores: ViewScores) -> str:
