@@ -96,6 +96,21 @@ def test_an_orbit_is_a_path_of_stops() -> None:
     assert torch.allclose(pixels, torch.tensor([20.0, 16.0]).double(), atol=0.5)
 
 
+def test_a_turn_keeps_its_distance_and_what_it_looks_at() -> None:
+    centre, up = torch.tensor([0.3, -0.2, 0.1]).double(), torch.tensor([0.0, 0.0, 2.0])
+    path = tour.turn(ring(5)[2], centre, 6.0, up=up)
+    cameras = path.cameras(40, 32, 10)
+    assert torch.allclose(cameras.positions[0], ring(5)[2].positions[0], atol=1e-9)
+    distance = float((ring(5)[2].positions[0] - centre).norm())
+    assert torch.allclose((cameras.positions - centre).norm(dim=-1), torch.tensor(distance).double(), rtol=0.01)
+    pixels, _ = cameras.project(centre[None])
+    assert torch.allclose(pixels, torch.tensor([20.0, 16.0]).double(), atol=0.5)
+    around = torch.atan2(*(cameras.positions - centre)[:, [1, 0]].T).diff()
+    assert float(around.remainder(2 * torch.pi).max()) < 1.1 * 2 * torch.pi / 60  # one way, evenly
+    with pytest.raises(ValueError, match="straight above"):
+        tour.turn(ring(5)[2], ring(5)[2].positions[0] + up, 6.0, up=up)
+
+
 @settings(deadline=None, max_examples=60)
 @given(tours, stops, st.data())
 def test_editing_keeps_count_and_order(path: Tour, new: Stop, data: st.DataObject) -> None:

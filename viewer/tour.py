@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras, intrinsics
+from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras, intrinsics, look_at
 from recon.datasets.errors import InputError
 from recon.datasets.fields import entry, needed, numbers, read_json
 from recon.datasets.files import atomic_write
@@ -191,6 +191,20 @@ def orbit(source: paths.Source, seconds: float, *, stops: int = 12, up: Tensor |
     return through(paths.orbit(source, stops, up=up), seconds, closed=True)
 
 
+def turn(camera: Cameras, centre: Tensor, seconds: float, *, up: Tensor, stops: int = 12) -> Tour:
+    """A closed path round a point [3] that it always looks at, beginning at a batch of one, about the axis `up` [3]."""
+    camera, up, centre = camera.to("cpu", torch.float64), up.double() / up.double().norm(), centre.double()
+    offset = camera.positions[0] - centre
+    along = (offset @ up) * up
+    if float((offset - along).norm()) < 1e-3 * float(offset.norm()):
+        raise ValueError("the camera is straight above what it would turn around")
+    angles = torch.arange(stops, dtype=torch.float64)[:, None] * (2 * torch.pi / stops)
+    eyes = centre + along + angles.cos() * (offset - along) + angles.sin() * torch.linalg.cross(up, offset - along)
+    Ks = camera.Ks.expand(stops, 3, 3)
+    c2w = look_at(eyes, centre.expand_as(eyes), up)
+    return through(Cameras.from_c2w(c2w, Ks, camera.width, camera.height), seconds, closed=True)
+
+
 def save(
     tour: Tour, path: Path | str, source_from_world: Tensor, *, width: int = 1280, height: int = 720, fps: float = 30
 ) -> None:
@@ -239,21 +253,37 @@ def load(path: Path | str, source_from_world: Tensor) -> Tour:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if size > LARGEST_FILE:
         raise InputError(f"{path}: {size:,} bytes are more than a camera path has ({LARGEST_FILE:,})")
-    tour = entry(read_json(path), KEY, dict, f"{path}")
-    stops = entry(tour, "stops", list, f"{path}: {KEY}")
+    return _checked(read_json(path), f"{path}", source_from_world)
+
+
+def loads(content: bytes, name: str, source_from_world: Tensor) -> Tour:
+    """As `load`, from what such a file holds; `name` is what errors call it."""
+    if len(content) > LARGEST_FILE:
+        raise InputError(f"{name}: {len(content):,} bytes are more than a camera path has ({LARGEST_FILE:,})")
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: is not JSON: {error}") from error
+    return _checked(values, name, source_from_world)
+
+
+def _checked(values: Any, where: str, source_from_world: Tensor) -> Tour:
+    """The path in what a file holds, in the world."""
+    tour = entry(values, KEY, dict, where)
+    stops = entry(tour, "stops", list, f"{where}: {KEY}")
     closed = tour.get("closed", False)
     if not isinstance(closed, bool):
-        raise InputError(f"{path}: {KEY}: closed {closed!r} is not true or false")
-    smoothness = needed({"smoothness": 1.0} | tour, "smoothness", f"{path}: {KEY}")
+        raise InputError(f"{where}: {KEY}: closed {closed!r} is not true or false")
+    smoothness = needed({"smoothness": 1.0} | tour, "smoothness", f"{where}: {KEY}")
     if not stops:
-        raise InputError(f"{path}: {KEY}: has no stops")
+        raise InputError(f"{where}: {KEY}: has no stops")
     if len(stops) > MOST_STOPS:
-        raise InputError(f"{path}: {KEY}: {len(stops)} stops are more than {MOST_STOPS}")
-    loaded = [_stop(fields, f"{path}: stop {number}") for number, fields in enumerate(stops)]
+        raise InputError(f"{where}: {KEY}: {len(stops)} stops are more than {MOST_STOPS}")
+    loaded = [_stop(fields, f"{where}: stop {number}") for number, fields in enumerate(stops)]
     try:
         return Tour(tuple(loaded), closed, smoothness).transformed(torch.linalg.inv(source_from_world.double()))
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
 
 
 def _stop(fields: Any, where: str) -> Stop:

@@ -199,16 +199,20 @@ class Viewer:
         def then(future: Future[Vector | None]) -> None:
             position, forward = camera.positions[0].double().numpy(), camera.forward[0].double().numpy()
             hit = None if future.cancelled() or future.exception() else future.result()
-            ahead = 1.0 if hit is None else float((np.array(hit) - position) @ forward)
-            with client.atomic():
-                client.camera.up_direction = np.array(self.up, np.float64)
-                client.camera.wxyz = wxyz_of(camera)
-                client.camera.position = position
-                client.camera.look_at = position + max(ahead, 0.05) * forward
-                client.camera.fov = fov_of(camera)
-            self._moved(client)
+            self.place(client, camera, 1.0 if hit is None else float((np.array(hit) - position) @ forward))
 
         self.run(find).add_done_callback(then)
+
+    def place(self, client: viser.ClientHandle, camera: Cameras, ahead: float = 1.0) -> None:
+        """Put a browser at a batch of one, at once; it then turns about the point so far ahead."""
+        position, forward = camera.positions[0].double().numpy(), camera.forward[0].double().numpy()
+        with client.atomic():
+            client.camera.up_direction = np.array(self.up, np.float64)
+            client.camera.wxyz = wxyz_of(camera)
+            client.camera.position = position
+            client.camera.look_at = position + max(ahead, 0.05) * forward
+            client.camera.fov = fov_of(camera)
+        self._moved(client)
 
     @property
     def up(self) -> Vector:

@@ -1,0 +1,306 @@
+"""The Path tab, used as a browser uses it: views become a path, that is kept, played and rendered."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from recon.datasets.cameras import Cameras
+from recon.viewer import tour as tours
+from recon.viewer.look import Look, Vector
+from recon.viewer.path_panel import PathPanel
+from recon.viewer.tour import Tour
+from recon.viewer.video_panel import VideoPanel
+from recon.viewer.viewer import Viewer
+from sources import SCRIPTS
+from tiny import ring
+
+if not SCRIPTS:
+    pytest.skip("the client that speaks to the viewer is in scripts/", allow_module_level=True)
+
+from _viewer_client import Received, ViewerClient
+
+LARGER = torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0]))
+
+
+class Ball:
+    """A subject that is 3 away from wherever one looks; it notes what it was asked for."""
+
+    count, sh_degree = 1, 0
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[Cameras, Look]] = []
+        self.thread: set[int] = set()
+        self.wait = 0.0
+
+    def draw(self, camera: Cameras, look: Look) -> NDArray[np.uint8]:
+        self.drawn.append((camera, look))
+        self.thread.add(threading.get_ident())
+        time.sleep(self.wait)
+        return np.full((camera.height, camera.width, 3), 90, np.uint8)
+
+    def pick(self, camera: Cameras, x: float, y: float, look: Look) -> Vector | None:
+        x, y, z = (camera.positions[0] + 3 * camera.forward[0]).tolist()
+        return (x, y, z)
+
+    def splats(self, most: int, look: Look) -> None:
+        return None
+
+    def save(self, path: Path, look: Look) -> int:
+        raise NotImplementedError
+
+
+def wait_until(true: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never comes true"
+        time.sleep(0.01)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Viewer, PathPanel, ViewerClient]]:
+    """A viewer with a Path tab, and a browser in it."""
+    viewer = Viewer(Ball(), folder=folder, name="test", port=0)
+    panel = PathPanel(viewer, LARGER)
+    thread = threading.Thread(target=viewer.queue.run)
+    thread.start()
+    try:
+        with ViewerClient(viewer.port, 160, 90) as client:
+            client.look((1, -2, 0.5), (0, 0, 0))
+            wait_until(viewer.browsers)
+            yield viewer, panel, client
+    finally:
+        viewer.close()
+        thread.join(10)
+
+
+def error_in(client: ViewerClient) -> str:
+    found = client.wait(lambda m: m.kind == "NotificationShowMessage" and m.values["props"]["color"] == "red")
+    return str(found.values["props"]["body"])
+
+
+def add_three(panel: PathPanel, client: ViewerClient, viewer: Viewer) -> None:
+    def add(number: int) -> None:
+        client.look((number, -2, 0.5), (0, 0, 0))
+        wait_until(lambda: abs(viewer.browsers()[0].client.camera.position[0] - number) < 1e-6)
+        client.press("Add this view")
+        wait_until(lambda: len(panel.tour) == number)
+
+    for number in (1, 2, 3):
+        add(number)
+
+
+def xs(panel: PathPanel) -> list[float]:
+    return [round(stop.position[0], 3) for stop in panel.tour.stops]
+
+
+def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        assert xs(panel) == [1, 2, 3]
+        assert panel.tour.stops[0].fov == pytest.approx(60)
+        assert (panel.duration.value, panel.stop.value) == (4.0, "3")
+        client.set("Its place", "Earlier")
+        wait_until(lambda: xs(panel) == [1, 3, 2])
+        assert panel.stop.value == "2"
+        client.set("To the next, s", 5.0)
+        wait_until(lambda: panel.tour.duration == 7.0)
+        client.set("Altogether, s", 14.0)
+        wait_until(lambda: panel.tour.duration == pytest.approx(14.0))
+        assert panel.tour.stops[1].seconds == pytest.approx(10.0)
+        client.set("Closed loop", True)
+        wait_until(lambda: panel.tour.closed)
+        client.set("Smoothness", 0.5)
+        wait_until(lambda: panel.tour.smoothness == 0.5)
+        client.set("Whole path", "Reverse")
+        wait_until(lambda: xs(panel) == [2, 3, 1])
+        client.set("This stop", "Replace")
+        wait_until(lambda: xs(panel) == [2, 3, 1] and panel.tour.stops[1].position[0] == pytest.approx(3))
+        client.set("This stop", "Remove")
+        wait_until(lambda: xs(panel) == [2, 1])
+        client.set("Whole path", "Clear")
+        wait_until(lambda: len(panel.tour) == 0)
+        assert panel.stop.value == "–"
+        client.set("This stop", "Remove")  # nothing there, nothing happens
+        client.set("Whole path", "Orbit")
+        wait_until(lambda: len(panel.tour) > 5)
+        assert panel.tour.closed
+
+
+def test_going_to_a_stop_brings_the_browser_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Stop", "1")
+        wait_until(lambda: panel.stop.value == "1")
+        client.set("This stop", "Go")
+        client.wait(lambda m: m.kind == "SetCameraPositionMessage" and abs(m.values["position"][0] - 1) < 1e-6)
+        looked = client.wait(lambda m: m.kind == "SetCameraLookAtMessage" and not m.values["initial"])
+        assert len(looked.values["look_at"]) == 3
+
+
+def test_playing_moves_the_browser_in_time_until_the_end_or_until_it_is_stopped(tmp_path: Path) -> None:
+    def positions(client: ViewerClient) -> list[float]:
+        moves = [m for m in client.received if m.kind == "SetCameraPositionMessage" and not m.values["initial"]]
+        return [m.values["position"][0] for m in moves]
+
+    with opened(tmp_path) as (viewer, panel, client):
+        client.press("Play")
+        assert error_in(client) == "a path needs two stops"
+        add_three(panel, client, viewer)
+        panel.tour = panel.tour.retimed(0.6)
+        client.press("Play")
+        wait_until(lambda: len(positions(client)) > 5 and positions(client)[-1] == pytest.approx(3.0))
+        seen = positions(client)
+        assert seen == sorted(seen)
+        wait_until(lambda: panel.play.label == "Play")
+        panel.tour = panel.tour.retimed(60)
+        client.press("Play")
+        wait_until(lambda: panel.play.label == "Stop")
+        client.press("Play")
+        wait_until(lambda: panel.play.label == "Play")
+
+
+def test_the_path_is_drawn_in_the_scene_when_that_is_wanted(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        line = client.wait(lambda m: m.kind == "LineSegmentsMessage")
+        assert line.values["name"] == "/path/line"
+        for number in (1, 2, 3):
+            client.wait(named(f"/path/{number}"))
+        client.set("Show in the scene", False)
+        removed = len([m for m in client.received if m.kind == "RemoveSceneNodeMessage"])
+        wait_until(lambda: len([m for m in client.received if m.kind == "RemoveSceneNodeMessage"]) > removed)
+
+
+def test_paths_are_kept_in_the_folder_in_the_captures_coordinates(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Name", "my path")
+        client.set("Keep", "Save")
+        file = tmp_path / "paths" / "my path.json"
+        wait_until(file.exists)
+        assert json.loads(file.read_text())["tour"]["stops"][2]["position"][0] == pytest.approx(9.0)
+        before = panel.tour
+        panel.tour = Tour()
+        client.set("Saved", "my path")
+        client.press("Load")
+        wait_until(lambda: len(panel.tour) == 3)
+        assert xs(panel) == [1, 2, 3]
+        client.set("Keep", "Download")
+        client.wait(lambda m: m.kind == "FileTransferStartDownload" and m.values["filename"] == "my path.json")
+        assert tours.load(file, LARGER).duration == before.duration
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", "..", "C:\\x", "nul", ".hidden", "x" * 100])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    with opened(folder) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Name", name)
+        client.set("Keep", "Save")
+        assert "is no name for a file here" in error_in(client)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_an_uploaded_path_is_checked(tmp_path: Path) -> None:
+    with opened(tmp_path) as (_, panel, client):
+
+        def uploaded(content: bytes) -> Any:
+            file = type("File", (), {"name": "sent.json", "content": content})
+            target = type("Target", (), {"value": file})
+            [browser] = panel._viewer.browsers()
+            return type("Event", (), {"target": target, "client": browser.client})
+
+        upload = panel._safely(panel._uploaded)
+        upload(uploaded(b'{"tour": {"stops": [{"position": "here"}]}}'))
+        assert "sent.json: stop 0: position is not a list" in error_in(client)
+        tours.save(tours.through(ring(4), 3.0), tmp_path / "a.json", LARGER, fps=1)
+        upload(uploaded((tmp_path / "a.json").read_bytes()))
+        assert len(panel.tour) == 4
+
+
+def frames_to(written: list[tuple[Path, float, int]]) -> Callable[[Iterable[NDArray[np.uint8]], Path, float], None]:
+    """Writes no video, but notes what it would have been."""
+
+    def write(frames: Iterable[NDArray[np.uint8]], path: Path, fps: float) -> None:
+        count = sum(1 for _ in frames)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"video")
+        written.append((path, fps, count))
+
+    return write
+
+
+def named(name: str) -> Callable[[Received], bool]:
+    return lambda message: message.kind == "CameraFrustumMessage" and message.values["name"] == name
+
+
+def sent(message: Received) -> bool:
+    return message.kind == "FileTransferStartDownload"
+
+
+def test_a_video_is_drawn_by_the_thread_of_the_scene_kept_and_sent(tmp_path: Path) -> None:
+    written: list[tuple[Path, float, int]] = []
+    with opened(tmp_path) as (viewer, panel, client):
+        video = VideoPanel(viewer, panel, frames_to(written))
+        subject = viewer.subject
+        assert isinstance(subject, Ball)
+        client.press("Render")
+        assert error_in(client) == "There is no path yet: add a view."
+        add_three(panel, client, viewer)
+        client.set("Size", "640x360")
+        client.set("Frames per second", "15")
+        wait_until(lambda: (video.size.value, video.rate.value) == ("640x360", "15"))
+        client.press("Render")
+        assert client.wait(sent).values["filename"] == "video.mp4"
+        assert written == [(tmp_path / "videos" / "video.mp4", 15.0, 60)]
+        frames = [camera for camera, _ in subject.drawn if camera.width == 640]
+        expected = panel.tour.cameras(640, 360, 15)
+        assert torch.allclose(torch.cat([camera.viewmats for camera in frames]), expected.viewmats)
+        assert subject.thread == {viewer.run(threading.get_ident).result(5)}
+        wait_until(lambda: video.render.label == "Render" and not video.progress.visible)
+
+
+def test_depth_has_one_range_for_all_frames(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        video = VideoPanel(viewer, panel, frames_to([]))
+        near, far = video._depth_range(panel.tour.cameras(64, 36, 5), Look("depth"))
+        assert (near, far) == (pytest.approx(3.0), pytest.approx(3.003))
+
+
+def test_a_video_can_be_cancelled_and_one_that_fails_is_told_of(tmp_path: Path) -> None:
+    written: list[tuple[Path, float, int]] = []
+    with opened(tmp_path) as (viewer, panel, client):
+        video = VideoPanel(viewer, panel, frames_to(written))
+        subject = viewer.subject
+        assert isinstance(subject, Ball)
+        add_three(panel, client, viewer)
+        subject.wait = 0.05
+        client.press("Render")
+        wait_until(lambda: video.render.label == "Cancel" and video.progress.value > 0)
+        client.press("Render")
+        told = client.wait(lambda m: m.kind == "NotificationShowMessage" and "cancelled" in m.values["props"]["body"])
+        assert told.kind
+        assert written == []
+        wait_until(lambda: video.render.label == "Render")
+        subject.wait = 0.0
+
+        def fail(frames: Iterable[Any], path: Path, fps: float) -> None:
+            raise OSError("disk full")
+
+        video._write = fail
+        client.press("Render")
+        assert error_in(client) == "The video could not be made: disk full"
+        client.look((4, -2, 0.5), (0, 0, 0))
+        assert client.picture().shape[2] == 3
