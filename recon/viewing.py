@@ -6,10 +6,12 @@ Beside `cli`, this and `live` are the only modules that know the viewer.
 from __future__ import annotations
 
 import logging
+import tempfile
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,6 +71,8 @@ def open_source(source: Path, device: torch.device) -> Shown:
     shots = None
     if scene is not None and state.exposure is not None:
         shots = state.exposure.predicted(scene.views, range(len(scene.views)))
+        for row, place in enumerate(state.exposure.places.tolist()):
+            shots[place] = state.exposure.shot(row, scene.views[place].camera)
     return Shown(subject, name_of(run), run.path, scene, shots)
 
 
@@ -142,7 +146,34 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     viewer.on_browser(add_view_panel)
     if shown.scene is not None:
         CamerasPanel(viewer, shown.scene)
+    if edits:
+        _add_opening(viewer)
     return viewer
+
+
+def _add_opening(viewer: Viewer) -> None:
+    """A button for another file to look at; the page gives it what is dropped on it."""
+    with viewer.tab("File"):
+        button = viewer.server.gui.add_upload_button(
+            "Open file", mime_type=",".join(sorted(export.LOADERS)), hint="A splat file. Or drop it on the page."
+        )
+
+    @button.on_upload
+    def _(event: Any) -> None:
+        given = button.value
+        suffix = Path(given.name).suffix.lower()
+        path = None
+        try:
+            if suffix not in export.LOADERS:
+                raise InputError(f"no splat format has the suffix '{suffix}'")
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"opened{suffix}"
+                path.write_bytes(given.content)
+                shown = opened_file(path)
+        except InputError as error:
+            viewer.tell(event.client, f"{given.name}: {str(error).removeprefix(f'{path}: ')}", error=True)
+            return
+        viewer.run(lambda: viewer.show(shown.subject, shown.subject, Path(given.name).name))
 
 
 def serve(viewer: Viewer, *, open_page: bool, until: Callable[[], bool] = lambda: False) -> None:

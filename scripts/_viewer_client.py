@@ -51,6 +51,7 @@ class ViewerClient:
     received: list[Received] = field(default_factory=list)
     bytes: int = 0
     pictures: int = 0
+    _uploads: int = 0
 
     def __enter__(self) -> Self:
         self._socket = connect(
@@ -122,6 +123,15 @@ class ViewerClient:
 
     def press(self, label: str) -> None:
         self.set(label, True)
+
+    def upload(self, label: str, name: str, content: bytes) -> None:
+        """Give a file to the upload button with this label."""
+        made = self.wait(lambda m: m.kind.startswith("Gui") and m.values.get("props", {}).get("label") == label)
+        self._uploads += 1
+        transfer = {"source_component_uuid": made.values["uuid"], "transfer_uuid": f"upload-{self._uploads}"}
+        start = {"filename": name, "mime_type": "", "part_count": 1, "size_bytes": len(content)}
+        self.send("FileTransferStartUpload", **transfer, **start)
+        self.send("FileTransferPart", **transfer, part_index=0, content=content)
 
     # What it gets
 

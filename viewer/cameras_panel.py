@@ -48,8 +48,9 @@ class CamerasPanel:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="photos", daemon=True)
         self._thread.start()
+        viewer.at_end.callback(self._end)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
 

@@ -67,6 +67,7 @@ class Viewer:
         self.folder, self.name = folder, name
         self.queue = RenderQueue()
         self.version = 0
+        self.at_end = contextlib.ExitStack()  # what panels have to let go of
         self.refresh_every = 0.5  # s between pictures for a camera at rest while the scene changes
         self.splats_every = 5.0  # s between splats for a browser that draws, while the scene changes
         self.picture_seconds = 1 / 30  # that a picture may take while a camera moves
@@ -109,6 +110,7 @@ class Viewer:
 
     def close(self) -> None:
         """Say good-bye to all browsers."""
+        self.at_end.close()
         self.queue.close()
         self.server.stop()
         self._encoder.shutdown(wait=False, cancel_futures=True)
