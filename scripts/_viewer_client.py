@@ -49,7 +49,7 @@ class ViewerClient:
     software: bool = True
     keep: Callable[[str], bool] = lambda kind: True
     received: list[Received] = field(default_factory=list)
-    bytes: int = 0
+    traffic: int = 0
     pictures: int = 0
     _uploads: int = 0
 
@@ -169,7 +169,7 @@ class ViewerClient:
                 batch = msgspec.msgpack.decode(unpack.decompress(raw[16 : 16 + packed], max_output_size=size))
                 numbers = []
                 with self._news:
-                    self.bytes += len(raw)
+                    self.traffic += len(raw)
                     for values in batch["messages"]:
                         kind = values.pop("type")
                         if kind == PICTURE and values["rgb_data"] is not None:

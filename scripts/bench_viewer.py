@@ -81,7 +81,7 @@ def browse(port: int, seconds: float, whole: bool, latency: bool) -> Row:
         row: Row = {"fps": (client.pictures - before) / seconds, "size": f"{width}x{height}"}
         if waits:
             row |= {"latency ms": statistics.median(waits), "95 %": float(np.quantile(waits, 0.95))}
-        return row | {"MB/s": client.bytes / 1e6 / (time.perf_counter() - began)}
+        return row | {"MB/s": client.traffic / 1e6 / (time.perf_counter() - began)}
 
 
 def browser(port: int, arguments: argparse.Namespace, *, whole: bool, latency: bool = True) -> subprocess.Popen[str]:
