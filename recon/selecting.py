@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.floaters import loneliness, threshold
+from recon.raster.reference import rotations_from_quats
 from recon.viewer.look import Box, Brush, Fainter, Farther, Floaters, How, Larger, Shape, Sphere
 
 Mask = NDArray[np.bool_]  # [N]
@@ -75,10 +76,7 @@ def in_box(box: Box, points: NDArray[np.float32]) -> Mask:
 
 def axes_of(box: Box) -> NDArray[np.float32]:
     """[3,3] the directions of the sides, in columns."""
-    from scipy.spatial.transform import Rotation
-
-    w, x, y, z = box.wxyz
-    return Rotation.from_quat([x, y, z, w]).as_matrix().astype(np.float32)
+    return rotations_from_quats(torch.tensor([box.wxyz], dtype=torch.float64))[0].numpy().astype(np.float32)
 
 
 def _distances(points: NDArray[np.float32], centre: tuple[float, float, float]) -> NDArray[np.float32]:
@@ -91,11 +89,17 @@ def _under(brush: Brush, points: NDArray[np.float32]) -> Mask:
     corners = brush.points.astype(positions.dtype)
     low, high = corners.min(axis=0) - brush.radius, corners.max(axis=0) + brush.radius
     found = (depths > 0) & ((positions >= low) & (positions <= high)).all(axis=1)
-    near = positions[found]
-    closest = np.full(len(near), np.inf, positions.dtype)
-    for start, end in zip(corners[: max(1, len(corners) - 1)], corners[min(1, len(corners) - 1) :], strict=True):
-        np.minimum(closest, _to_segment(near, start, end), out=closest)
-    found[found] = closest <= brush.radius
+    rows = np.flatnonzero(found)
+    rows = rows[np.argsort(positions[rows, 0])]
+    lefts = positions[rows, 0]
+    found[:] = False
+    last = max(1, len(corners) - 1)  # a stroke of one corner is a line to itself
+    for start, end in zip(corners[:last], corners[-last:], strict=True):
+        first, stop = np.searchsorted(
+            lefts, [min(start[0], end[0]) - brush.radius, max(start[0], end[0]) + brush.radius]
+        )
+        near = rows[first:stop]
+        found[near] |= _to_segment(positions[near], start, end) <= brush.radius
     return found
 
 
