@@ -69,7 +69,15 @@ def test_kernels_are_numpy_in_and_numpy_out() -> None:
 
 
 # What a command goes through to the viewer or to camera paths; `LOOKERS` know the viewer's plain data alone.
-COMMANDS = ("recon.cli", "recon.cli_train", "recon.__main__", "recon.live", "recon.rendering", "recon.viewing")
+COMMANDS = (
+    "recon.cli",
+    "recon.cli_train",
+    "recon.__main__",
+    "recon.live",
+    "recon.rendering",
+    "recon.sharing",
+    "recon.viewing",
+)
 LOOKERS = ("recon.subject", "recon.selecting", "recon.comparing")
 
 
