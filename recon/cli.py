@@ -24,6 +24,9 @@ def view(
     host: str = "127.0.0.1",
     port: int = 8080,
     browser: bool = True,
+    share_page: Path | None = None,
+    camera_path: Path | None = None,
+    description: str = "",
     device: Device = "auto",
     threads: int | None = None,
 ) -> None:
@@ -34,6 +37,9 @@ def view(
         host: Address to serve at. Any but this machine's own asks for the token in the address that is printed.
         port: Port to serve at, or the next that is free.
         browser: Open the page in the browser.
+        share_page: Instead, write one page of HTML with the scene in it, which needs no server and no network.
+        camera_path: Of the page to share: a path made in the viewer. By default once around.
+        description: Of the page to share.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
@@ -41,7 +47,11 @@ def view(
         from recon import viewing
 
     machine.use_threads(threads)
-    viewing.view(source, address_at(host, port), machine.pick_device(device), open_page=browser)
+    where = machine.pick_device(device)
+    if share_page is not None:
+        viewing.share(source, share_page, where, camera_path=camera_path, description=description)
+    else:
+        viewing.view(source, address_at(host, port), where, open_page=browser)
 
 
 def capture(

@@ -30,7 +30,9 @@ def live_view(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], 
     subject = SplatSubject(
         state.model, background=opening.background_of(state), source_from_world=state.source_from_world
     )
-    viewer = make_viewer(Shown(subject, name_of(run), run.path, scene), address, edits=False)
+    viewer = make_viewer(
+        Shown(subject, name_of(run), run.path, scene, source_from_world=state.source_from_world), address, edits=False
+    )
     say(f"Viewer: {viewer.address}")
     return LiveView(viewer, subject, state, scene, stopping, f"recon view {run.path}")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import tempfile
 import webbrowser
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recon import export, opening, runs
 from recon.comparing import PhotoComparison
@@ -26,10 +28,16 @@ from recon.gaussians import Gaussians
 from recon.loading import load_state, load_with_frame
 from recon.options import Address, Options
 from recon.runs import Run
+from recon.sharing import write_page
 from recon.subject import SplatSubject
 from recon.terminal import say
+from recon.video import write_video
+from recon.viewer import tour as tours
 from recon.viewer.browser import Browser
 from recon.viewer.cameras_panel import CamerasPanel
+from recon.viewer.edit_panel import EditPanel
+from recon.viewer.path_panel import PathPanel
+from recon.viewer.video_panel import VideoPanel
 from recon.viewer.view_panel import ViewPanel
 from recon.viewer.viewer import Viewer
 
@@ -43,6 +51,8 @@ class Shown:
     Attributes:
         scene: the capture with its photos, corrected poses; None where there is none, or it is gone.
         folder: where files made from the page go.
+        shots: how each photo was exposed; None: all alike.
+        source_from_world: [4,4] to the frame that files are written in.
     """
 
     subject: SplatSubject
@@ -50,6 +60,7 @@ class Shown:
     folder: Path
     scene: Scene | None = None
     shots: list[Shot] | None = None
+    source_from_world: torch.Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
 
 
 def open_source(source: Path, device: torch.device) -> Shown:
@@ -73,7 +84,7 @@ def open_source(source: Path, device: torch.device) -> Shown:
         shots = state.exposure.predicted(scene.views, range(len(scene.views)))
         for row, place in enumerate(state.exposure.places.tolist()):
             shots[place] = state.exposure.shot(row, scene.views[place].camera)
-    return Shown(subject, name_of(run), run.path, scene, shots)
+    return Shown(subject, name_of(run), run.path, scene, shots, state.source_from_world)
 
 
 def name_of(run: Run) -> str:
@@ -94,7 +105,8 @@ def opened_file(path: Path) -> Shown:
     model, _ = load_with_frame(path)
     source_from_world = _handy_frame(model)
     moved = model.transformed(source_from_world.inverse())
-    return Shown(SplatSubject(moved, source_from_world=source_from_world), path.name, Path.cwd())
+    subject = SplatSubject(moved, source_from_world=source_from_world)
+    return Shown(subject, path.name, Path.cwd(), source_from_world=source_from_world)
 
 
 def _handy_frame(model: Gaussians) -> torch.Tensor:
@@ -117,7 +129,7 @@ def _open_capture(folder: Path, device: torch.device) -> Shown:
     model = opening.initial_model(scene, settings, device)
     subject = SplatSubject(model, source_from_world=scene.source_from_world)
     say(f"{scene.name} was not trained yet: its points and photos are shown. Train it: recon train {folder}")
-    return Shown(subject, scene.name, folder, scene)
+    return Shown(subject, scene.name, folder, scene, source_from_world=scene.source_from_world)
 
 
 def _thumb_downscale(folder: Path) -> int:
@@ -147,8 +159,15 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     if shown.scene is not None:
         CamerasPanel(viewer, shown.scene)
     if edits:
+        EditPanel(viewer, shown.subject)
+    VideoPanel(viewer, PathPanel(viewer, shown.source_from_world), _write_video)
+    if edits:
         _add_opening(viewer)
     return viewer
+
+
+def _write_video(frames: Iterable[NDArray[np.uint8]], path: Path, fps: float) -> None:
+    write_video(frames, path, fps=fps)
 
 
 def _add_opening(viewer: Viewer) -> None:
@@ -194,3 +213,10 @@ def view(source: Path, address: Address, device: torch.device, *, open_page: boo
     shown = open_source(source, device)
     say(f"{shown.name}: {shown.subject.count:,} splats")
     serve(make_viewer(shown, address, edits=True), open_page=open_page)
+
+
+def share(source: Path, out: Path, device: torch.device, *, camera_path: Path | None, description: str) -> None:
+    """Write one page of HTML that shows a run, a file or a capture."""
+    shown = open_source(source, device)
+    tour = None if camera_path is None else tours.load(camera_path, shown.source_from_world)
+    write_page(out, shown.subject, shown.name, shown.scene, tour=tour, description=description)

@@ -143,7 +143,7 @@ def test_delete_takes_what_is_orange_and_steps_go_back_and_forth(desk: Desk) -> 
 
 def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.set("Select by", "Brush")
-    desk.wait(lambda: bool(desk.viewer._brushes))
+    desk.wait(lambda: bool(desk.viewer._pointing._brushes))
     desk.client.say("brush", points=[[40.0, 60.0], [60.0, 60.0]], width=160.0, height=120.0)
     desk.wait(lambda: desk.state()[0] > 0)
     first = desk.state()[0]
@@ -153,7 +153,7 @@ def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.say("key", key="Control+z")
     desk.wait(lambda: desk.state()[0] == first)
     desk.client.set("Select by", "Off")
-    desk.wait(lambda: not desk.viewer._brushes)
+    desk.wait(lambda: not desk.viewer._pointing._brushes)
 
 
 def test_a_shape_goes_where_the_user_puts_it(desk: Desk) -> None:
