@@ -101,7 +101,15 @@ shadow.querySelector(".help").addEventListener("click", (event) => {
 overlay.sheet.addEventListener("click", (event) => {
   if (event.target === overlay.sheet || event.target.matches(".close")) overlay.close();
 });
+
+// The one rule for what is viser's: the pointer says what a drag would do.
+const pointers = document.createElement("style");
+pointers.textContent = `
+  html[data-recon-mode="first-person"] canvas[data-engine] { cursor: grab !important; }
+  html[data-recon-brush] canvas[data-engine] { cursor: crosshair !important; }`;
+
 document.addEventListener("DOMContentLoaded", () => {
+  document.head.append(pointers);
   document.body.append(shadow.host);
   shadow.host.toggleAttribute("data-dark", isDark());
 });
