@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -22,7 +22,7 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-SIZE = {"width": 640, "height": 400}  # small, for every pixel is drawn by the CPU
+SIZE: ViewportSize = {"width": 640, "height": 400}  # small, for every pixel is drawn by the CPU
 
 
 def find_chromium() -> str | None:

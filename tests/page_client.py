@@ -48,7 +48,7 @@ def enter(server: viser.ViserServer, connection: Connection) -> viser.ClientHand
     """Send a camera, as viser's page does at first; the client that it makes."""
     before = set(server.get_clients())
     send(connection, **CAMERA)
-    eventually(lambda: len(server.get_clients()) > len(before))
+    eventually(lambda: set(server.get_clients()) - before)
     return server.get_clients()[max(server.get_clients())]
 
 

@@ -151,6 +151,11 @@ def test_what_others_can_reach_needs_a_token(host: str) -> None:
         open_server(host, 0)
 
 
+def test_a_token_is_what_a_cookie_can_hold() -> None:
+    with pytest.raises(ValueError, match="letters"):
+        open_server("127.0.0.1", 0, token="a; Path=/")
+
+
 def test_a_port_that_is_taken_leads_to_the_next(server: viser.ViserServer) -> None:
     other = open_server("127.0.0.1", server.get_port())
     assert server.get_port() < other.get_port() <= server.get_port() + guard.PORTS

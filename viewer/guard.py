@@ -37,7 +37,7 @@ from recon.viewer import incoming
 from recon.viewer.page import page
 
 CONNECTIONS = 64  # at a time; a browser tab is one
-UPLOAD = 2_000_000_000  # bytes of a file; it is held in memory twice while it is put together
+UPLOAD = 2_000_000_000  # bytes; they are held in memory, twice while a file is put together
 PORTS = 100  # so many ports are tried
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -65,13 +65,15 @@ def open_server(
         port: 0: any that is free.
         token: must be given as `?token=` once; a cookie remembers it.
         label: the title of the page.
-        most_upload: bytes of the largest file that is taken.
+        most_upload: bytes that files from pages may have, together while they are under way.
 
     Raises:
         InputError: nothing can listen there.
     """
     if token is None and not _loopback(host):
         raise ValueError(f"{host} can be reached by others: a token is needed")
+    if token is not None and not re.fullmatch(r"[\w-]+", token, re.ASCII):
+        raise ValueError("a token is made of letters, digits, - and _")
     listening = _listen(host, port)
     guard = _Guard(host, listening.getsockname()[1], token, label, most_upload)
     serve = websockets.asyncio.server.serve
@@ -102,7 +104,7 @@ class _Guard:
     def __init__(self, host: str, port: int, token: str | None, label: str | None, most_upload: int) -> None:
         self.port = port
         self.server: viser.ViserServer | None = None
-        self.most_upload = most_upload
+        self.uploads = incoming.Uploads(most_upload)
         self.count = 0
         self._hosts = _LOCAL | {host.lower()}
         self._token = token
@@ -174,6 +176,7 @@ class _Guard:
         """viser's handler of a connection; those of another version of the page are sent away, and all are counted."""
 
         async def handle(connection: ServerConnection) -> None:
+            assert isinstance(connection, _Connection)
             if connection.subprotocol != f"viser-v{viser.__version__}":
                 await connection.close(1002, "Another version of the page: load it anew")
                 return
@@ -182,6 +185,7 @@ class _Guard:
                 await handler(connection)
             finally:
                 self.count -= 1
+                self.uploads.forget(connection)
 
         return handle
 
@@ -196,7 +200,6 @@ class _Connection(ServerConnection):
     def __init__(self, guard: _Guard, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._guard = guard
-        self._uploads: incoming.Uploads | None = None
 
     async def recv(self, decode: bool | None = None) -> Any:
         while True:
@@ -206,32 +209,31 @@ class _Connection(ServerConnection):
                 return raw
 
     def _wanted(self, message: messages.Message) -> bool:
-        if self._guard.server is None:  # connected before the server was complete
-            return isinstance(message, messages.ViewerCameraMessage)
-        if self._uploads is None:
-            self._uploads = incoming.Uploads(self._guis, self._guard.most_upload, self._tell)
         if isinstance(message, messages.FileTransferStartUpload):
-            return self._uploads.start(message)
+            return self._guard.uploads.start(self, message)
         if isinstance(message, messages.FileTransferPart):
-            return self._uploads.part(message)
+            return self._guard.uploads.part(self, message)
+        if isinstance(message, messages.GuiUpdateMessage):
+            handles = (gui._gui_input_handle_from_uuid.get(message.uuid) for gui in self.guis())
+            return any(handle is not None and incoming.can_be(handle, message.updates["value"]) for handle in handles)
         return True
+
+    def guis(self) -> list[viser.GuiApi]:
+        client = self._client()
+        return [] if client is None or self._guard.server is None else [self._guard.server.gui, client.gui]
+
+    def tell(self, why: str) -> None:
+        client = self._client()
+        if client is not None:
+            client.add_notification("File not taken", why, color="red")
 
     def _client(self) -> viser.ClientHandle | None:
         """What viser calls this connection, once it has sent a camera."""
         server = self._guard.server
-        assert server is not None
+        if server is None:  # connected before it was complete
+            return None
         numbers = [number for number, live in server._websock_server._live_connections.items() if live is self]
         return server._connected_clients.get(numbers[0]) if numbers else None
-
-    def _guis(self) -> list[viser.GuiApi]:
-        assert self._guard.server is not None
-        client = self._client()
-        return [self._guard.server.gui] + ([] if client is None else [client.gui])
-
-    def _tell(self, why: str) -> None:
-        client = self._client()
-        if client is not None:
-            client.add_notification("File not taken", why, color="red")
 
 
 def _response(status: HTTPStatus, kind: str, body: bytes, headers: Headers | None = None) -> Response:

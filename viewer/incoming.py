@@ -7,9 +7,8 @@ decided, message by message, what it gets to see; the rest is dropped without a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import viser
@@ -17,6 +16,7 @@ from viser import _messages as messages
 
 from recon.viewer.channel import PageMessage, fits
 
+LONGEST = 100_000  # characters that somebody may type
 WIDEST = 32_768  # px; no screen is wider, and frames are made as large as a page says its window is
 
 KINDS: dict[str, type[messages.Message]] = {
@@ -75,8 +75,49 @@ def _sensible(message: messages.Message) -> bool:
     return True
 
 
+def can_be(handle: Any, value: Any) -> bool:
+    """Could a user have given the element of this handle such a value? viser takes any that converts."""
+    now = handle.value
+    if handle.disabled:
+        return False
+    if isinstance(handle, viser.GuiDropdownHandle | viser.GuiButtonGroupHandle):
+        return value in handle.options
+    if isinstance(now, bool):
+        return isinstance(value, bool)
+    if isinstance(now, str):
+        return isinstance(value, str) and len(value) <= LONGEST
+    if isinstance(now, tuple):
+        alike = isinstance(value, list) and len(value) == len(now)
+        return alike and all(_between(handle, number, index) for index, number in enumerate(value))
+    return isinstance(now, int | float) and _between(handle, value)
+
+
+def _between(handle: Any, number: Any, index: int = 0) -> bool:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    low, high = (
+        limit[index] if isinstance(limit, tuple) else limit
+        for limit in (getattr(handle, "min", None), getattr(handle, "max", None))
+    )
+    slack = 1e-6 * (high - low) if low is not None and high is not None else 0.0  # a page counts in steps
+    return (low is None or number >= low - slack) and (high is None or number <= high + slack)
+
+
+class Sender(Protocol):
+    """A page that sends files."""
+
+    def guis(self) -> list[viser.GuiApi]:
+        """Where the elements are that it shows: those of all pages, and its own."""
+        ...
+
+    def tell(self, why: str) -> None:
+        """Show one line to the user."""
+        ...
+
+
 @dataclass
 class _Upload:
+    sender: Sender
     gui: viser.GuiApi
     button: str  # the identifier of the upload button
     size: int  # bytes
@@ -87,74 +128,57 @@ class _Upload:
 
 @dataclass
 class Uploads:
-    """The files that one page is sending.
+    """The files that pages are sending.
 
     Attributes:
-        guis: where the upload buttons that files may be for are: all browsers', and this one's.
-        most: bytes of a file.
-        refused: told in one line why a file is not taken.
+        most: bytes of a file, and of all that are under way together.
     """
 
-    guis: Callable[[], list[viser.GuiApi]]
     most: int
-    refused: Callable[[str], None]
     open: dict[str, _Upload] = field(default_factory=dict)
 
-    def start(self, message: messages.FileTransferStartUpload) -> bool:
+    def start(self, sender: Sender, message: messages.FileTransferStartUpload) -> bool:
         """May viser hear of this file?"""
-        gui = self._gui(message.source_component_uuid)
-        if gui is None or message.transfer_uuid in gui._current_file_upload_states:
+        size, parts, transfer = message.size_bytes, message.part_count, message.transfer_uuid
+        gui = _gui_of(sender, message.source_component_uuid)
+        if gui is None or transfer in self.open or not 0 <= parts <= size or (parts == 0) != (size == 0):
             return False
-        if any(upload.button == message.source_component_uuid for upload in self.open.values()):
-            self.refused("One file at a time.")
+        if size > self.most:
+            sender.tell(f"The file has {size / 1e9:.1f} GB; {self.most / 1e9:.1f} GB are the most.")
             return False
-        if message.size_bytes > self.most:
-            self.refused(f"The file has {message.size_bytes / 1e9:.1f} GB; {self.most / 1e9:.1f} GB are the most.")
+        if sum(upload.size for upload in self.open.values()) + size > self.most:
+            sender.tell("Other files are on their way: try again when they are there.")
             return False
-        if not 0 <= message.part_count <= message.size_bytes or (message.part_count == 0) != (message.size_bytes == 0):
-            return False
-        if message.part_count:
-            self.open[message.transfer_uuid] = _Upload(
-                gui, message.source_component_uuid, message.size_bytes, message.part_count
-            )
+        if parts:
+            self.open[transfer] = _Upload(sender, gui, message.source_component_uuid, size, parts)
         return True
 
-    def _gui(self, button: str) -> viser.GuiApi | None:
-        """Where the upload button is that a file is for."""
-        for gui in self.guis():
-            handle = gui._gui_input_handle_from_uuid.get(button)
-            if isinstance(handle, viser.GuiUploadButtonHandle) and not handle.disabled:
-                return gui
-        return None
-
-    def part(self, message: messages.FileTransferPart) -> bool:
+    def part(self, sender: Sender, message: messages.FileTransferPart) -> bool:
         """May viser have this part? A part that cannot be ends the whole upload, and nothing of it is kept."""
         upload = self.open.get(message.transfer_uuid)
-        if upload is None:
+        if upload is None or upload.sender is not sender:
             return False
         upload.bytes += len(message.content)
         fresh = 0 <= message.part_index < upload.parts and message.part_index not in upload.came
         upload.came.add(message.part_index)
         last = len(upload.came) == upload.parts
         right = upload.bytes == upload.size if last else upload.bytes < upload.size
-        if not (fresh and right and message.source_component_uuid == upload.button):
+        good = fresh and right and message.source_component_uuid == upload.button
+        if not good:
             upload.gui._current_file_upload_states.pop(message.transfer_uuid, None)
+        if last or not good:
             del self.open[message.transfer_uuid]
-            return False
-        if last:
-            del self.open[message.transfer_uuid]
-        return True
+        return good
+
+    def forget(self, sender: Sender) -> None:
+        """The page has gone; viser drops by itself what it sent."""
+        self.open = {transfer: upload for transfer, upload in self.open.items() if upload.sender is not sender}
 
 
-def safe_name(name: str, otherwise: str = "file") -> str:
-    """A file name made of what a page calls a file: letters, digits, "-", "_" and single dots within; no path.
-
-    >>> safe_name("../../etc/passwd")
-    'passwd'
-    """
-    last = name.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in last)
-    while ".." in kept:
-        kept = kept.replace("..", ".")
-    kept = kept.strip("._-")[-100:].lstrip("._-")
-    return kept or otherwise
+def _gui_of(sender: Sender, button: str) -> viser.GuiApi | None:
+    """Where the upload button is that a file is for."""
+    for gui in sender.guis():
+        handle = gui._gui_input_handle_from_uuid.get(button)
+        if isinstance(handle, viser.GuiUploadButtonHandle) and not handle.disabled:
+            return gui
+    return None

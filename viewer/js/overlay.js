@@ -102,14 +102,16 @@ overlay.sheet.addEventListener("click", (event) => {
   if (event.target === overlay.sheet || event.target.matches(".close")) overlay.close();
 });
 
-// The one rule for what is viser's: the pointer says what a drag would do.
-const pointers = document.createElement("style");
-pointers.textContent = `
+// The few rules for what is viser's: the pointer says what a drag would do, and of WebGL in software users need not be
+// told, since the server then draws for them.
+const rules = document.createElement("style");
+rules.textContent = `
   html[data-recon-mode="first-person"] canvas[data-engine] { cursor: grab !important; }
-  html[data-recon-brush] canvas[data-engine] { cursor: crosshair !important; }`;
+  html[data-recon-brush] canvas[data-engine] { cursor: crosshair !important; }
+  #webgl-software-rendering { display: none; }`;
 
 document.addEventListener("DOMContentLoaded", () => {
-  document.head.append(pointers);
+  document.head.append(rules);
   document.body.append(shadow.host);
   shadow.host.toggleAttribute("data-dark", isDark());
 });
