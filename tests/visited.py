@@ -67,11 +67,11 @@ class Opened:
         return way / np.linalg.norm(way)
 
     def wait(self, true: Callable[[], Any], what: str) -> None:
-        for _ in range(200):
+        for _ in range(600):
             if true():
                 return
             self.page.wait_for_timeout(50)
-        raise AssertionError(f"in 10 s not: {what}")
+        raise AssertionError(f"in 30 s not: {what}")
 
     def rest(self) -> None:
         """Wait until the camera moves no more."""
