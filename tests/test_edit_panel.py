@@ -88,7 +88,7 @@ def test_every_tool_selects_what_it_shows(desk: Desk) -> None:
             desk.client.set(label, value)
         count = meant(shape)
         assert 0 < count < COUNT
-        desk.says(f"With **{tool.lower()}**: {count:,}.")
+        desk.says(f"makes that **{count:,}**")
         desk.client.press("Select")
         desk.says(f"{count:,} of {COUNT:,} splats selected.")
         assert desk.state() == (count, 0)
@@ -106,7 +106,7 @@ def test_a_preview_is_seen_and_changes_nothing(desk: Desk) -> None:
 
     desk.client.set("Select by", "Faint splats")
     desk.client.set("Opacity below", 0.9)
-    desk.says(f"With **faint splats**: {meant(Fainter(0.9)):,}.")
+    desk.says(f"makes that **{meant(Fainter(0.9)):,}**")
     desk.wait(lambda: change() > 3)
     assert desk.state() == (0, 0)
     assert desk.subject.undoable == 0
@@ -119,7 +119,7 @@ def test_delete_takes_what_is_orange_and_steps_go_back_and_forth(desk: Desk) -> 
     count = meant(Fainter(0.5))
     desk.client.set("Select by", "Faint splats")
     desk.client.set("Opacity below", 0.5)
-    desk.says(f"With **faint splats**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.press("Delete")
     desk.wait(lambda: desk.state() == (0, count))
     desk.says(f"{count:,} deleted.")
@@ -158,15 +158,15 @@ def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
 
 def test_a_shape_goes_where_the_user_puts_it(desk: Desk) -> None:
     desk.client.set("Select by", "Sphere")
-    desk.says("With **sphere**")
+    desk.says("makes that")
     desk.panel._put((0.3, 0.2, 0.1))
     count = meant(Sphere((0.3, 0.2, 0.1), 0.3))
-    desk.says(f"With **sphere**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.send(
         "TransformControlsUpdateMessage", name="/edit/sphere", wxyz=[1.0, 0.0, 0.0, 0.0], position=[0.0, -0.2, 0.0]
     )
     count = meant(Sphere((0.0, -0.2, 0.0), 0.3))
-    desk.says(f"With **sphere**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     assert desk.panel.shape() == Sphere((0.0, -0.2, 0.0), 0.3)
 
 
@@ -180,7 +180,7 @@ def test_the_crop_box_is_everybody_s_and_bounds_what_is_selected(desk: Desk) -> 
     desk.client.set("Opacity below", 0.7)
     count = meant(Fainter(0.7), box)
     assert 0 < count < meant(Fainter(0.7))
-    desk.says(f"With **faint splats**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.press("Fit to the scene")
     desk.wait(lambda: desk.viewer.crop not in (None, box))
     fitted = desk.viewer.crop

@@ -202,7 +202,7 @@ class EditPanel:
         editor, total = self._editor, self._viewer.subject.count
         text = f"{editor.selected:,} of {total:,} splats selected."
         if previewed is not None:
-            text = f"{text} With **{self.tool.value.lower()}**: {previewed:,}."
+            text = f"{text} *Select* makes that **{previewed:,}**."
         if editor.deleted:
             text = f"{text} {editor.deleted:,} deleted."
         self.state.content = text
