@@ -47,6 +47,11 @@ class Desk:
             assert time.monotonic() < end, (self.panel.state.content, self.state())
             time.sleep(0.01)
 
+    def calls(self) -> list[str]:
+        """What the page was told to do with its brush."""
+        sources = [m.values["source"] for m in list(self.client.received) if m.kind == "RunJavascriptMessage"]
+        return [source.removeprefix("window.recon?.") for source in sources if "brush" in source]
+
     def says(self, text: str) -> None:
         self.wait(lambda: text in self.panel.state.content)
 
@@ -143,7 +148,7 @@ def test_delete_takes_what_is_orange_and_steps_go_back_and_forth(desk: Desk) -> 
 
 def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.set("Select by", "Brush")
-    desk.wait(lambda: bool(desk.viewer._pointing._brushes))
+    desk.wait(lambda: desk.calls()[-1:] == ['brush({"radius": 25})'])
     desk.client.say("brush", points=[[40.0, 60.0], [60.0, 60.0]], width=160.0, height=120.0)
     desk.wait(lambda: desk.state()[0] > 0)
     first = desk.state()[0]
@@ -153,7 +158,7 @@ def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.say("key", key="Control+z")
     desk.wait(lambda: desk.state()[0] == first)
     desk.client.set("Select by", "Off")
-    desk.wait(lambda: not desk.viewer._pointing._brushes)
+    desk.wait(lambda: desk.calls()[-1] == 'brush({"radius": null})')
 
 
 def test_a_shape_goes_where_the_user_puts_it(desk: Desk) -> None:
