@@ -64,7 +64,7 @@ def meant(shape: Shape, crop: Box | None = None) -> int:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     subject = SplatSubject(tiny.gaussians(COUNT))
     viewer = Viewer(subject, folder=tmp_path, name="test", editor=subject, port=0)
-    panel = EditPanel(viewer, subject)
+    panel = EditPanel(viewer)
     thread = threading.Thread(target=viewer.queue.run)
     thread.start()
     try:
@@ -194,6 +194,23 @@ def test_the_crop_box_is_everybody_s_and_bounds_what_is_selected(desk: Desk) -> 
     assert 0.9 * COUNT < len(inside.centres) < COUNT
     desk.client.set("Only what is in a box", False)
     desk.wait(lambda: desk.viewer.crop is None)
+
+
+def test_another_scene_is_edited_from_the_beginning(desk: Desk) -> None:
+    desk.client.set("Only what is in a box", True)
+    desk.client.set("Select by", "Faint splats")
+    desk.client.set("Opacity below", 0.9)
+    desk.client.press("Select")
+    desk.wait(lambda: desk.viewer.crop is not None and desk.subject.undoable == 1)
+    other = SplatSubject(tiny.gaussians(77, seed=1))
+    desk.viewer.run(lambda: desk.viewer.show(other, other, "other"))
+    desk.says("0 of 77 splats selected.")
+    desk.wait(lambda: desk.viewer.crop is None and desk.panel.tool.value == "Off" and not desk.panel.crop.value)
+    desk.client.set("Selection", "Invert")
+    desk.says("77 of 77 splats selected.")
+    desk.client.say("key", key="Delete")
+    desk.says("77 deleted.")
+    assert desk.state() == (desk.subject.selected, 0)
 
 
 def test_a_box_has_twelve_edges_of_its_length() -> None:
