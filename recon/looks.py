@@ -38,9 +38,7 @@ HIDDEN = -20.0  # logit of an opacity that the projection culls
 OPAQUE = 8.0  # logit of one that is capped
 TINT = (1.0, 0.45, 0.05)
 TINTED = 0.75  # the share of the tint in what is selected
-# Of an ellipsoid, in standard deviations as drawn: an opaque Gaussian hides half of what is behind it at 1.18, and
-# looks as large as the splat did with this factor.
-SOLID_SIZE = 0.55
+SOLID_SIZE = 0.5  # factor on the size of ellipsoids as drawn, whose tails are not seen otherwise
 LIGHT = (0.35, 0.2, 0.92)  # where the light comes from that shades ellipsoids; a unit vector, nearly
 SHADOW = 0.45  # what is left of it on a surface along the light
 FULL_WIDTH = 2.3548  # the width at half height, in standard deviations

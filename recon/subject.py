@@ -25,6 +25,7 @@ from recon.looks import Looks, Parameters
 from recon.model import RenderOutput
 from recon.raster import ALPHA_MIN, rasterizer_for
 from recon.raster.reference import covariances
+from recon.raster.solid import rasterize_solid
 from recon.render import Colour
 from recon.selecting import Cloud, Mask, combined, in_box, within
 from recon.torch_threads import one_torch_thread
@@ -149,12 +150,17 @@ class SplatSubject:
 
     def _rendered(self, parameters: Parameters, camera: Cameras, look: Look, background: Colour) -> RenderOutput:
         degree = self.sh_degree if look.sh_degree is None else min(look.sh_degree, self.sh_degree)
-        rasterize = self._model.rasterizer or rasterizer_for(self._model.device)
+        device = self._model.device
+        camera, colour = camera.to(device, torch.float32), torch.tensor(background, dtype=torch.float32, device=device)
+        if look.mode == "ellipsoids" and device.type == "cpu":
+            rgb, alpha = rasterize_solid(parameters, camera, background=colour, near=look.near, far=look.far)
+            return RenderOutput(rgb, alpha)
+        rasterize = self._model.rasterizer or rasterizer_for(device)
         return rasterize(
             *parameters,
-            camera.to(self._model.device, torch.float32),
+            camera,
             sh_degree=0 if look.mode == "ellipsoids" else degree,
-            background=torch.tensor(background, dtype=torch.float32, device=self._model.device),
+            background=colour,
             near=look.near,
             far=look.far,
             depth=look.mode in ("depth", "normals"),

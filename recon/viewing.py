@@ -159,7 +159,7 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     if shown.scene is not None:
         CamerasPanel(viewer, shown.scene)
     if edits:
-        EditPanel(viewer, shown.subject)
+        EditPanel(viewer)
     VideoPanel(viewer, PathPanel(viewer, shown.source_from_world), _write_video)
     if edits:
         _add_opening(viewer)

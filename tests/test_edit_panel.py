@@ -47,6 +47,11 @@ class Desk:
             assert time.monotonic() < end, (self.panel.state.content, self.state())
             time.sleep(0.01)
 
+    def calls(self) -> list[str]:
+        """What the page was told to do with its brush."""
+        sources = [m.values["source"] for m in list(self.client.received) if m.kind == "RunJavascriptMessage"]
+        return [source.removeprefix("window.recon?.") for source in sources if "brush" in source]
+
     def says(self, text: str) -> None:
         self.wait(lambda: text in self.panel.state.content)
 
@@ -59,7 +64,7 @@ def meant(shape: Shape, crop: Box | None = None) -> int:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     subject = SplatSubject(tiny.gaussians(COUNT))
     viewer = Viewer(subject, folder=tmp_path, name="test", editor=subject, port=0)
-    panel = EditPanel(viewer, subject)
+    panel = EditPanel(viewer)
     thread = threading.Thread(target=viewer.queue.run)
     thread.start()
     try:
@@ -88,7 +93,7 @@ def test_every_tool_selects_what_it_shows(desk: Desk) -> None:
             desk.client.set(label, value)
         count = meant(shape)
         assert 0 < count < COUNT
-        desk.says(f"With **{tool.lower()}**: {count:,}.")
+        desk.says(f"makes that **{count:,}**")
         desk.client.press("Select")
         desk.says(f"{count:,} of {COUNT:,} splats selected.")
         assert desk.state() == (count, 0)
@@ -106,7 +111,7 @@ def test_a_preview_is_seen_and_changes_nothing(desk: Desk) -> None:
 
     desk.client.set("Select by", "Faint splats")
     desk.client.set("Opacity below", 0.9)
-    desk.says(f"With **faint splats**: {meant(Fainter(0.9)):,}.")
+    desk.says(f"makes that **{meant(Fainter(0.9)):,}**")
     desk.wait(lambda: change() > 3)
     assert desk.state() == (0, 0)
     assert desk.subject.undoable == 0
@@ -119,7 +124,7 @@ def test_delete_takes_what_is_orange_and_steps_go_back_and_forth(desk: Desk) -> 
     count = meant(Fainter(0.5))
     desk.client.set("Select by", "Faint splats")
     desk.client.set("Opacity below", 0.5)
-    desk.says(f"With **faint splats**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.press("Delete")
     desk.wait(lambda: desk.state() == (0, count))
     desk.says(f"{count:,} deleted.")
@@ -143,7 +148,7 @@ def test_delete_takes_what_is_orange_and_steps_go_back_and_forth(desk: Desk) -> 
 
 def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.set("Select by", "Brush")
-    desk.wait(lambda: bool(desk.viewer._pointing._brushes))
+    desk.wait(lambda: desk.calls()[-1:] == ['brush({"radius": 25})'])
     desk.client.say("brush", points=[[40.0, 60.0], [60.0, 60.0]], width=160.0, height=120.0)
     desk.wait(lambda: desk.state()[0] > 0)
     first = desk.state()[0]
@@ -153,20 +158,20 @@ def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.client.say("key", key="Control+z")
     desk.wait(lambda: desk.state()[0] == first)
     desk.client.set("Select by", "Off")
-    desk.wait(lambda: not desk.viewer._pointing._brushes)
+    desk.wait(lambda: desk.calls()[-1] == 'brush({"radius": null})')
 
 
 def test_a_shape_goes_where_the_user_puts_it(desk: Desk) -> None:
     desk.client.set("Select by", "Sphere")
-    desk.says("With **sphere**")
+    desk.says("makes that")
     desk.panel._put((0.3, 0.2, 0.1))
     count = meant(Sphere((0.3, 0.2, 0.1), 0.3))
-    desk.says(f"With **sphere**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.send(
         "TransformControlsUpdateMessage", name="/edit/sphere", wxyz=[1.0, 0.0, 0.0, 0.0], position=[0.0, -0.2, 0.0]
     )
     count = meant(Sphere((0.0, -0.2, 0.0), 0.3))
-    desk.says(f"With **sphere**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     assert desk.panel.shape() == Sphere((0.0, -0.2, 0.0), 0.3)
 
 
@@ -180,7 +185,7 @@ def test_the_crop_box_is_everybody_s_and_bounds_what_is_selected(desk: Desk) -> 
     desk.client.set("Opacity below", 0.7)
     count = meant(Fainter(0.7), box)
     assert 0 < count < meant(Fainter(0.7))
-    desk.says(f"With **faint splats**: {count:,}.")
+    desk.says(f"makes that **{count:,}**")
     desk.client.press("Fit to the scene")
     desk.wait(lambda: desk.viewer.crop not in (None, box))
     fitted = desk.viewer.crop
@@ -189,6 +194,23 @@ def test_the_crop_box_is_everybody_s_and_bounds_what_is_selected(desk: Desk) -> 
     assert 0.9 * COUNT < len(inside.centres) < COUNT
     desk.client.set("Only what is in a box", False)
     desk.wait(lambda: desk.viewer.crop is None)
+
+
+def test_another_scene_is_edited_from_the_beginning(desk: Desk) -> None:
+    desk.client.set("Only what is in a box", True)
+    desk.client.set("Select by", "Faint splats")
+    desk.client.set("Opacity below", 0.9)
+    desk.client.press("Select")
+    desk.wait(lambda: desk.viewer.crop is not None and desk.subject.undoable == 1)
+    other = SplatSubject(tiny.gaussians(77, seed=1))
+    desk.viewer.run(lambda: desk.viewer.show(other, other, "other"))
+    desk.says("0 of 77 splats selected.")
+    desk.wait(lambda: desk.viewer.crop is None and desk.panel.tool.value == "Off" and not desk.panel.crop.value)
+    desk.client.set("Selection", "Invert")
+    desk.says("77 of 77 splats selected.")
+    desk.client.say("key", key="Delete")
+    desk.says("77 deleted.")
+    assert desk.state() == (desk.subject.selected, 0)
 
 
 def test_a_box_has_twelve_edges_of_its_length() -> None:

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recon.colormap import INFERNO, VIRIDIS, colourise
+from recon.colormap import GREY, INFERNO, TABLES, VIRIDIS, colourise
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.gaussians import Gaussians, logit
 from recon.model import RenderOutput
@@ -168,7 +168,16 @@ def test_normal_colours_are_of_the_world_and_grey_where_nothing_is() -> None:
     assert torch.equal(picture[:, 40:], torch.full_like(picture[:, 40:], 0.5))
 
 
-@pytest.mark.parametrize("table", [VIRIDIS, INFERNO])
+@pytest.mark.parametrize(("name", "most"), [("viridis", 6), ("inferno", 6), ("turbo", 6), ("grey", 1)])
+def test_colour_maps_are_those_of_their_names(name: str, most: int) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    positions = np.linspace(0, 1, 256)
+    whole = matplotlib.colormaps["gray" if name == "grey" else name](positions)[:, :3]
+    assert np.abs(colourise(positions, TABLES[name]) - whole).max() < (most + 0.5) / 255
+    assert np.array_equal(colourise(np.array([np.nan]), TABLES[name]), colourise(np.array([0.0]), TABLES[name]))
+
+
+@pytest.mark.parametrize("table", [VIRIDIS, INFERNO, GREY])
 def test_colour_maps_run_evenly_from_dark_to_bright(table: str) -> None:
     colours = colourise(np.linspace(0, 1, 200), table)
     luma = colours @ np.array([0.2126, 0.7152, 0.0722])

@@ -13,8 +13,9 @@ from recon import export, render, sh
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.errors import InputError
 from recon.gaussians import PARAMETERS, Gaussians, logit
-from recon.looks import TINT
+from recon.looks import SHADOW, SOLID_SIZE, TINT
 from recon.raster.reference import covariances
+from recon.raster.solid import RADIUS
 from recon.render import draw_depth, find_depth_range, frames, to_uint8
 from recon.subject import SplatSubject
 from recon.viewer.look import Box, Fainter, Floaters, Larger, Look, Mode, Sphere
@@ -170,17 +171,28 @@ def test_points_are_dots_of_so_many_pixels_at_any_distance() -> None:
             assert abs(across - size) <= 1.5
 
 
-def test_ellipsoids_are_solid_whatever_their_opacity(camera: Cameras) -> None:
-    faint = tiny.gaussians(1, degree=1).state_dict() | {
-        "means": torch.zeros(1, 3),
-        "logit_opacities": torch.tensor([logit(0.05)]),
-        "log_scales": torch.tensor([[0.3, 0.3, 0.3]]).log(),
-    }
-    look = Look("ellipsoids", background=(0.0, 0.0, 1.0))
-    centre = SplatSubject(Gaussians(*faint.values())).draw(camera, look)[32, 40]
-    rgb = sh.to_rgb(faint["sh0"][0, 0]).clamp(0, 1).numpy() * 255
-    assert (centre <= rgb + 2).all()
-    assert (centre >= 0.4 * rgb - 2).all()
+def test_ellipsoids_are_solids_with_sharp_edges_whatever_their_opacity() -> None:
+    """A faint needle seen from the side: a filled ellipse of known axes, of its colour, shaded."""
+    rgb = np.array([0.9, 0.5, 0.2])
+    model = Gaussians(
+        torch.tensor([[0.0, 0.0, 4.0]]),
+        torch.tensor([[1.0, 0, 0, 0]]),
+        torch.tensor([[0.6, 0.2, 0.2]]).log(),
+        torch.tensor([logit(0.05)]),
+        sh.from_rgb(torch.from_numpy(rgb).float().expand(1, 1, 3)),
+        torch.zeros(1, 0, 3),
+    )
+    camera = Cameras(torch.eye(4, dtype=torch.float64)[None], intrinsics(200, 200, 80, 40), 160, 80)
+    picture = SplatSubject(model).draw(camera, Look("ellipsoids", background=(0.0, 0.0, 1.0)))
+    x, y = np.meshgrid(np.arange(160) + 0.5, np.arange(80) + 0.5)
+    distance = np.hypot((x - 80) / 30, (y - 40) / 10) / (SOLID_SIZE * RADIUS)
+    assert (picture[distance > 1.03] == [0, 0, 255]).all()
+    inside = picture[distance < 0.93]
+    assert len(inside) > 500
+    assert np.ptp(inside, axis=0).max() <= 1
+    shade = inside.mean(axis=0) / 255 / rgb
+    assert np.ptp(shade) < 0.02
+    assert SHADOW - 0.01 < shade[0] < 1.01
 
 
 def disc(depth: float, tilt: float = 0.0) -> Gaussians:

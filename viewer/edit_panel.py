@@ -37,8 +37,8 @@ class EditPanel:
     While a tool is in hand, what it would select is shown as if it were selected.
     """
 
-    def __init__(self, viewer: Viewer, editor: Editor) -> None:
-        self._viewer, self._editor = viewer, editor
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
         self._asked = False  # a preview is under way that will see the newest values
         self._shown = False  # a preview is what is seen
         self._lock = threading.Lock()
@@ -78,7 +78,14 @@ class EditPanel:
         }
         self._listen()
         self._show_tool()
+        viewer.on_show(self._begin)
         viewer.run(self._report)
+
+    @property
+    def _editor(self) -> Editor:
+        editor = self._viewer.editor
+        assert editor is not None, "what is shown cannot be edited"
+        return editor
 
     # What the elements do
 
@@ -91,14 +98,19 @@ class EditPanel:
         self.tool.on_update(self._take_tool)
         self.centre.on_click(self._pick_centre)
         self.paint.on_click(lambda event: self._take_brush(event.client, self.brush_radius.value))
-        editor = self._editor
-        jobs = {"Invert": self._invert, "Clear": editor.clear, "Undo": editor.undo, "Redo": editor.redo}
+        jobs: dict[str, Callable[[], object]] = {
+            "Invert": lambda: self._editor.invert(self._viewer.crop),
+            "Clear": lambda: self._editor.clear(),
+            "Undo": lambda: self._editor.undo(),
+            "Redo": lambda: self._editor.redo(),
+            "Delete": self._delete,
+        }
         self.select.on_click(lambda _: self._edit(self._select))
-        self.delete.on_click(lambda _: self._edit(self._delete))
+        self.delete.on_click(lambda _: self._edit(jobs["Delete"]))
         self.selection.on_click(lambda _: self._edit(jobs[self.selection.value]))
         self.steps.on_click(lambda _: self._edit(jobs[self.steps.value]))
         for key, job in KEYS.items():
-            self._viewer.on_key(key, functools.partial(self._pressed, jobs.get(job, self._delete)))
+            self._viewer.on_key(key, functools.partial(self._pressed, jobs[job]))
         for handle in (self.crop, self.crop_size, self.crop_box):
             handle.on_update(self._cropped)
         self._crop.on_move(self._cropped)
@@ -157,6 +169,12 @@ class EditPanel:
 
     # Jobs of the thread that renders
 
+    def _begin(self) -> None:
+        """Something else is shown now, which nobody has touched."""
+        self.crop.value, self.tool.value = False, OFF
+        self._shown = False
+        self._report()
+
     def _edit(self, job: Callable[[], object]) -> None:
         def edit() -> None:
             job()
@@ -175,9 +193,6 @@ class EditPanel:
         if self._shown:  # what is orange is meant
             self._select()
         self._editor.delete()
-
-    def _invert(self) -> None:
-        self._editor.invert(self._viewer.crop)
 
     def _preview(self, event: Any) -> None:
         del event
@@ -202,7 +217,7 @@ class EditPanel:
         editor, total = self._editor, self._viewer.subject.count
         text = f"{editor.selected:,} of {total:,} splats selected."
         if previewed is not None:
-            text = f"{text} With **{self.tool.value.lower()}**: {previewed:,}."
+            text = f"{text} *Select* makes that **{previewed:,}**."
         if editor.deleted:
             text = f"{text} {editor.deleted:,} deleted."
         self.state.content = text

@@ -76,6 +76,7 @@ class Viewer:
         self._browsers: dict[int, Browser] = {}
         self._encoder = ThreadPoolExecutor(1, "pictures")
         self._on_browser: list[Callable[[Browser], None]] = []
+        self._on_show: list[Callable[[], None]] = []
         self._software: dict[int, bool] = {}  # of browsers, which say so before they are counted as connected
         self.fov = FOV  # that a browser begins with, radians
         self._up: Vector = (0.0, 0.0, 1.0)
@@ -121,6 +122,8 @@ class Viewer:
         self._crop = None
         self.server.gui.set_panel_label(name)
         self._set_start()
+        for then in self._on_show:
+            then()
         self.refresh()
         for browser in self.browsers():
             self.go_to_start(browser.client)
@@ -163,6 +166,10 @@ class Viewer:
 
     def browser_of(self, client_id: int) -> Browser | None:
         return self._browsers.get(client_id)
+
+    def on_show(self, then: Callable[[], None]) -> None:
+        """Call `then`, on the thread that renders, whenever another scene is shown."""
+        self._on_show.append(then)
 
     def on_browser(self, then: Callable[[Browser], None]) -> None:
         """Call `then` for every browser that comes, and for those that are there."""
