@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from panels import Ball, ViewerClient, browsed, error_in, wait_until
 from recon.viewer.measure_panel import Measure, MeasurePanel, length_text
+
+LARGER = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))
 
 
 class Scale:
@@ -61,8 +64,8 @@ def label(client: ViewerClient, text: str) -> None:
 
 
 def test_two_points_are_a_measure_that_is_drawn_and_can_be_removed(tmp_path: Path) -> None:
-    with browsed(Ball(), tmp_path) as (viewer, client):
-        panel = MeasurePanel(viewer, units_per_world=2.0)
+    with browsed(Ball(), tmp_path, source_from_world=LARGER) as (viewer, client):
+        panel = MeasurePanel(viewer)
         points = iter([(0.0, 0.0, 0.0), (0.0, 0.0, 1.5), (1.0, 0.0, 0.0), (2.0, 0.0, 0.0)])
         viewer.pick = lambda client, then, prompt: then(next(points))  # type: ignore[method-assign]
         client.press("Measure")
@@ -84,8 +87,8 @@ def test_two_points_are_a_measure_that_is_drawn_and_can_be_removed(tmp_path: Pat
 
 def test_what_is_measured_sets_the_scale_in_units_of_the_capture(tmp_path: Path) -> None:
     editor = Scale()
-    with browsed(Ball(), tmp_path, editor=editor) as (viewer, client):
-        panel = MeasurePanel(viewer, units_per_world=2.0)
+    with browsed(Ball(), tmp_path, editor=editor, source_from_world=LARGER) as (viewer, client):
+        panel = MeasurePanel(viewer)
         client.press("Set the scale by it")
         assert "Measure something first" in error_in(client)
         panel.add(Measure((0, 0, 0), (0, 0, 1.5)))  # 3 units of the capture
@@ -102,6 +105,9 @@ def test_what_is_measured_sets_the_scale_in_units_of_the_capture(tmp_path: Path)
         panel.show()
         assert panel.text(panel.measures[0]) == "3.00 units"
         assert "units of the capture" in panel.state.content
+        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
+        assert panel.measures == []
+        assert panel.set_scale.disabled
 
 
 def test_what_a_page_makes_up_changes_nothing(tmp_path: Path) -> None:

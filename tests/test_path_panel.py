@@ -29,8 +29,8 @@ LARGER = torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0]))
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Viewer, PathPanel, ViewerClient]]:
     """A viewer with a Path tab, and a browser in it."""
-    with browsed(Ball(), folder) as (viewer, client):
-        yield viewer, PathPanel(viewer, LARGER), client
+    with browsed(Ball(), folder, source_from_world=LARGER) as (viewer, client):
+        yield viewer, PathPanel(viewer), client
 
 
 def add_three(panel: PathPanel, client: ViewerClient, viewer: Viewer) -> None:
@@ -147,6 +147,17 @@ def test_paths_are_kept_in_the_folder_in_the_captures_coordinates(tmp_path: Path
         assert tours.load(file, LARGER).duration == before.duration
 
 
+def test_another_scene_has_no_path_yet_and_its_own_coordinates(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Keep", "Save")
+        wait_until((tmp_path / "paths" / "path.json").exists)
+        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
+        assert len(panel.tour) == 0
+        client.press("Load")
+        wait_until(lambda: xs(panel) == [3, 6, 9])
+
+
 def test_a_slider_that_is_drawn_fast_ends_where_it_was_let_go(tmp_path: Path) -> None:
     with opened(tmp_path) as (viewer, panel, client):
         add_three(panel, client, viewer)
@@ -231,7 +242,7 @@ def test_a_video_is_drawn_by_the_thread_of_the_scene_kept_and_sent(tmp_path: Pat
         client.press("Render")
         assert error_in(client) == "There is no path yet: add a view."
         add_three(panel, client, viewer)
-        client.set("Size", "640x360")
+        client.set("Video size", "640x360")
         client.set("Frames per second", "15")
         wait_until(lambda: (video.size.value, video.rate.value) == ("640x360", "15"))
         client.press("Render")

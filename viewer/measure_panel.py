@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from recon.datasets.cameras import similarity_scale
 from recon.viewer.callbacks import chosen_in, told
 from recon.viewer.look import Vector
 from recon.viewer.viewer import Viewer
@@ -64,12 +65,8 @@ def _digits(value: float) -> str:
 class MeasurePanel:
     """Measures that all browsers share; `measures` are they."""
 
-    def __init__(self, viewer: Viewer, units_per_world: float = 1.0) -> None:
-        """
-        Args:
-            units_per_world: how many units of the capture's files a unit of the world is.
-        """
-        self._viewer, self._units = viewer, units_per_world
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
         self._lock = threading.RLock()  # points come from the thread that renders, clicks from others
         self._scale: float | None = None  # that was set here; metres are those of this scale alone
         self.measures: list[Measure] = []
@@ -85,6 +82,7 @@ class MeasurePanel:
         self.remove.on_click(told(viewer, self._remove))
         self.set_scale.on_click(told(viewer, self._set_scale))
         self.chosen.on_update(told(viewer, lambda _: self.show()))
+        viewer.on_show(self._forget)
         self.show()
 
     @property
@@ -96,7 +94,11 @@ class MeasurePanel:
         return self._scale
 
     def text(self, measure: Measure) -> str:
-        return length_text(measure.length * self._units, self.metres_per_unit)
+        return length_text(self._units(measure), self.metres_per_unit)
+
+    def _units(self, measure: Measure) -> float:
+        """A length in units of the capture's files."""
+        return measure.length * float(similarity_scale(self._viewer.source_from_world))
 
     def add(self, measure: Measure) -> None:
         with self._lock:
@@ -152,9 +154,16 @@ class MeasurePanel:
                 del self.measures[chosen]
             self._list(chosen)
 
+    def _forget(self) -> None:
+        with self._lock:
+            self.measures.clear()
+            self._scale = None
+            self.set_scale.disabled = self._viewer.editor is None
+            self._list(-1)
+
     def _set_scale(self, event: Any) -> None:
         editor, chosen, metres, client = self._viewer.editor, self._chosen(), self.metres.value, event.client
-        length = self.measures[chosen].length * self._units if chosen >= 0 else 0.0
+        length = self._units(self.measures[chosen]) if chosen >= 0 else 0.0
         if editor is None or not 0 < metres <= LONGEST or length <= 0:
             raise ValueError("Measure something first, and say how long it is, in metres.")
         scale = metres / length

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recon.viewer import tour as tours
 from recon.viewer.callbacks import chosen_in, told
@@ -37,13 +36,8 @@ ORBIT = 12.0  # seconds
 class PathPanel:
     """One path, which all browsers share; `tour` is it."""
 
-    def __init__(self, viewer: Viewer, source_from_world: Tensor | None = None) -> None:
-        """
-        Args:
-            source_from_world: [4,4] similarity to the coordinates of the capture's files, in which paths are kept.
-        """
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._source_from_world = torch.eye(4) if source_from_world is None else source_from_world
         self._lock = threading.RLock()  # callbacks come from several threads
         self._playing: threading.Event | None = None
         self._tour = Tour()
@@ -69,6 +63,7 @@ class PathPanel:
                 self.upload = gui.add_upload_button("Upload", mime_type="application/json")
         self._list_saved()
         self._listen()
+        viewer.on_show(lambda: self._set(Tour(), -1))
 
     @property
     def tour(self) -> Tour:
@@ -280,7 +275,7 @@ class PathPanel:
         if not len(self._tour):
             raise ValueError("there is no path yet: add a view")
         file = file_in(self._folder, self.name.value, SUFFIX)
-        tours.save(self._tour, file, self._source_from_world)
+        tours.save(self._tour, file, self._viewer.source_from_world)
         self._list_saved(file.name.removesuffix(SUFFIX))
         if self.save.value == "Download":
             event.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
@@ -291,8 +286,8 @@ class PathPanel:
         del event
         if self.saved.value == NONE:
             raise ValueError("no path was saved yet")
-        self._set(tours.load(file_in(self._folder, self.saved.value, SUFFIX), self._source_from_world), 0)
+        self._set(tours.load(file_in(self._folder, self.saved.value, SUFFIX), self._viewer.source_from_world), 0)
 
     def _uploaded(self, event: Any) -> None:
         file = event.target.value
-        self._set(tours.loads(file.content, file.name, self._source_from_world), 0)
+        self._set(tours.loads(file.content, file.name, self._viewer.source_from_world), 0)

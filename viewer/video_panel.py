@@ -40,7 +40,7 @@ class VideoPanel:
         self._cancelled: threading.Event | None = None
         gui = viewer.server.gui
         with viewer.tab("Path"), gui.add_folder("Video"):
-            self.size = gui.add_dropdown("Size", tuple(SIZES), initial_value="1280x720")
+            self.size = gui.add_dropdown("Video size", tuple(SIZES), initial_value="1280x720")
             self.rate = gui.add_dropdown("Frames per second", tuple(RATES), initial_value="30")
             self.name = gui.add_text("Video name", "video")
             self.render = gui.add_button("Render", hint="As the View tab shows the scene: in colour, as depth, ...")

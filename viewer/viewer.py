@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene
@@ -45,6 +47,7 @@ class Viewer:
 
     Attributes:
         scene: the capture, normalised; None for a file of splats.
+        source_from_world: [4,4] similarity to the coordinates in which files are written.
         folder: where files that are asked for from the page go, and nowhere else.
         comparison: photos beside the scene; None where there is no capture.
         version: counts up with every change of the scene.
@@ -59,11 +62,13 @@ class Viewer:
         scene: Scene | None = None,
         editor: Editor | None = None,
         comparison: Comparison | None = None,
+        source_from_world: Tensor | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
         token: str | None = None,
     ) -> None:
         self.subject, self.scene, self.editor, self.comparison = subject, scene, editor, comparison
+        self.source_from_world = torch.eye(4) if source_from_world is None else source_from_world
         self.folder, self.name = folder, name
         self.queue = RenderQueue()
         self.version = 0
@@ -76,6 +81,7 @@ class Viewer:
         self._browsers: dict[int, Browser] = {}
         self._encoder = ThreadPoolExecutor(1, "pictures")
         self._on_browser: list[Callable[[Browser], None]] = []
+        self._on_show: list[Callable[[], None]] = []
         self._software: dict[int, bool] = {}  # of browsers, which say so before they are counted as connected
         self.fov = FOV  # that a browser begins with, radians
         self._up: Vector = (0.0, 0.0, 1.0)
@@ -115,15 +121,22 @@ class Viewer:
         self.server.stop()
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
-    def show(self, subject: Subject, editor: Editor | None, name: str) -> None:
+    def show(self, subject: Subject, editor: Editor | None, name: str, source_from_world: Tensor) -> None:
         """Look at something else, which has no photos."""
         self.subject, self.editor, self.comparison, self.scene = subject, editor, None, None
+        self.source_from_world = source_from_world
         self._crop = None
         self.server.gui.set_panel_label(name)
         self._set_start()
+        for then in self._on_show:
+            then()
         self.refresh()
         for browser in self.browsers():
             self.go_to_start(browser.client)
+
+    def on_show(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever something else is looked at: what belongs to the world before is to go."""
+        self._on_show.append(then)
 
     # For the panels
 
