@@ -175,7 +175,8 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
         background = subject.background if isinstance(subject, SplatSubject) else (0.0, 0.0, 0.0)
         return page_from(splats, tour, look, title, description, background, viewer.scene)
 
-    ExportPanel(viewer, sorted(export.SAVERS), make_page, lambda: path.tour)
+    files = [suffix for suffix in export.SAVERS if suffix.startswith(".")]  # and not the name of a file in a folder
+    ExportPanel(viewer, files, make_page, lambda: path.tour)
     if edits:
         _add_opening(viewer)
     return viewer

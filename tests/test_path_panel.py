@@ -110,10 +110,15 @@ def test_playing_moves_the_browser_in_time_until_the_end_or_until_it_is_stopped(
         assert seen == sorted(seen)
         wait_until(lambda: panel.play.label == "Play")
         panel.tour = panel.tour.retimed(60)
+        lines = len([m for m in client.received if m.kind == "LineSegmentsMessage"])
         client.press("Play")
         wait_until(lambda: panel.play.label == "Stop")
+        client.set("Closed loop", True)
+        wait_until(lambda: panel.tour.closed)
+        assert len([m for m in client.received if m.kind == "LineSegmentsMessage"]) == lines  # nothing before the rider
         client.press("Play")
         wait_until(lambda: panel.play.label == "Play")
+        wait_until(lambda: len([m for m in client.received if m.kind == "LineSegmentsMessage"]) > lines)
 
 
 def test_the_path_is_drawn_in_the_scene_when_that_is_wanted(tmp_path: Path) -> None:

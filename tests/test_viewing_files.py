@@ -49,7 +49,7 @@ def test_a_run_is_filmed_exported_and_shared_into_its_folder(tmp_path: Path) -> 
             client.press("Render")
             client.wait(sent(".mp4"))
             client.press("Export")
-            client.wait(sent("scene" + sorted(export.SAVERS)[0]))
+            client.wait(sent("scene.ply"))
             client.press("Make the page")
             client.wait(sent(".html"))
             client.press("Snapshot")

@@ -205,6 +205,7 @@ class PathPanel:
             raise ValueError("a path needs two stops")
         self._playing = threading.Event()
         self.play.label = "Stop"
+        self._draw()
         arguments = (event.client, self._tour, self._playing)
         threading.Thread(target=self._move_along, args=arguments, name="path", daemon=True).start()
 
@@ -220,14 +221,16 @@ class PathPanel:
                         break
                     began += tour.duration
         finally:
-            self._playing = None
-            self.play.label = "Play"
+            with self._lock:
+                self._playing = None
+                self.play.label = "Play"
+                self._draw()
 
     def _draw(self) -> None:
-        """The path as a line and its stops as pyramids, among what is in the scene."""
+        """The path as a line and its stops as pyramids, among what is in the scene; not before one who rides along."""
         scene, tour = self._viewer.server.scene, self._tour
         scene.remove_by_name(NODE)
-        if not self.shown.value or not len(tour):
+        if not self.shown.value or not len(tour) or self._playing is not None:
             return
         if tour.duration > 0:
             times = torch.linspace(0, tour.duration, PIECES + 1, dtype=torch.float64)
@@ -243,7 +246,7 @@ class PathPanel:
                 f"{NODE}/{number + 1}",
                 fov=np.radians(tour.stops[number].fov),
                 aspect=16 / 9,
-                scale=0.06,
+                scale=0.04,
                 thickness=2.0,
                 thickness_units="screen",
                 color=CHOSEN if number == self._chosen() else LINE,
