@@ -62,26 +62,26 @@ class LiveView:
         self.viewer = viewer
         self._subject, self._state, self._scene = subject, state, scene
         self._stopping, self._afterwards = stopping, afterwards
-        self._panel = TrainPanel(viewer)
-        self._share = Share(self._panel.share)
+        self.panel = TrainPanel(viewer)
+        self._share = Share(self.panel.share)
         self._scored_at, self._next = 0.0, 0
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
         self._subject.follow(state.model)
         self.viewer.changed()
-        self._share.share = self._panel.share
+        self._share.share = self.panel.share
         self._share.serve(self.viewer.queue)
-        if self._panel.due():
-            self._panel.report(metrics.step, state.progress, float(metrics.loss), metrics.count)
+        if self.panel.due():
+            self.panel.report(metrics.step, state.progress, float(metrics.loss), metrics.count)
             self._ask_for_score(metrics.step)
-        if self._panel.paused:
+        if self.panel.paused:
             self._wait(state, metrics)
 
     def _wait(self, state: TrainState, metrics: StepMetrics) -> None:
         """Until the user goes on; the time does not count as training."""
         began = time.perf_counter()
-        self._panel.report(metrics.step, state.progress, float(metrics.loss), metrics.count)
-        self.viewer.queue.run(lambda: self._stopping() or not self._panel.paused)
+        self.panel.report(metrics.step, state.progress, float(metrics.loss), metrics.count)
+        self.viewer.queue.run(lambda: self._stopping() or not self.panel.paused)
         state.paused += time.perf_counter() - began
 
     def _ask_for_score(self, step: int) -> None:
@@ -99,7 +99,7 @@ class LiveView:
                 self._state.model, [view], background=self._subject.background, lpips=False, shots=shots or None
             )
             if result.psnr is not None and math.isfinite(result.psnr):
-                self._panel.scored(step, result.psnr)
+                self.panel.scored(step, result.psnr)
 
         self.viewer.run(score)
 
@@ -110,7 +110,7 @@ class LiveView:
     def finish(self) -> None:
         """The training is over: go on showing the scene if anybody looks, until Ctrl-C."""
         self._subject.follow(self._state.model)
-        self._panel.done("Trained.")
+        self.panel.done("Trained.")
         self.viewer.trained()
         try:
             if self.viewer.browsers():

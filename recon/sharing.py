@@ -13,8 +13,9 @@ from recon.datasets.scene import Scene
 from recon.subject import SplatSubject
 from recon.terminal import say
 from recon.viewer import tour as tours
-from recon.viewer.look import Look
+from recon.viewer.look import Colour, Look
 from recon.viewer.share import MOST, share_page
+from recon.viewer.subject import Splats
 from recon.viewer.tour import Tour
 
 ORBIT = 20.0  # seconds of the path of a scene that has none
@@ -57,27 +58,38 @@ def page_of(
 
     Args:
         name: the page's title.
-        scene: the capture, for where to begin, and for the path if none is given.
-        tour: the path that it plays, in the world of the subject; by default once around.
+        scene: the capture, for the path if none is given.
+        tour: the path that it plays, in the world of the subject, and where it begins; by default once around.
         look: whose crop box and background count.
         most: splats; of more, those that show most.
     Raises:
         InputError: nothing is left to show.
     """
     look = Look() if look is None else look
-    splats = subject.splats(most, look)
+    return page_from(subject.splats(most, look), tour, look, name, description, subject.background, scene)
+
+
+def page_from(
+    splats: Splats,
+    tour: Tour | None,
+    look: Look,
+    title: str,
+    description: str,
+    background: Colour,
+    scene: Scene | None,
+) -> str:
+    """The same, of splats that were taken from a subject, over its background unless the look has another."""
     if not len(splats.centres):
-        raise InputError(f"{name}: there is no splat to share")
+        raise InputError(f"{title}: there is no splat to share")
     if tour is None or not len(tour):
         tour = _around(scene)
-    width, height = (1280, 720) if scene is None else (scene.views[0].camera.width, scene.views[0].camera.height)
     return share_page(
         splats,
-        tour.at([0.0], width, height),
-        title=name,
+        tour.at([0.0], 16, 9),
+        title=title,
         description=description,
         tour=tour if tour.duration > 0 else None,
-        background=subject.background if look.background is None else look.background,
+        background=background if look.background is None else look.background,
     )
 
 

@@ -28,7 +28,7 @@ from recon.gaussians import Gaussians
 from recon.loading import load_state, load_with_frame
 from recon.options import Address, Options
 from recon.runs import Run
-from recon.sharing import write_page
+from recon.sharing import page_from, write_page
 from recon.subject import SplatSubject
 from recon.terminal import say
 from recon.video import write_video
@@ -36,7 +36,12 @@ from recon.viewer import tour as tours
 from recon.viewer.browser import Browser
 from recon.viewer.cameras_panel import CamerasPanel
 from recon.viewer.edit_panel import EditPanel
+from recon.viewer.export_panel import ExportPanel
+from recon.viewer.look import Look
+from recon.viewer.measure_panel import MeasurePanel
 from recon.viewer.path_panel import PathPanel
+from recon.viewer.subject import Splats
+from recon.viewer.tour import Tour
 from recon.viewer.video_panel import VideoPanel
 from recon.viewer.view_panel import ViewPanel
 from recon.viewer.viewer import Viewer
@@ -147,6 +152,7 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
         scene=shown.scene,
         editor=shown.subject if edits else None,
         comparison=comparison,
+        source_from_world=shown.source_from_world,
         host=address.host,
         port=address.port,
         token=address.token,
@@ -160,7 +166,17 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
         CamerasPanel(viewer, shown.scene)
     if edits:
         EditPanel(viewer)
-    VideoPanel(viewer, PathPanel(viewer, shown.source_from_world), _write_video)
+    path = PathPanel(viewer)
+    VideoPanel(viewer, path, _write_video)
+    MeasurePanel(viewer)
+
+    def make_page(splats: Splats, tour: Tour | None, look: Look, title: str, description: str) -> str:
+        subject = viewer.subject
+        background = subject.background if isinstance(subject, SplatSubject) else (0.0, 0.0, 0.0)
+        return page_from(splats, tour, look, title, description, background, viewer.scene)
+
+    files = [suffix for suffix in export.SAVERS if suffix.startswith(".")]  # and not the name of a file in a folder
+    ExportPanel(viewer, files, make_page, lambda: path.tour)
     if edits:
         _add_opening(viewer)
     return viewer
@@ -192,7 +208,7 @@ def _add_opening(viewer: Viewer) -> None:
         except InputError as error:
             viewer.tell(event.client, f"{given.name}: {str(error).removeprefix(f'{path}: ')}", error=True)
             return
-        viewer.run(lambda: viewer.show(shown.subject, shown.subject, Path(given.name).name))
+        viewer.run(lambda: viewer.show(shown.subject, shown.subject, Path(given.name).name, shown.source_from_world))
 
 
 def serve(viewer: Viewer, *, open_page: bool, until: Callable[[], bool] = lambda: False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,78 +14,23 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from recon.datasets.cameras import Cameras
+from panels import Ball, Received, ViewerClient, browsed, error_in, wait_until
 from recon.viewer import tour as tours
-from recon.viewer.look import Look, Vector
+from recon.viewer.look import Look
 from recon.viewer.path_panel import PathPanel
 from recon.viewer.tour import Tour
 from recon.viewer.video_panel import VideoPanel
 from recon.viewer.viewer import Viewer
-from sources import SCRIPTS
 from tiny import ring
 
-if not SCRIPTS:
-    pytest.skip("the client that speaks to the viewer is in scripts/", allow_module_level=True)
-
-from _viewer_client import Received, ViewerClient
-
 LARGER = torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0]))
-
-
-class Ball:
-    """A subject that is 3 away from wherever one looks; it notes what it was asked for."""
-
-    count, sh_degree = 1, 0
-
-    def __init__(self) -> None:
-        self.drawn: list[tuple[Cameras, Look]] = []
-        self.thread: set[int] = set()
-        self.wait = 0.0
-
-    def draw(self, camera: Cameras, look: Look) -> NDArray[np.uint8]:
-        self.drawn.append((camera, look))
-        self.thread.add(threading.get_ident())
-        time.sleep(self.wait)
-        return np.full((camera.height, camera.width, 3), 90, np.uint8)
-
-    def pick(self, camera: Cameras, x: float, y: float, look: Look) -> Vector | None:
-        x, y, z = (camera.positions[0] + 3 * camera.forward[0]).tolist()
-        return (x, y, z)
-
-    def splats(self, most: int, look: Look) -> None:
-        return None
-
-    def save(self, path: Path, look: Look) -> int:
-        raise NotImplementedError
-
-
-def wait_until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never comes true"
-        time.sleep(0.01)
 
 
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Viewer, PathPanel, ViewerClient]]:
     """A viewer with a Path tab, and a browser in it."""
-    viewer = Viewer(Ball(), folder=folder, name="test", port=0)
-    panel = PathPanel(viewer, LARGER)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with ViewerClient(viewer.port, 160, 90) as client:
-            client.look((1, -2, 0.5), (0, 0, 0))
-            wait_until(viewer.browsers)
-            yield viewer, panel, client
-    finally:
-        viewer.close()
-        thread.join(10)
-
-
-def error_in(client: ViewerClient) -> str:
-    found = client.wait(lambda m: m.kind == "NotificationShowMessage" and m.values["props"]["color"] == "red")
-    return str(found.values["props"]["body"])
+    with browsed(Ball(), folder, source_from_world=LARGER) as (viewer, client):
+        yield viewer, PathPanel(viewer), client
 
 
 def add_three(panel: PathPanel, client: ViewerClient, viewer: Viewer) -> None:
@@ -124,8 +68,10 @@ def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
         wait_until(lambda: panel.tour.smoothness == 0.5)
         client.set("Whole path", "Reverse")
         wait_until(lambda: xs(panel) == [2, 3, 1])
+        client.look((7, -2, 0.5), (0, 0, 0))
+        wait_until(lambda: viewer.browsers()[0].client.camera.position[0] == 7)
         client.set("This stop", "Replace")
-        wait_until(lambda: xs(panel) == [2, 3, 1] and panel.tour.stops[1].position[0] == pytest.approx(3))
+        wait_until(lambda: xs(panel) == [2, 7, 1])
         client.set("This stop", "Remove")
         wait_until(lambda: xs(panel) == [2, 1])
         client.set("Whole path", "Clear")
@@ -164,10 +110,15 @@ def test_playing_moves_the_browser_in_time_until_the_end_or_until_it_is_stopped(
         assert seen == sorted(seen)
         wait_until(lambda: panel.play.label == "Play")
         panel.tour = panel.tour.retimed(60)
+        lines = len([m for m in client.received if m.kind == "LineSegmentsMessage"])
         client.press("Play")
         wait_until(lambda: panel.play.label == "Stop")
+        client.set("Closed loop", True)
+        wait_until(lambda: panel.tour.closed)
+        assert len([m for m in client.received if m.kind == "LineSegmentsMessage"]) == lines  # nothing before the rider
         client.press("Play")
         wait_until(lambda: panel.play.label == "Play")
+        wait_until(lambda: len([m for m in client.received if m.kind == "LineSegmentsMessage"]) > lines)
 
 
 def test_the_path_is_drawn_in_the_scene_when_that_is_wanted(tmp_path: Path) -> None:
@@ -199,6 +150,44 @@ def test_paths_are_kept_in_the_folder_in_the_captures_coordinates(tmp_path: Path
         client.set("Keep", "Download")
         client.wait(lambda m: m.kind == "FileTransferStartDownload" and m.values["filename"] == "my path.json")
         assert tours.load(file, LARGER).duration == before.duration
+
+
+def test_another_scene_has_no_path_yet_and_its_own_coordinates(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Keep", "Save")
+        wait_until((tmp_path / "paths" / "path.json").exists)
+        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
+        assert len(panel.tour) == 0
+        client.press("Load")
+        wait_until(lambda: xs(panel) == [3, 6, 9])
+
+
+def test_a_slider_that_is_drawn_fast_ends_where_it_was_let_go(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.wait(lambda m: m.values.get("props", {}).get("label") == "Smoothness")
+        updates = len([m for m in client.received if m.kind == "GuiUpdateMessage"])
+        for number in range(30):
+            client.set("Smoothness", number / 30)
+        client.set("Smoothness", 0.35)
+        wait_until(lambda: panel.tour.smoothness == 0.35)
+        assert panel.smoothness.value == 0.35
+        sent_back = [m.values for m in client.received if m.kind == "GuiUpdateMessage"][updates:]
+        assert [values for values in sent_back if values["uuid"] == panel.smoothness._impl.uuid] == []
+
+
+def test_what_a_page_makes_up_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        before = panel.tour
+        for label, value in (("Smoothness", 7.0), ("To the next, s", -1.0), ("Altogether, s", 1e9), ("Stop", "99")):
+            client.set(label, value)
+        assert error_in(client)
+        client.set("This stop", "Nonsense")
+        client.set("Whole path", "Reverse")
+        wait_until(lambda: panel.tour == before.reverse())
+        assert panel.smoothness.value == 1.0
 
 
 @pytest.mark.parametrize("name", ["../evil", "", "a/b", "..", "C:\\x", "nul", ".hidden", "x" * 100])
@@ -258,7 +247,7 @@ def test_a_video_is_drawn_by_the_thread_of_the_scene_kept_and_sent(tmp_path: Pat
         client.press("Render")
         assert error_in(client) == "There is no path yet: add a view."
         add_three(panel, client, viewer)
-        client.set("Size", "640x360")
+        client.set("Video size", "640x360")
         client.set("Frames per second", "15")
         wait_until(lambda: (video.size.value, video.rate.value) == ("640x360", "15"))
         client.press("Render")

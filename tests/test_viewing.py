@@ -223,7 +223,7 @@ def test_a_request_to_stop_ends_a_pause() -> None:
             raise InterruptedError
 
     with looked_at(state, asked.is_set) as live:
-        live._panel.paused = True
+        live.panel.paused = True
         threading.Timer(0.5, asked.set).start()
         with pytest.raises(InterruptedError):
             train(state, tiny.scene().train_views, callbacks=[live, end])
@@ -234,12 +234,12 @@ def test_scores_are_made_only_while_somebody_looks() -> None:
     state = begin(30)
     with looked_at(state) as live:
         train(state, tiny.scene().train_views, callbacks=[live])
-        assert len(live._panel._curves["PSNR of held-out photos, dB"].data[0]) == 1  # the empty curve's zero
+        assert len(live.panel._curves["PSNR of held-out photos, dB"].data[0]) == 1  # the empty curve's zero
     state = begin(400)
     with looked_at(state) as live, ViewerClient(live.viewer.port, 64, 48) as client:
         client.look((3, 0, 1), (0, 0, 0))
         time.sleep(0.3)
         train(state, tiny.scene().train_views, callbacks=[live])
-        step, psnr = live._panel._curves["PSNR of held-out photos, dB"].data
+        step, psnr = live.panel._curves["PSNR of held-out photos, dB"].data
         assert step[0] > 0
         assert 5 < psnr[0] < 60

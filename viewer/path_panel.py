@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from recon.datasets.errors import InputError
 from recon.viewer import tour as tours
+from recon.viewer.callbacks import chosen_in, told
 from recon.viewer.names import file_in, names_in
 from recon.viewer.poses import wxyz_of
 from recon.viewer.tour import Stop, Tour
@@ -37,16 +36,12 @@ ORBIT = 12.0  # seconds
 class PathPanel:
     """One path, which all browsers share; `tour` is it."""
 
-    def __init__(self, viewer: Viewer, source_from_world: Tensor | None = None) -> None:
-        """
-        Args:
-            source_from_world: [4,4] similarity to the coordinates of the capture's files, in which paths are kept.
-        """
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._source_from_world = torch.eye(4) if source_from_world is None else source_from_world
         self._lock = threading.RLock()  # callbacks come from several threads
         self._playing: threading.Event | None = None
         self._tour = Tour()
+        self._written: dict[str, Any] = {}  # what the elements were last made to show
         gui = viewer.server.gui
         with viewer.tab("Path"):
             self.add = gui.add_button("Add this view")
@@ -68,6 +63,7 @@ class PathPanel:
                 self.upload = gui.add_upload_button("Upload", mime_type="application/json")
         self._list_saved()
         self._listen()
+        viewer.on_show(lambda: self._set(Tour(), -1))
 
     @property
     def tour(self) -> Tour:
@@ -90,9 +86,9 @@ class PathPanel:
         updates: list[tuple[Any, Callable[[Any], None]]] = [
             (self.stop, lambda _: self._set(self._tour, self._chosen())),
             (self.seconds, self._retime_stop),
-            (self.duration, lambda _: self._set(self._tour.retimed(self.duration.value), self._chosen())),
-            (self.closed, lambda _: self._change(closed=self.closed.value)),
-            (self.smoothness, lambda _: self._change(smoothness=self.smoothness.value)),
+            (self.duration, self._retime),
+            (self.closed, lambda _: self._change(self.closed, closed=bool(self.closed.value))),
+            (self.smoothness, lambda _: self._change(self.smoothness, smoothness=float(self.smoothness.value))),
             (self.shown, lambda _: self._draw()),
         ]
         for handle, then in clicks:
@@ -102,41 +98,46 @@ class PathPanel:
         self.upload.on_upload(self._safely(self._uploaded))
 
     def _safely(self, then: Callable[[Any], None]) -> Callable[[Any], None]:
-        """For a callback: what was wrong is said in the browser; values that were set by us change nothing."""
+        """For a callback: one at a time, and what is shown is what there is, whatever went wrong."""
 
-        def called(event: Any) -> None:
-            if event.client is None:
-                return
-            try:
-                with self._lock:
+        def alone(event: Any) -> None:
+            with self._lock:
+                try:
                     then(event)
-            except (InputError, ValueError, OSError, RuntimeError) as error:
-                self._viewer.tell(event.client, f"{error}", error=True)
-                self._set(self._tour, self._chosen())
+                except Exception:
+                    self._written.clear()
+                    self._set(self._tour, self._chosen())
+                    raise
 
-        return called
+        return told(self._viewer, alone)
 
     def _chosen(self) -> int:
         """The number of the stop that is chosen in the list; -1 where there is none."""
-        return -1 if self.stop.value == NONE else int(self.stop.value) - 1
+        return chosen_in(self.stop) if len(self._tour) else -1
 
-    def _set(self, tour: Tour, chosen: int) -> None:
-        """Take a path, choose one of its stops, and show both."""
+    def _set(self, tour: Tour, chosen: int, source: Any = None) -> None:
+        """Take a path, choose one of its stops, and show both.
+
+        Args:
+            source: the element that it comes from. What a user moves is not moved back to what it was a moment ago.
+        """
         with self._lock:
             self._tour = tour
-            chosen = min(chosen, len(tour) - 1)
+            chosen = max(min(chosen, len(tour) - 1), 0)
             self.stop.options = tuple(f"{number}" for number in range(1, len(tour) + 1)) or (NONE,)
+            wanted = {"duration": tour.duration, "closed": tour.closed, "smoothness": tour.smoothness}
             if len(tour):
-                chosen = max(chosen, 0)
                 self.stop.value = f"{chosen + 1}"
-                self.seconds.value = round(tour.stops[chosen].seconds, 3)
-            self.duration.value = round(tour.duration, 3)
-            self.closed.value = tour.closed
-            self.smoothness.value = tour.smoothness
+                wanted["seconds"] = tour.stops[chosen].seconds
+            for name, value in wanted.items():
+                handle, value = getattr(self, name), round(value, 3) if isinstance(value, float) else value
+                if handle is not source and self._written.get(name) != value:
+                    handle.value = value
+                self._written[name] = value
             self._draw()
 
-    def _change(self, **values: Any) -> None:
-        self._set(dataclasses.replace(self._tour, **values), self._chosen())
+    def _change(self, source: Any, **values: Any) -> None:
+        self._set(dataclasses.replace(self._tour, **values), self._chosen(), source)
 
     # Stops
 
@@ -155,12 +156,12 @@ class PathPanel:
             self._viewer.go(event.client, self._camera(event.client, self._tour.times[chosen]))
         elif self.stop_do.value == "Replace":
             self._set(self._tour.replace(chosen, Stop.of(self._viewer.camera(event.client), here.seconds)), chosen)
-        else:
+        elif self.stop_do.value == "Remove":
             self._set(self._tour.remove(chosen), chosen)
 
     def _move(self, event: Any) -> None:
         del event
-        chosen, by = self._chosen(), -1 if self.stop_move.value == "Earlier" else 1
+        chosen, by = self._chosen(), {"Earlier": -1, "Later": 1}.get(self.stop_move.value, 0)
         if chosen >= 0:
             self._set(self._tour.move(chosen, by), min(max(chosen + by, 0), len(self._tour) - 1))
 
@@ -169,14 +170,20 @@ class PathPanel:
         chosen = self._chosen()
         if chosen >= 0:
             here = self._tour.stops[chosen]
-            self._set(self._tour.replace(chosen, dataclasses.replace(here, seconds=self.seconds.value)), chosen)
+            new = dataclasses.replace(here, seconds=float(self.seconds.value))
+            self._set(self._tour.replace(chosen, new), chosen, self.seconds)
+
+    def _retime(self, event: Any) -> None:
+        del event
+        if self._tour.duration > 0:
+            self._set(self._tour.retimed(float(self.duration.value)), self._chosen(), self.duration)
 
     def _preset(self, event: Any) -> None:
         if self.preset.value == "Reverse":
             self._set(self._tour.reverse(), len(self._tour) - 1 - self._chosen())
         elif self.preset.value == "Clear":
             self._set(Tour(), -1)
-        else:
+        elif self.preset.value == "Orbit":
             scene, up = self._viewer.scene, torch.tensor(self._viewer.up, dtype=torch.float64)
             if scene is not None:
                 self._set(tours.orbit(scene, ORBIT, up=up), 0)
@@ -198,6 +205,7 @@ class PathPanel:
             raise ValueError("a path needs two stops")
         self._playing = threading.Event()
         self.play.label = "Stop"
+        self._draw()
         arguments = (event.client, self._tour, self._playing)
         threading.Thread(target=self._move_along, args=arguments, name="path", daemon=True).start()
 
@@ -213,14 +221,16 @@ class PathPanel:
                         break
                     began += tour.duration
         finally:
-            self._playing = None
-            self.play.label = "Play"
+            with self._lock:
+                self._playing = None
+                self.play.label = "Play"
+                self._draw()
 
     def _draw(self) -> None:
-        """The path as a line and its stops as pyramids, among what is in the scene."""
+        """The path as a line and its stops as pyramids, among what is in the scene; not before one who rides along."""
         scene, tour = self._viewer.server.scene, self._tour
         scene.remove_by_name(NODE)
-        if not self.shown.value or not len(tour):
+        if not self.shown.value or not len(tour) or self._playing is not None:
             return
         if tour.duration > 0:
             times = torch.linspace(0, tour.duration, PIECES + 1, dtype=torch.float64)
@@ -236,7 +246,7 @@ class PathPanel:
                 f"{NODE}/{number + 1}",
                 fov=np.radians(tour.stops[number].fov),
                 aspect=16 / 9,
-                scale=0.06,
+                scale=0.04,
                 thickness=2.0,
                 thickness_units="screen",
                 color=CHOSEN if number == self._chosen() else LINE,
@@ -268,7 +278,7 @@ class PathPanel:
         if not len(self._tour):
             raise ValueError("there is no path yet: add a view")
         file = file_in(self._folder, self.name.value, SUFFIX)
-        tours.save(self._tour, file, self._source_from_world)
+        tours.save(self._tour, file, self._viewer.source_from_world)
         self._list_saved(file.name.removesuffix(SUFFIX))
         if self.save.value == "Download":
             event.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
@@ -279,8 +289,8 @@ class PathPanel:
         del event
         if self.saved.value == NONE:
             raise ValueError("no path was saved yet")
-        self._set(tours.load(file_in(self._folder, self.saved.value, SUFFIX), self._source_from_world), 0)
+        self._set(tours.load(file_in(self._folder, self.saved.value, SUFFIX), self._viewer.source_from_world), 0)
 
     def _uploaded(self, event: Any) -> None:
         file = event.target.value
-        self._set(tours.loads(file.content, file.name, self._source_from_world), 0)
+        self._set(tours.loads(file.content, file.name, self._viewer.source_from_world), 0)

@@ -26,7 +26,7 @@ from recon.viewer.look import Colour, Vector
 from recon.viewer.subject import Splats
 from recon.viewer.tour import Tour
 
-MOST = 300_000  # splats that phones draw, and that make a page of about 8 MB
+MOST = 300_000  # splats that phones draw, and that make a page of about 11 MB
 RATE = 30.0  # poses of a camera path in the page for each second; it draws straight lines between them
 MOST_POSES = 3000
 LEVEL = 1e-3  # a camera whose horizon is tilted by less than this (sine) is held by the world's up direction

@@ -38,7 +38,7 @@ class TrainPanel:
         gui = viewer.server.gui
         self._last = 0.0
         self._steps: deque[tuple[float, int]] = deque(maxlen=20)
-        self.paused = False
+        self._paused = False
         with viewer.tab("Training"):
             self.state = gui.add_markdown("Starting…")
             self.progress: Any = gui.add_progress_bar(0.0)
@@ -53,7 +53,6 @@ class TrainPanel:
         def _(event: Any) -> None:
             del event
             self.paused = not self.paused
-            self.button.label = "Go on" if self.paused else "Pause"
             viewer.queue.wake()
 
         @self.share_slider.on_update
@@ -62,6 +61,16 @@ class TrainPanel:
             viewer.training(self.share)
 
         viewer.training(self.share)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the training is to wait."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self.button.label = "Go on" if paused else "Pause"
 
     @property
     def share(self) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
+from recon.viewer.callbacks import told
 from recon.viewer.look import Look
 from recon.viewer.names import file_in
 from recon.viewer.path_panel import PathPanel
@@ -39,27 +40,23 @@ class VideoPanel:
         self._cancelled: threading.Event | None = None
         gui = viewer.server.gui
         with viewer.tab("Path"), gui.add_folder("Video"):
-            self.size = gui.add_dropdown("Size", tuple(SIZES), initial_value="1280x720")
+            self.size = gui.add_dropdown("Video size", tuple(SIZES), initial_value="1280x720")
             self.rate = gui.add_dropdown("Frames per second", tuple(RATES), initial_value="30")
             self.name = gui.add_text("Video name", "video")
             self.render = gui.add_button("Render", hint="As the View tab shows the scene: in colour, as depth, ...")
             self.progress: Any = gui.add_progress_bar(0.0, visible=False)
-        self.render.on_click(self._clicked)
+        self.render.on_click(told(viewer, self._clicked))
 
     def _clicked(self, event: Any) -> None:
         if self._cancelled is not None:
             self._cancelled.set()
             return
-        try:
-            file = file_in(self._viewer.folder / "videos", self.name.value, ".mp4")
-            tour = self._path.tour
-            if not len(tour):
-                raise InputError("There is no path yet: add a view.")
-            rate = RATES[self.rate.value]
-            cameras = tour.cameras(*SIZES[self.size.value], rate)
-        except InputError as error:
-            self._viewer.tell(event.client, f"{error}", error=True)
-            return
+        file = file_in(self._viewer.folder / "videos", self.name.value, ".mp4")
+        tour = self._path.tour
+        if not len(tour):
+            raise InputError("There is no path yet: add a view.")
+        rate = RATES[self.rate.value]
+        cameras = tour.cameras(*SIZES[self.size.value], rate)
         self._cancelled = threading.Event()
         self.render.label = "Cancel"
         self.progress.value, self.progress.visible = 0.0, True

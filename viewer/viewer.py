@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene
@@ -45,6 +47,7 @@ class Viewer:
 
     Attributes:
         scene: the capture, normalised; None for a file of splats.
+        source_from_world: [4,4] similarity to the coordinates in which files are written.
         folder: where files that are asked for from the page go, and nowhere else.
         comparison: photos beside the scene; None where there is no capture.
         version: counts up with every change of the scene.
@@ -59,11 +62,13 @@ class Viewer:
         scene: Scene | None = None,
         editor: Editor | None = None,
         comparison: Comparison | None = None,
+        source_from_world: Tensor | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
         token: str | None = None,
     ) -> None:
         self.subject, self.scene, self.editor, self.comparison = subject, scene, editor, comparison
+        self.source_from_world = torch.eye(4) if source_from_world is None else source_from_world
         self.folder, self.name = folder, name
         self.queue = RenderQueue()
         self.version = 0
@@ -116,9 +121,10 @@ class Viewer:
         self.server.stop()
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
-    def show(self, subject: Subject, editor: Editor | None, name: str) -> None:
+    def show(self, subject: Subject, editor: Editor | None, name: str, source_from_world: Tensor) -> None:
         """Look at something else, which has no photos."""
         self.subject, self.editor, self.comparison, self.scene = subject, editor, None, None
+        self.source_from_world = source_from_world
         self._crop = None
         self.server.gui.set_panel_label(name)
         self._set_start()
@@ -127,6 +133,10 @@ class Viewer:
         self.refresh()
         for browser in self.browsers():
             self.go_to_start(browser.client)
+
+    def on_show(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever something else is looked at: what belongs to the world before is to go."""
+        self._on_show.append(then)
 
     # For the panels
 

@@ -1,0 +1,152 @@
+"""The whole viewer in a real browser: what is seen is what the rasteriser draws, and what is done there has effects."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import tiny
+from recon import config, viewing
+from recon.live import LiveView
+from recon.opening import initial_model
+from recon.options import Address
+from recon.subject import SplatSubject
+from recon.train import start, train
+from recon.viewer.viewer import Viewer
+from recon.viewing import Shown
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.browser
+
+CLEAR = (slice(170, 400), slice(0, 300))  # rows and columns of the window that neither notices nor panels lie over
+
+
+class Seen:
+    """A page that shows a viewer."""
+
+    def __init__(self, viewer: Viewer, page: Page) -> None:
+        self.viewer, self.page = viewer, page
+        page.goto(viewer.address)
+        self.wait(viewer.browsers, "a browser")
+        self.wait(lambda: viewer.browsers()[0].stated, "a picture")
+
+    def wait(self, true: Callable[[], Any], what: str, seconds: float = 15) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"in {seconds} s not: {what}"
+            self.page.wait_for_timeout(50)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The window's clear part."""
+        self.page.wait_for_timeout(700)
+        picture = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
+        return picture[CLEAR]
+
+    def drawn(self) -> NDArray[np.uint8]:
+        """What the rasteriser makes of it."""
+        viewer, client = self.viewer, self.viewer.browsers()[0].client
+        camera, look = viewer.camera(client), viewer.look(client)
+        return viewer.run(lambda: viewer.subject.draw(camera, look)).result(10)[CLEAR]
+
+    def agrees(self, most: float = 3.0) -> bool:
+        """Whether both are the same, but for the JPEG between them: mean difference, of 255."""
+        return float(np.abs(self.pixels().astype(int) - self.drawn().astype(int)).mean()) < most
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def choose(self, label: str, value: str) -> None:
+        """From a dropdown."""
+        self.page.get_by_label(label, exact=True).first.click()
+        self.page.get_by_role("option", name=value, exact=True).click()
+
+
+@contextmanager
+def served(shown: Shown, page: Page) -> Iterator[Seen]:
+    viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
+    thread = threading.Thread(target=viewer.queue.run)
+    thread.start()
+    try:
+        yield Seen(viewer, page)
+    finally:
+        page.goto("about:blank")
+        viewer.close()
+        thread.join(10)
+
+
+def cloud(folder: Path) -> Shown:
+    return Shown(SplatSubject(tiny.gaussians(300)), "cloud", folder)
+
+
+def test_the_browser_shows_what_the_rasteriser_draws(tab: Page, tmp_path: Path) -> None:
+    with served(cloud(tmp_path), tab) as seen:
+        assert seen.drawn().std() > 20  # there is something to see
+        assert seen.agrees()
+        before = seen.drawn()
+        tab.mouse.move(150, 300)
+        tab.mouse.down()
+        tab.mouse.move(220, 320, steps=4)
+        tab.mouse.up()
+        seen.wait(lambda: np.abs(seen.drawn().astype(int) - before).mean() > 5, "the camera elsewhere")
+        assert seen.agrees()
+
+
+@pytest.mark.parametrize("mode", ["Depth", "Normals", "Opacity", "Ellipsoids", "Points"])
+def test_every_mode_is_shown(mode: str, tab: Page, tmp_path: Path) -> None:
+    with served(cloud(tmp_path), tab) as seen:
+        before = seen.drawn()
+        seen.choose("Show", mode)
+        wanted = mode.lower() if mode != "Opacity" else "alpha"
+        seen.wait(lambda: seen.viewer.look(seen.viewer.browsers()[0].client).mode == wanted, "the mode")
+        assert np.abs(seen.drawn().astype(int) - before).mean() > 5
+        assert seen.agrees(4.0)
+
+
+def test_a_browser_that_is_asked_to_draws_the_splats_itself(tab: Page, tmp_path: Path) -> None:
+    """Without harmonics, and with another sorting: alike, not the same."""
+    subject = SplatSubject(tiny.gaussians(300, degree=0))
+    with served(Shown(subject, "cloud", tmp_path), tab) as seen:
+        seen.choose("Drawn", "By this browser")
+        seen.wait(lambda: "by this browser" in seen.viewer.browsers()[0].stated, "splats", 20)
+        seen.wait(lambda: seen.agrees(16.0), "splats that look like the picture", 30)
+
+
+def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_path: Path) -> None:
+    scene, settings = tiny.scene(), config.for_steps(400)
+    alone = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
+    train(alone, scene.train_views)
+    state = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
+    subject = SplatSubject(state.model)
+    viewer = viewing.make_viewer(Shown(subject, "tiny", tmp_path, scene), Address(port=0), edits=False)
+    live = LiveView(viewer, subject, state, scene)
+    live.panel.paused = True  # until the page is there
+    thread = threading.Thread(target=lambda: train(state, scene.train_views, callbacks=[live]))
+    thread.start()
+    try:
+        seen = Seen(viewer, tab)
+        assert state.step == 1
+        seen.tab("Training")
+        tab.get_by_role("button", name="Go on").click()
+        seen.wait(lambda: state.step == 400, "the last step", 60)
+        thread.join(10)
+        assert "Paused" not in live.panel.state.content
+    finally:
+        live.panel.paused = False
+        thread.join(60)
+        tab.goto("about:blank")
+        live.close()
+    for name, value in alone.model.state_dict().items():
+        assert torch.equal(value, state.model.state_dict()[name]), name

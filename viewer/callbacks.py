@@ -1,0 +1,34 @@
+"""What the callbacks of elements have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from recon.viewer.viewer import Viewer
+
+log = logging.getLogger("recon")
+
+
+def told(viewer: Viewer, then: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A callback that does `then` when a user does something, and not when we set a value ourselves.
+
+    Whatever goes wrong is said in the user's browser: a page may send any value, and harms only itself.
+    """
+
+    def called(event: Any) -> None:
+        if event.client is None:
+            return
+        try:
+            then(event)
+        except Exception as error:
+            log.debug("a callback of the viewer failed", exc_info=True)
+            viewer.tell(event.client, f"{error}", error=True)
+
+    return called
+
+
+def chosen_in(dropdown: Any) -> int:
+    """Which of its options a dropdown is at; -1 for a value that is none of them."""
+    return dropdown.options.index(dropdown.value) if dropdown.value in dropdown.options else -1
