@@ -40,6 +40,11 @@ def chromium(path: str) -> Iterator[Browser]:
             browser.close()
 
 
+def is_error(said: Any) -> bool:
+    """Whether a message on the console tells of something wrong."""
+    return said.type == "error" and KNOWN not in said.text
+
+
 @contextmanager
 def watched(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a window of its own; raises AssertionError at the end if it wrote an error to the console, threw, or
@@ -55,7 +60,7 @@ def watched(browser: Browser, **options: Any) -> Iterator[Page]:
         if not asked.url.startswith(allowed) and own is not None and asked.url.split("/")[2] != own:
             wrong.append(f"asked for {asked.url}")
 
-    page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
+    page.on("console", lambda said: wrong.append(f"console: {said.text}") if is_error(said) else None)
     page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
     page.on("requestfailed", lambda failed: wrong.append(f"failed: {failed.url} {failed.failure}"))
     page.on("request", request)

@@ -28,19 +28,17 @@ pytestmark = pytest.mark.browser
 SIZE = (320, 240)
 GROUND = (0.2, 0.3, 0.4)
 READY = "#recon.ready"
-# three.js, of splats whose corners have two coordinates; nothing is wrong with the picture.
-KNOWN = "computeBoundingSphere"
 
 
 @contextmanager
 def opened(chromium: Browser, file: Path) -> Iterator[Page]:
     """The page, offline; fails at the end if it logged an error, threw, or asked for anything but itself."""
+    import browser
+
     context = chromium.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}, device_scale_factor=1, offline=True)
     page = context.new_page()
     wrong: list[str] = []
-    page.on(
-        "console", lambda said: wrong.append(said.text) if said.type == "error" and KNOWN not in said.text else None
-    )
+    page.on("console", lambda said: wrong.append(said.text) if browser.is_error(said) else None)
     page.on("pageerror", lambda error: wrong.append(f"{error}"))
     page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) else wrong.append(asked.url))
     try:

@@ -29,7 +29,7 @@ from _viewer_client import CAMERA, PICTURE, SPLATS, Received, ViewerClient
 class Plain:
     """A subject whose pictures have one colour, that of where the camera stands; it notes who asked for what."""
 
-    count, sh_degree = 1000, 3
+    count, sh_degree, background = 1000, 3, (0.0, 0.0, 0.0)
 
     def __init__(self) -> None:
         self.drawn: list[tuple[Cameras, Look]] = []

@@ -84,7 +84,6 @@ class Browser:
         self._drawn_at = 0.0
         self._splats_of: tuple[int, Look] | None = None
         self._splats_next = 0.0
-        self._shows_picture = False
         self._stale = True
         self._sent = self._shown = 0
         self._said = ""
@@ -178,7 +177,6 @@ class Browser:
         whole = not moving or (width, height) == self.pace.resting(pose.width, pose.height, wishes.resolution)
         self._drawn, self._drawn_at = (version, whole), time.monotonic()
         self._sent += 1
-        self._shows_picture = True
         if whole:
             self._state(f"Drawn by recon, {width}x{height}")
         self._encoding = self._encoder.submit(self._encode, picture, 92 if whole else 80, self._sent)
@@ -206,9 +204,8 @@ class Browser:
         if splats is None:
             self.wishes = replace(self.wishes, way="server")
             return 0.0
-        if self._shows_picture:
-            self.client.scene.set_background_image(None)
-            self._shows_picture = False
+        background = wanted[1].background or subject.background
+        self.client.scene.set_background_image(np.full((1, 1, 3), 255 * np.array(background) + 0.5, np.uint8), "png")
         count = len(splats.centres)
         size = count * BYTES_PER_SPLAT
         self._viewer.add_splats(self.client, splats)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.datasets.cameras import Cameras
-from recon.viewer.look import Box, How, Look, Shape, Vector
+from recon.viewer.look import Box, Colour, How, Look, Shape, Vector
 
 
 class Splats(NamedTuple):
@@ -30,6 +30,11 @@ class Subject(Protocol):
     @property
     def count(self) -> int:
         """How many splats there are, those deleted left out; 0 for a field."""
+        ...
+
+    @property
+    def background(self) -> Colour:
+        """What is behind it, where `Look.background` names nothing else."""
         ...
 
     @property

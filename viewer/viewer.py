@@ -134,10 +134,6 @@ class Viewer:
         for browser in self.browsers():
             self.go_to_start(browser.client)
 
-    def on_show(self, then: Callable[[], None]) -> None:
-        """Call `then` whenever something else is looked at: what belongs to the world before is to go."""
-        self._on_show.append(then)
-
     # For the panels
 
     @contextlib.contextmanager
@@ -178,7 +174,7 @@ class Viewer:
         return self._browsers.get(client_id)
 
     def on_show(self, then: Callable[[], None]) -> None:
-        """Call `then`, on the thread that renders, whenever another scene is shown."""
+        """Call `then`, on the thread that renders, whenever another scene is shown; what belonged to the last goes."""
         self._on_show.append(then)
 
     def on_browser(self, then: Callable[[Browser], None]) -> None:
