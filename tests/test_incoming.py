@@ -255,8 +255,9 @@ STROKE = {"points": [[1, 2.5], [-3, 4]], "width": 10, "height": 10}
         ("brush", STROKE | {"points": [[1, float("nan")]]}, False),
         ("key", {"key": "Delete"}, True),
         ("key", {"key": "x" * 41}, False),
-        ("mode", {"mode": "first-person"}, True),
-        ("mode", {"mode": "drunk"}, False),
+        ("navigation", {"mode": "first-person", "speed": 0.5}, True),
+        ("navigation", {"mode": "drunk", "speed": 0.5}, False),
+        ("navigation", {"mode": "orbit", "speed": 0}, False),
         ("else", {}, False),
     ],
 )

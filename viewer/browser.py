@@ -74,6 +74,7 @@ class Browser:
         self.software = True  # until the page says that a GPU draws it
         self.stated = ""  # what is being drawn while the camera rests, in words
         self.on_stated: Callable[[str], None] = lambda text: None
+        self.on_navigation: Callable[[str, float], None] = lambda mode, speed: None
         self._viewer = viewer
         self._encoder = encoder
         self._encoding: Future[None] | None = None

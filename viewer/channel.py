@@ -68,13 +68,19 @@ class Key(TypedDict):
     key: Annotated[str, msgspec.Meta(max_length=40)]
 
 
-class Mode(TypedDict):
-    """How the user moves now: "orbit" or "first-person"; sent when the page changes it."""
+class Navigation(TypedDict):
+    """How the user moves now; sent when it was changed in the page.
+
+    Attributes:
+        mode: "orbit" or "first-person".
+        speed: world units a second.
+    """
 
     mode: Annotated[str, msgspec.Meta(pattern="^(orbit|first-person)$")]
+    speed: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
-SHAPES: dict[str, Any] = {"hello": Hello, "shown": Shown, "brush": Stroke, "key": Key, "mode": Mode}
+SHAPES: dict[str, Any] = {"hello": Hello, "shown": Shown, "brush": Stroke, "key": Key, "navigation": Navigation}
 
 
 @dataclasses.dataclass

@@ -40,6 +40,7 @@ class ViewPanel:
 
     def __init__(self, viewer: Viewer, browser: Browser) -> None:
         self._viewer, self._browser = viewer, browser
+        self._hears = False  # while the page says how its user moves
         gui = browser.client.gui
         with viewer.tab("View"):
             self.mode = gui.add_dropdown("Show", tuple(MODES))
@@ -76,6 +77,7 @@ class ViewPanel:
         for handle in handles:
             handle.on_update(self._changed)
         browser.on_stated = self._state
+        browser.on_navigation = self._navigated
         self._navigate(None)
         self._changed(None)
 
@@ -128,6 +130,8 @@ class ViewPanel:
 
     def _navigate(self, event: Any) -> None:
         del event
+        if self._hears:
+            return
         channel.call(
             self._browser.client,
             "navigation",
@@ -135,6 +139,15 @@ class ViewPanel:
             speed=self.speed.value,
             up=list(self._viewer.up),
         )
+
+    def _navigated(self, mode: str, speed: float) -> None:
+        """Show what was changed in the page, by keys, wheel or gamepad, without telling it to the page again."""
+        self._hears = True
+        try:
+            self.navigation.value = next(name for name, value in NAVIGATION.items() if value == mode)
+            self.speed.value = min(max(speed, self.speed.min), self.speed.max)
+        finally:
+            self._hears = False
 
     def _changed(self, event: Any) -> None:
         """All of what is wanted, from the elements; they are few."""

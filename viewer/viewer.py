@@ -98,6 +98,7 @@ class Viewer:
         self._set_start()
         channel.listen(self.server, "hello", self._hello)
         channel.listen(self.server, "shown", self._shown)
+        channel.listen(self.server, "navigation", self._navigated)
         self._pointing = Pointing(self)
         self.pick, self.brush, self.on_key = self._pointing.pick, self._pointing.brush, self._pointing.on_key
         self.server.on_client_connect(self._connected)
@@ -338,6 +339,12 @@ class Viewer:
         if browser is not None:
             browser.shown(values["number"])
             self.queue.wake()
+
+    def _navigated(self, client_id: int, values: dict[str, Any]) -> None:
+        browser = self._browsers.get(client_id)
+        if browser is not None:
+            told = self.server._thread_executor.submit(browser.on_navigation, values["mode"], values["speed"])
+            told.add_done_callback(_log_failure)
 
 
 def _log_failure(future: Future[Any]) -> None:

@@ -3,7 +3,7 @@
 window.recon = {
   /** mode: "orbit" or "first-person"; speed: world units a second; up: [x, y, z]. What is not given stays. */
   navigation({ mode, speed, up }) {
-    if (mode !== undefined) camera.setMode(mode, false);
+    if (mode !== undefined) camera.setMode(mode);
     if (speed !== undefined) camera.speed = speed;
     if (up !== undefined) {
       if (camera.pose !== null) camera.pose.up = up;

@@ -19,6 +19,7 @@ const camera = {
   mode: "orbit", // or "first-person"
   home: {}, // position and target that reset goes to
   moved: -Infinity, // ms, when we moved it last
+  telling: null, // a timer
 
   /** Go by right, up, forward (world units) and turn by yaw to the right and pitch upwards (radians). */
   step({ right = 0, up = 0, forward = 0, yaw = 0, pitch = 0 }) {
@@ -59,21 +60,30 @@ const camera = {
     if (this.home.position && this.home.target) this.go(this.home.position, this.home.target);
   },
 
-  /** Change how the user moves; the server is told unless it asked. */
-  setMode(mode, tell = true) {
+  /** Change how the user moves. */
+  setMode(mode) {
     if (mode === this.mode) return;
     this.mode = mode;
     if (mode === "orbit" && document.pointerLockElement) document.exitPointerLock();
     document.documentElement.dataset.reconMode = mode;
-    if (tell) {
-      link.send("mode", { mode });
-      toast(mode === "orbit" ? "Orbit" : "First person");
-    }
+  },
+
+  toggleMode() {
+    this.setMode(this.mode === "orbit" ? "first-person" : "orbit");
+    toast(this.mode === "orbit" ? "Orbit" : "First person");
+    this.tell();
   },
 
   changeSpeed(factor) {
-    this.speed *= factor;
+    this.speed = clamp(this.speed * factor, 1e-4, 1e4);
     toast(`Speed ${this.speed.toPrecision(2)} units a second`);
+    this.tell();
+  },
+
+  /** Have the server know of what was changed here, once it is not changed any more. */
+  tell() {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => link.send("navigation", { mode: this.mode, speed: this.speed }), 200);
   },
 };
 

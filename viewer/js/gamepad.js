@@ -14,7 +14,7 @@
 
   const ON_PRESS = {
     0: () => camera.reset(), // A, cross
-    1: toggleMode, // B, circle
+    1: () => camera.toggleMode(), // B, circle
     3: () => overlay.toggle(), // Y, triangle
     4: () => camera.changeSpeed(1 / SPEED_STEP), // left shoulder
     5: () => camera.changeSpeed(SPEED_STEP), // right shoulder

@@ -3,12 +3,8 @@
 
 const keys = {
   asked: new Set(["Delete", "Control+z", "Control+Shift+z", "Control+y"]), // these go to the server
-  actions: { KeyF: toggleMode, KeyR: () => camera.reset() }, // by place on the keyboard
+  actions: { KeyF: () => camera.toggleMode(), KeyR: () => camera.reset() }, // by place on the keyboard
 };
-
-function toggleMode() {
-  camera.setMode(camera.mode === "orbit" ? "first-person" : "orbit");
-}
 
 {
   const MOVES = {
