@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from recon.subject import SplatSubject
@@ -203,7 +204,7 @@ def test_another_scene_is_edited_from_the_beginning(desk: Desk) -> None:
     desk.client.press("Select")
     desk.wait(lambda: desk.viewer.crop is not None and desk.subject.undoable == 1)
     other = SplatSubject(tiny.gaussians(77, seed=1))
-    desk.viewer.run(lambda: desk.viewer.show(other, other, "other"))
+    desk.viewer.run(lambda: desk.viewer.show(other, other, "other", torch.eye(4, dtype=torch.float64)))
     desk.says("0 of 77 splats selected.")
     desk.wait(lambda: desk.viewer.crop is None and desk.panel.tool.value == "Off" and not desk.panel.crop.on.value)
     desk.client.set("Selection", "Invert")

@@ -135,7 +135,8 @@ class Viewer:
             self.go_to_start(browser.client)
 
     def on_show(self, then: Callable[[], None]) -> None:
-        """Call `then` whenever something else is looked at: what belongs to the world before is to go."""
+        """Call `then`, on the thread that renders, whenever something else is looked at: what belongs to the world
+        before is to go."""
         self._on_show.append(then)
 
     # For the panels
@@ -176,10 +177,6 @@ class Viewer:
 
     def browser_of(self, client_id: int) -> Browser | None:
         return self._browsers.get(client_id)
-
-    def on_show(self, then: Callable[[], None]) -> None:
-        """Call `then`, on the thread that renders, whenever another scene is shown."""
-        self._on_show.append(then)
 
     def on_browser(self, then: Callable[[Browser], None]) -> None:
         """Call `then` for every browser that comes, and for those that are there."""
