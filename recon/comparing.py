@@ -86,25 +86,23 @@ class PhotoComparison:
         "wipe": the photo left of `share` of the width, the render right of it; what the photo does not show is darker.
         "error": of the colours, black where the photo does not count or show anything.
         """
+        if how == "error":  # of colours; the size of points is not one of splats
+            look = replace(look, mode="rgb", size=1.0 if look.mode == "points" else look.size)
         camera, part = fitted(self._views[index].camera, width, height)
-        picture = self._subject.draw(camera, replace(look, mode="rgb") if how == "error" else look)
+        picture = self._subject.draw(camera, look)
         with torch.no_grad(), one_torch_thread(torch.device("cpu")):
             render = part.of(torch.from_numpy(picture)) / 255
-            if self._shots is not None and (how == "error" or look.mode == "rgb"):
+            if self._shots is not None and look.mode == "rgb":
                 shot = self._shots[index].resized(part.width / self._views[index].camera.width)
                 render = render * shot.factor(part.height, part.width).to(render)
-            photo = self._sized_photo(
-                index, part, self._subject.background if look.background is None else look.background
-            )
+            photo = self._sized_photo(index, part, look.background or self._subject.background)
             if how == "error":
-                result, inside = (
-                    np.zeros_like(picture),
-                    draw_error(render.clamp(0, 1), photo, self._counts(index, part)),
-                )
+                result = np.zeros_like(picture)
+                part.of(result)[:] = draw_error(render.clamp(0, 1), photo, self._counts(index, part))
             else:
-                along = (share * width - part.left) / part.width
-                result, inside = picture // DARKER, wipe(to_uint8(render), to_uint8(photo), along)
-            part.of(result)[:] = inside
+                result = picture // DARKER
+                share = (share * width - part.left) / part.width
+                part.of(result)[:] = wipe(to_uint8(render), to_uint8(photo), share)
         return result
 
     def _sized_photo(self, index: int, part: Part, background: Colour) -> Tensor:

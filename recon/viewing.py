@@ -35,6 +35,7 @@ from recon.video import write_video
 from recon.viewer import tour as tours
 from recon.viewer.browser import Browser
 from recon.viewer.cameras_panel import CamerasPanel
+from recon.viewer.crop_panel import CropPanel
 from recon.viewer.edit_panel import EditPanel
 from recon.viewer.export_panel import ExportPanel
 from recon.viewer.look import Look
@@ -166,6 +167,8 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
         CamerasPanel(viewer, shown.scene)
     if edits:
         EditPanel(viewer)
+    else:
+        CropPanel(viewer)
     path = PathPanel(viewer)
     VideoPanel(viewer, path, _write_video)
     MeasurePanel(viewer)

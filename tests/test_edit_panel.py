@@ -206,7 +206,7 @@ def test_another_scene_is_edited_from_the_beginning(desk: Desk) -> None:
     other = SplatSubject(tiny.gaussians(77, seed=1))
     desk.viewer.run(lambda: desk.viewer.show(other, other, "other", torch.eye(4, dtype=torch.float64)))
     desk.says("0 of 77 splats selected.")
-    desk.wait(lambda: desk.viewer.crop is None and desk.panel.tool.value == "Off" and not desk.panel.crop.value)
+    desk.wait(lambda: desk.viewer.crop is None and desk.panel.tool.value == "Off" and not desk.panel.crop.on.value)
     desk.client.set("Selection", "Invert")
     desk.says("77 of 77 splats selected.")
     desk.client.say("key", key="Delete")

@@ -55,12 +55,12 @@ def scene(seed: int) -> Labelled:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_floaters_are_found_and_surfaces_are_spared(seed: int) -> None:
-    """At the usual strength 97 % of the floaters are found, and 94 % of what is found are floaters."""
+    """At the usual strength 96 % of the floaters are found, and 96 % of what is found are floaters."""
     *splats, kinds = scene(seed)
     floating = kinds != "surface"
     found = loneliness(*splats) > threshold(0.5)
     assert found[floating].mean() > 0.93
-    assert floating[found].mean() > 0.88
+    assert floating[found].mean() > 0.93
     for kind in ("single", "group", "wide"):
         assert found[kinds == kind].mean() > 0.8, kind
     assert found[~floating].mean() < 0.003

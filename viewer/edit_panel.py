@@ -1,4 +1,4 @@
-"""The Edit tab: select splats by shapes in the scene, a brush or what they are like, and delete them; a crop box."""
+"""The Edit tab: select splats by shapes in the scene, a brush or what they are like, and delete them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from recon.viewer.crop_panel import CropPanel
 from recon.viewer.gizmos import BoxGizmo, SphereGizmo
-from recon.viewer.look import Box, Fainter, Farther, Floaters, How, Larger, Look, Shape, Sphere, Vector
+from recon.viewer.look import Fainter, Farther, Floaters, How, Larger, Shape, Sphere, Vector
 from recon.viewer.subject import Editor
 from recon.viewer.viewer import Viewer
 
@@ -26,9 +25,7 @@ OFF, BOX, SPHERE, BRUSH, FAINT, LARGE, FAR, FLOATERS = TOOLS = (
 )
 KEYS = {"Delete": "Delete", "Control+z": "Undo", "Control+Shift+z": "Redo", "Control+y": "Redo"}
 HOWS: dict[str, How] = {"Add": "add", "Subtract": "subtract", "Replace": "replace"}
-ORANGE, BLUE = (255, 140, 20), (60, 130, 220)  # of shapes that select, and that crop
-SAMPLE = 20_000  # splats that tell how large the scene is
-OUTSIDE = 0.02  # the share of them, at each side, that its box leaves out
+ORANGE = (255, 140, 20)
 
 
 class EditPanel:
@@ -44,7 +41,6 @@ class EditPanel:
         self._lock = threading.Lock()
         gui, scene = viewer.server.gui, viewer.server.scene
         self._box, self._ball = BoxGizmo(scene, "/edit/box", ORANGE), SphereGizmo(scene, "/edit/sphere", ORANGE)
-        self._crop = BoxGizmo(scene, "/edit/crop", BLUE)
         with viewer.tab("Edit"):
             self.state = gui.add_markdown("")
             self.tool: Any = gui.add_dropdown("Select by", TOOLS)
@@ -62,11 +58,6 @@ class EditPanel:
             self.selection: Any = gui.add_button_group("Selection", ("Invert", "Clear"))
             self.delete = gui.add_button("Delete", color="red", hint="What is orange; the key Delete does the same.")
             self.steps: Any = gui.add_button_group("Steps", ("Undo", "Redo"), hint="Ctrl+Z, Ctrl+Shift+Z")
-            with gui.add_folder("Crop", expand_by_default=False):
-                self.crop: Any = gui.add_checkbox("Only what is in a box", False, hint="Also in files that are saved.")
-                self.crop_size: Any = gui.add_vector3("Size of the box", (2.0, 2.0, 2.0), min=(0.001,) * 3, step=0.01)
-                self.crop_box: Any = gui.add_checkbox("Show the box", True)
-                self.crop_reset = gui.add_button("Fit to the scene")
         self._of_tool: dict[str, list[Any]] = {
             BOX: [self.size, self.centre],
             SPHERE: [self.radius, self.centre],
@@ -77,6 +68,7 @@ class EditPanel:
             FLOATERS: [self.strength],
         }
         self._listen()
+        self.crop = CropPanel(viewer, self._cropped)
         self._show_tool()
         viewer.on_show(self._begin)
         viewer.run(self._report)
@@ -111,10 +103,6 @@ class EditPanel:
         self.steps.on_click(lambda _: self._edit(jobs[self.steps.value]))
         for key, job in KEYS.items():
             self._viewer.on_key(key, functools.partial(self._pressed, jobs[job]))
-        for handle in (self.crop, self.crop_size, self.crop_box):
-            handle.on_update(self._cropped)
-        self._crop.on_move(self._cropped)
-        self.crop_reset.on_click(self._ask_to_fit_crop)
 
     def _pressed(self, job: Callable[[], object], client: Any) -> None:
         del client
@@ -124,12 +112,18 @@ class EditPanel:
         self._viewer.pick(event.client, self._put, "Click on the centre.")
 
     def _take_tool(self, event: Any) -> None:
+        if self.tool.value == FLOATERS:
+            self.state.content = "Looking for floaters…"  # which takes seconds for a million splats
         if event.client is not None:
             self._take_brush(event.client, self.brush_radius.value if self.tool.value == BRUSH else None)
         self._preview(event)
 
     def _take_brush(self, client: Any, radius: float | None) -> None:
         self._viewer.brush(client, radius, lambda stroke: self._edit(lambda: self._select(stroke)))
+
+    def _cropped(self) -> None:
+        if self._shown:
+            self._preview(None)
 
     def _put(self, point: Vector) -> None:
         """Move the shape of the tool in hand to a point."""
@@ -171,8 +165,7 @@ class EditPanel:
 
     def _begin(self) -> None:
         """Something else is shown now, which nobody has touched."""
-        self.crop.value, self.tool.value = False, OFF
-        self._shown = False
+        self.tool.value, self._shown = OFF, False
         self._report()
 
     def _edit(self, job: Callable[[], object]) -> None:
@@ -221,30 +214,3 @@ class EditPanel:
         if editor.deleted:
             text = f"{text} {editor.deleted:,} deleted."
         self.state.content = text
-
-    # The crop box
-
-    def _cropped(self, event: Any) -> None:
-        del event
-        self._crop.size = self.crop_size.value
-        self._crop.visible = self.crop.value and self.crop_box.value
-        wanted = self._crop.box if self.crop.value else None
-        if wanted != self._viewer.crop:
-            self._viewer.crop = wanted
-            if self._shown:
-                self._preview(None)
-
-    def _ask_to_fit_crop(self, event: Any) -> None:
-        del event
-        self._viewer.run(self._fit_crop)
-
-    def _fit_crop(self) -> None:
-        """Make the crop box one around nearly all of the scene."""
-        splats = self._viewer.subject.splats(SAMPLE, Look())
-        if splats is None or len(splats.centres) == 0:
-            return
-        low, high = np.quantile(splats.centres, [OUTSIDE, 1 - OUTSIDE], axis=0)
-        centre, size = (low + high) / 2, np.maximum(1.2 * (high - low), 0.01)
-        self._crop.place(Box((float(centre[0]), float(centre[1]), float(centre[2])), tuple(size.tolist())))
-        self.crop_size.value = tuple(size.tolist())
-        self._cropped(None)
