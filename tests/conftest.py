@@ -38,7 +38,7 @@ def real_data() -> Callable[[str], Path]:
 def chromium() -> Iterator[Browser]:
     """A running browser; tests that open one are skipped where there is none."""
     pytest.importorskip("playwright", reason="Playwright is not installed")
-    import browser
+    import _chromium as browser
 
     path = browser.find_chromium()
     if path is None:
@@ -50,7 +50,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def tab(chromium: Browser) -> Iterator[Page]:
     """A window of the browser; the test fails if its page throws, logs an error, or asks anyone else for anything."""
-    import browser
+    import _chromium as browser
 
     with browser.watched(chromium) as page:
         yield page

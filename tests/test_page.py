@@ -34,7 +34,7 @@ def server() -> Iterator[viser.ViserServer]:
 @pytest.fixture(scope="module")
 def scene(server: viser.ViserServer, chromium: Browser) -> Iterator[Opened]:
     """One page for many tests: its first load takes seconds."""
-    import browser
+    import _chromium as browser
 
     with browser.watched(chromium) as page:
         yield visit(server, page)
@@ -167,7 +167,7 @@ def test_a_page_of_a_client_that_is_not_known_works_all_the_same(server: viser.V
 
 
 def test_with_a_token_only_its_address_opens_the_page(chromium: Browser) -> None:
-    import browser
+    import _chromium as browser
 
     server = open_server("127.0.0.1", 0, token=TOKEN)
     address = f"http://127.0.0.1:{server.get_port()}/"

@@ -28,7 +28,7 @@ def server() -> Iterator[viser.ViserServer]:
 @pytest.fixture(scope="module")
 def scene(server: viser.ViserServer, chromium: Browser) -> Iterator[Opened]:
     """One page for many tests: its first load takes seconds."""
-    import browser
+    import _chromium as browser
 
     with browser.watched(chromium) as page:
         yield visit(server, page)
@@ -132,7 +132,7 @@ def test_a_double_click_in_first_person_looks_without_dragging(view: Opened) -> 
 
 
 def test_fingers_look_and_walk_in_first_person(server: viser.ViserServer, chromium: Browser) -> None:
-    import browser
+    import _chromium as browser
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
         fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]

@@ -33,7 +33,7 @@ READY = "#recon.ready"
 @contextmanager
 def opened(chromium: Browser, file: Path) -> Iterator[Page]:
     """The page, offline; fails at the end if it logged an error, threw, or asked for anything but itself."""
-    import browser
+    import _chromium as browser
 
     context = chromium.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}, device_scale_factor=1, offline=True)
     page = context.new_page()

@@ -47,7 +47,7 @@ class ExportPanel:
         self._viewer, self._suffixes, self._make_page, self._tour = viewer, suffixes, make_page, tour
         self._busy = threading.Lock()
         gui = viewer.server.gui
-        with viewer.tab("Export"):
+        with viewer.tab("File"):
             with gui.add_folder("Scene"):
                 self.format: Any = gui.add_dropdown("Format", tuple(suffixes))
                 self.name = gui.add_text("File name", "scene")

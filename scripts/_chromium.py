@@ -1,4 +1,4 @@
-"""A real browser for tests: headless Chromium, whose WebGL is in software."""
+"""A real browser for tests and pictures: headless Chromium, whose WebGL is in software."""
 
 from __future__ import annotations
 
