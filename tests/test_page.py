@@ -117,14 +117,18 @@ DROP = """([name, count]) => {
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_file_that_is_dropped_arrives(view: Opened, shared: bool) -> None:
     gui = view.server.gui if shared else view.client.gui
-    with gui.add_tab_group().add_tab("Files"):
+    tabs = gui.add_tab_group()
+    with tabs.add_tab("Shown"):
+        gui.add_markdown("Nothing")
+    with tabs.add_tab("Files"):  # not shown
         button = gui.add_upload_button("Open file")
-    view.page.get_by_role("button", name="Open file").wait_for()
-    view.page.evaluate(DROP, ["scene.ply", 600_000])  # more than one part
-    content = (np.arange(600_000) % 251).astype(np.uint8).tobytes()
+    view.page.get_by_role("tab", name="Files").wait_for()
+    view.page.wait_for_timeout(200)
+    view.page.evaluate(DROP, ["scene.ply", 6_000_000])  # more parts than are sent at once
+    content = (np.arange(6_000_000) % 251).astype(np.uint8).tobytes()
     view.wait(lambda: button.value.content == content, "arrived")
     assert button.value.name == "scene.ply"
-    button.remove()
+    tabs.remove()
 
 
 def test_frames_are_acknowledged_by_their_numbers(view: Opened) -> None:

@@ -78,6 +78,16 @@ def test_keys_that_are_typed_into_a_field_are_not_moves(view: Opened) -> None:
     name.remove()
 
 
+def test_arrows_move_the_slider_that_has_the_focus_and_not_the_camera(view: Opened) -> None:
+    slider = view.server.gui.add_slider("Slider", 0, 10, 1, 5)
+    view.page.get_by_role("slider").first.focus()
+    view.page.keyboard.press("ArrowRight", delay=300)
+    view.wait(lambda: slider.value > 5, "slid")
+    view.rest()
+    np.testing.assert_allclose(view.position, HOME, atol=1e-6)
+    slider.remove()
+
+
 def test_in_orbit_arrows_go_around_what_is_looked_at(view: Opened) -> None:
     view.hold("ArrowRight")
     assert view.position[0] > 0.1

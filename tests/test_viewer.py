@@ -139,6 +139,18 @@ def test_settings_are_each_browsers_own(tmp_path: Path) -> None:
         wait_until(lambda: looks(0.0) == Look(sh_degree=3, far=1000.0))
 
 
+def test_the_panel_shows_how_the_user_moves_and_does_not_say_it_back(tmp_path: Path) -> None:
+    with shown(Plain(), tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.wait(lambda m: m.kind == "RunJavascriptMessage")  # the panel is there, and has said its own
+        client.say("navigation", mode="first-person", speed=2.5)
+        for value in ("First person", 2.5):
+            client.wait(lambda m, value=value: m.values.get("updates") == {"value": value})  # type: ignore[misc]
+        client.set("Speed", 3.0)
+        client.wait(lambda m: '"speed": 3.0' in m.values.get("source", ""))
+        assert not any('"speed": 2.5' in m.values.get("source", "") for m in client.received)
+
+
 def test_an_error_while_drawing_is_told_once_and_the_next_picture_comes(tmp_path: Path) -> None:
     subject = Plain()
     subject.error = RuntimeError("out of paint")

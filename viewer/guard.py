@@ -41,7 +41,7 @@ UPLOAD = 2_000_000_000  # bytes; they are held in memory, twice while a file is 
 PORTS = 100  # so many ports are tried
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
-_STARTING = threading.Lock()
+_QUIET = threading.RLock()  # held while names of other modules are ours
 _LOG = logging.getLogger("recon.viewer.connections")
 _LOG.propagate = False  # what pages get wrong is nothing to trouble a terminal with
 _LOG.addHandler(logging.NullHandler())
@@ -51,7 +51,7 @@ class Server(viser.ViserServer):
     """viser's server, which says nothing on the terminal."""
 
     def stop(self) -> None:
-        with _replaced(rich, "print", _nothing):
+        with _QUIET, _replaced(rich, "print", _nothing):
             super().stop()
 
 
@@ -89,7 +89,7 @@ def open_server(
         }
         return serve(guard.limited(handler), **options | ours)
 
-    with _STARTING, _replaced(websockets.asyncio.server, "serve", guarded), _replaced(rich, "print", _nothing):
+    with _QUIET, _replaced(websockets.asyncio.server, "serve", guarded), _replaced(rich, "print", _nothing):
         server = Server(host, guard.port, label=label, verbose=False)
     guard.server = server
     # Nothing here leaves the machine: viser would open a tunnel to the world for whoever asks.
@@ -266,13 +266,15 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise InputError(f"{host}: no address of this machine ({error})") from None
+    refused = ""
     for attempt in range(port, min(port + PORTS, 65_536) if port else 1):
         try:
             return socket.create_server((str(address[0]), attempt), family=family)
         except OSError as error:
+            refused = error.strerror or str(error)
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise InputError(f"{host}: cannot listen there ({error.strerror})") from None
-    raise InputError(f"{host}: none of the ports from {port} on is free")
+                break
+    raise InputError(f"{host}, port {port}: cannot listen there ({refused})")
 
 
 def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

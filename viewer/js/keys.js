@@ -45,6 +45,11 @@ const keys = {
     return field instanceof HTMLElement && (field.matches("input, textarea, select") || field.isContentEditable);
   }
 
+  /** Is it an arrow that moves what has the focus, such as a slider? */
+  function steers(event) {
+    return event.code.startsWith("Arrow") && event.composedPath()[0]?.matches?.("[role=slider], [role=tab]");
+  }
+
   /** "Control+Shift+z"; shift is named only where the key alone does not say it, as "?" does. */
   function nameOf(event) {
     const control = event.ctrlKey || event.metaKey;
@@ -61,7 +66,7 @@ const keys = {
   window.addEventListener(
     "keydown",
     (event) => {
-      if (typing(event)) return;
+      if (typing(event) || steers(event)) return;
       if (event.key === "Escape") {
         if (overlay.close() || brush.stop()) take(event);
         return;
@@ -95,6 +100,13 @@ const keys = {
     },
     true,
   );
+
+  // viser moves the camera all the same, so this is kept from it once the element has had it.
+  document.addEventListener("DOMContentLoaded", () => {
+    document.body.addEventListener("keydown", (event) => {
+      if (steers(event)) event.stopPropagation();
+    });
+  });
 
   window.addEventListener("blur", () => held.clear()); // the key comes up elsewhere, unheard
 }

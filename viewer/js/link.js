@@ -6,12 +6,17 @@ const link = {
   worker: null, // viser's, once it is known
   connected: false,
   onCamera: [], // functions of a ViewerCameraMessage that goes out
-  onMessage: [], // functions of each message that comes in
+  onMessage: [], // functions of each message that comes in; viser never sees those for which one returns false
   onConnected: [],
 
-  /** Send a PageMessage to the server (channel.py says which there are). */
+  /** Send the server a message of viser's protocol. */
+  post(message) {
+    if (this.connected) this.worker.postMessage({ type: "send", message });
+  },
+
+  /** Send it one of our own (channel.py says which there are). */
   send(name, values) {
-    if (this.connected) this.worker.postMessage({ type: "send", message: { type: "PageMessage", name, values } });
+    this.post({ type: "PageMessage", name, values });
   },
 
   /** Have viser's client take these messages for the server's. */
@@ -54,9 +59,8 @@ const link = {
     } else if (data.type === "closed") {
       link.connected = false;
     } else if (data.type === "message_batch") {
-      for (const message of data.messages) {
-        for (const hear of link.onMessage) hear(message);
-      }
+      // viser's listener gets the same object after ours.
+      data.messages = data.messages.filter((message) => !link.onMessage.map((hear) => hear(message)).includes(false));
     }
   }
 
