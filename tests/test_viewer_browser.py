@@ -154,3 +154,60 @@ def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_pat
         live.close()
     for name, value in alone.model.state_dict().items():
         assert torch.equal(value, state.model.state_dict()[name]), name
+
+
+def test_splats_are_painted_deleted_and_brought_back(tab: Page, tmp_path: Path) -> None:
+    shown = cloud(tmp_path)
+    subject = shown.subject
+    with served(shown, tab) as seen:
+        before = seen.drawn().astype(int)
+        seen.tab("Edit")
+        seen.choose("Select by", "Brush")
+        tab.get_by_role("button", name="Paint").wait_for()
+        seen.wait(lambda: tab.locator("html[data-recon-brush=on]").count(), "the brush in hand")
+        tab.mouse.move(180, 230)
+        tab.mouse.down()
+        tab.mouse.move(290, 260, steps=6)
+        tab.mouse.up()
+        seen.wait(lambda: subject.selected > 0, "a selection")
+        selected = subject.selected
+        assert selected < 300
+        assert np.abs(seen.drawn() - before).mean() > 2
+        seen.wait(seen.agrees, "orange")  # once no word of the brush lies over it
+        tab.get_by_text(f"{selected} of 300 splats selected.").wait_for()
+        tab.keyboard.press("Delete")
+        seen.wait(lambda: subject.deleted == selected, "the deletion")
+        seen.wait(seen.agrees, "a hole")
+        tab.keyboard.press("Control+z")
+        seen.wait(lambda: (subject.deleted, subject.selected) == (0, selected), "all back and selected")
+        tab.keyboard.press("Control+z")
+        seen.wait(lambda: subject.selected == 0, "as at first")
+        assert np.array_equal(seen.drawn(), before)
+
+
+def test_a_box_is_moved_by_its_arrows(tab: Page, tmp_path: Path) -> None:
+    """The box's centre is where the camera looks at first, and an arrow goes upwards from it."""
+    shown = cloud(tmp_path)
+    tab.set_viewport_size({"width": 1000, "height": 400})  # or else the panel lies over it
+    with served(shown, tab) as seen:
+        seen.tab("Edit")
+        seen.choose("Select by", "Box")
+        tab.get_by_text("makes that").wait_for()
+        tab.wait_for_timeout(500)
+        x, y, depth = project(seen, (0.0, 0.0, 0.2))
+        assert depth > 0
+        before = tab.get_by_text("makes that").inner_text()
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.mouse.move(x, y - 60, steps=6)
+        tab.mouse.up()
+        seen.wait(lambda: tab.get_by_text("makes that").inner_text() != before, "another preview")
+        assert shown.subject.selected == 0
+        assert seen.agrees(6.0)  # but for the lines of the box
+
+
+def project(seen: Seen, point: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Where in the window a point is, px, and how far away."""
+    camera = seen.viewer.camera(seen.viewer.browsers()[0].client)
+    positions, depths = camera.project(torch.tensor([point], dtype=torch.float64))
+    return float(positions[0, 0, 0]), float(positions[0, 0, 1]), float(depths[0, 0])
