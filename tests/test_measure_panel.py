@@ -101,8 +101,8 @@ def test_what_is_measured_sets_the_scale_in_units_of_the_capture(tmp_path: Path)
         label(client, "1.20 m")
         assert editor.scale == pytest.approx(0.2)
         assert panel.state.content == "1 unit of the capture is 20.0 cm. Exports are in metres."
-        editor.scale = 1.0  # undone
-        panel.show()
+        editor.scale = 1.0  # undone, which the Edit tab tells the viewer
+        viewer.refresh()
         assert panel.text(panel.measures[0]) == "3.00 units"
         assert "units of the capture" in panel.state.content
         viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)

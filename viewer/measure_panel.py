@@ -69,6 +69,7 @@ class MeasurePanel:
         self._viewer = viewer
         self._lock = threading.RLock()  # points come from the thread that renders, clicks from others
         self._scale: float | None = None  # that was set here; metres are those of this scale alone
+        self._shown: float | None = None  # metres per unit that the texts are of
         self.measures: list[Measure] = []
         gui = viewer.server.gui
         with viewer.tab("Measure"):
@@ -83,6 +84,7 @@ class MeasurePanel:
         self.set_scale.on_click(told(viewer, self._set_scale))
         self.chosen.on_update(told(viewer, lambda _: self.show()))
         viewer.on_show(self._forget)
+        viewer.on_change(self._check)
         self.show()
 
     @property
@@ -106,9 +108,9 @@ class MeasurePanel:
             self._list(len(self.measures) - 1)
 
     def show(self) -> None:
-        """Draw all measures anew; also to be called when the scale was changed elsewhere."""
+        """Draw all measures anew."""
         with self._lock:
-            chosen = self._chosen()
+            chosen, self._shown = self._chosen(), self.metres_per_unit
             self.state.content = (
                 "Lengths are in units of the capture's own files."
                 if self.metres_per_unit is None
@@ -153,6 +155,12 @@ class MeasurePanel:
             elif self.remove.value == "This" and chosen >= 0:
                 del self.measures[chosen]
             self._list(chosen)
+
+    def _check(self) -> None:
+        """The scale may have been undone, or done again."""
+        if self.metres_per_unit != self._shown:
+            with self._lock:
+                self._list(self._chosen())
 
     def _forget(self) -> None:
         with self._lock:

@@ -82,6 +82,7 @@ class Viewer:
         self._encoder = ThreadPoolExecutor(1, "pictures")
         self._on_browser: list[Callable[[Browser], None]] = []
         self._on_show: list[Callable[[], None]] = []
+        self._on_change: list[Callable[[], None]] = []
         self._software: dict[int, bool] = {}  # of browsers, which say so before they are counted as connected
         self.fov = FOV  # that a browser begins with, radians
         self._up: Vector = (0.0, 0.0, 1.0)
@@ -156,6 +157,8 @@ class Viewer:
         """Draw anew: for one browser, or, since the scene has changed, for all."""
         if client is None:
             self.version += 1
+            for then in self._on_change:
+                then()
         for browser in self.browsers():
             if client is None or browser.client is client:
                 browser.refresh()
@@ -177,6 +180,10 @@ class Viewer:
     def on_show(self, then: Callable[[], None]) -> None:
         """Call `then`, on the thread that renders, whenever another scene is shown; what belonged to the last goes."""
         self._on_show.append(then)
+
+    def on_change(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever somebody has changed the scene, or what is seen of it, for all."""
+        self._on_change.append(then)
 
     def on_browser(self, then: Callable[[Browser], None]) -> None:
         """Call `then` for every browser that comes, and for those that are there."""
