@@ -9,6 +9,8 @@ Needs Chromium (on the path, or as CHROMIUM says). Writes docs/viewer*.jpg.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import io
 import tempfile
 import threading
@@ -31,12 +33,14 @@ from recon.opening import initial_model
 from recon.options import Address
 from recon.subject import SplatSubject
 from recon.train import start, train
+from recon.viewer.look import Mode
 from recon.viewer.viewer import Viewer
 from recon.viewing import Shown, open_source
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WINDOW = {"width": 1000, "height": 640}
 TILE = (480, 307)
+MODES: dict[Mode, float] = {"rgb": 1, "depth": 1, "normals": 1, "alpha": 1, "ellipsoids": 1, "points": 3}  # and sizes
 CPU = torch.device("cpu")
 
 
@@ -65,13 +69,6 @@ class Shot:
         self.page.get_by_role("button", name=name, exact=True).first.click()
         self.rest()
 
-    def fill(self, label: str, value: object) -> None:
-        """A number beside a slider."""
-        box = self.page.get_by_label(label, exact=True).last
-        box.fill(str(value))
-        box.press("Enter")
-        self.rest()
-
     def click_at(self, x: float, y: float) -> None:
         self.page.mouse.click(x * WINDOW["width"], y * WINDOW["height"])
         self.rest()
@@ -87,13 +84,6 @@ class Shot:
 
     def picture(self) -> Image.Image:
         return Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-
-    def bare(self) -> Image.Image:
-        """Without the panel: what is drawn."""
-        client = self.viewer.browsers()[0].client
-        camera, look = self.viewer.camera(client, *(2 * side for side in TILE)), self.viewer.look(client)
-        drawn = self.viewer.run(lambda: self.viewer.subject.draw(camera, look)).result(30)
-        return Image.fromarray(drawn).resize(TILE, Image.Resampling.LANCZOS)
 
 
 def write(name: str, picture: Image.Image) -> None:
@@ -117,16 +107,12 @@ def served(shown: Shown, browser: Browser) -> Iterator[Shot]:
 
 def modes(shot: Shot) -> None:
     """All there is to see, without the panel, in two rows."""
-    tiles = []
-    for mode in ("Colour", "Depth", "Normals", "Opacity", "Ellipsoids", "Points"):
-        shot.choose("Show", mode)
-        if mode == "Points":
-            shot.page.get_by_text("Picture", exact=True).click()
-            shot.fill("Size of splats", 2)
-        tiles.append(np.asarray(shot.bare()))
-    shot.fill("Size of splats", 1)
-    shot.page.get_by_text("Picture", exact=True).click()
-    shot.choose("Show", "Colour")
+    client, tiles = shot.viewer.browsers()[0].client, []
+    camera = shot.viewer.camera(client, *(2 * side for side in TILE))
+    for mode, size in MODES.items():
+        look = dataclasses.replace(shot.viewer.look(client), mode=mode, size=size)
+        drawn = shot.viewer.run(functools.partial(shot.viewer.subject.draw, camera, look)).result(30)
+        tiles.append(np.asarray(Image.fromarray(drawn).resize(TILE, Image.Resampling.LANCZOS)))
     rows = [np.concatenate(tiles[i : i + 3], axis=1) for i in (0, 3)]
     write("viewer_modes.jpg", Image.fromarray(np.concatenate(rows)))
 
@@ -166,6 +152,8 @@ def edit(shot: Shot) -> None:
     shot.press("Undo")
     shot.press("Clear")
     shot.choose("Select by", "Off")
+    shot.page.get_by_text("Crop", exact=True).click()
+    shot.rest()
     shot.page.get_by_label("Only what is in a box").click()
     shot.rest(2500)
     write("viewer_crop.jpg", shot.picture())
