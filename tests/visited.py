@@ -127,6 +127,7 @@ def visit(server: viser.ViserServer, page: Page, query: str = "") -> Opened:
 def box_scene() -> viser.ViserServer:
     """A server of a box at the origin, seen from HOME."""
     server = open_server("127.0.0.1", 0, label="A scene")
+    server.scene.configure_environment_map(None)  # which takes seconds without a GPU
     server.scene.add_box("/box", dimensions=(1.0, 1.0, 1.0), color=(200, 80, 80))
     server.scene.add_label("/label", "here", position=(0.0, 0.0, 1.0))
     server.initial_camera.position, server.initial_camera.look_at = tuple(HOME), (0.0, 0.0, 0.0)

@@ -94,6 +94,8 @@ class Viewer:
         self._host, self._token = host, token
         self.server = open_server(host, port, token=token, label=name)
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
+        # Nothing is lit by it, and a browser without a GPU stands still for seconds to prepare it.
+        self.server.scene.configure_environment_map(None)
         self._tab_group = self.server.gui.add_tab_group()
         self._tabs: dict[str, viser.GuiTabHandle] = {"View": self._tab_group.add_tab("View")}  # it comes first
         self._set_start()
