@@ -163,6 +163,9 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
         ViewPanel(viewer, browser)
 
     viewer.on_browser(add_view_panel)
+    if not edits:
+        with viewer.tab("Training"):  # where `live` puts its panel: before the other tabs
+            pass
     if shown.scene is not None:
         CamerasPanel(viewer, shown.scene)
     if edits:

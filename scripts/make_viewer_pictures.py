@@ -31,6 +31,7 @@ from recon.live import LiveView
 from recon.loading import newest_state
 from recon.opening import initial_model
 from recon.options import Address
+from recon.sharing import write_page
 from recon.subject import SplatSubject
 from recon.train import start, train
 from recon.viewer.look import Mode
@@ -198,12 +199,14 @@ def shared(shown: Shown, browser: Browser) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page_file = Path(folder) / "page.html"
         description = "Made by recon from 60 photos, on a CPU."
-        viewing.write_page(page_file, shown.subject, "A garden table", shown.scene, description=description)
+        # Few splats, for a browser that draws them on the CPU.
+        write_page(page_file, shown.subject, "A garden table", shown.scene, description=description, most=25_000)
         context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(page_file.as_uri())
-        page.wait_for_timeout(20_000)
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        page.wait_for_timeout(90_000)  # splats fade in, over many frames
+        notices = "[class*=Notifications-root] { visibility: hidden }"
+        picture = Image.open(io.BytesIO(page.screenshot(style=notices))).convert("RGB")
         context.close()
     write("viewer_share.jpg", picture)
 
