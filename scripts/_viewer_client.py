@@ -172,7 +172,7 @@ class ViewerClient:
                     self.traffic += len(raw)
                     for values in batch["messages"]:
                         kind = values.pop("type")
-                        if kind == PICTURE and values["rgb_data"] is not None:
+                        if kind == PICTURE and values["format"] == "jpeg" and values["rgb_data"] is not None:
                             numbers.append(number_of(values["rgb_data"]))
                         if self.keep(kind):
                             self.received.append(Received(kind, values, at))

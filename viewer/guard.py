@@ -115,31 +115,32 @@ class _Guard:
         """The page, or why not; None for a websocket that may be opened."""
         try:
             host = request.headers["Host"]
-            origin = request.headers.get("Origin")
-            upgrade = request.headers.get("Upgrade", "").lower()
             name = urlsplit(f"//{host}").hostname
+            origin = urlsplit(request.headers.get("Origin", "")).netloc.lower()
+            upgrade = request.headers.get("Upgrade", "").lower()
+            path = urlsplit(request.path)
         except (KeyError, MultipleValuesError, ValueError):
             return _plain(HTTPStatus.BAD_REQUEST, "This is no request of a browser.")
         if not re.fullmatch(r"[\w.:\[\]-]+", host, re.ASCII):
             return _plain(HTTPStatus.BAD_REQUEST, "This is no request of a browser.")
         if self._token is None and name not in self._hosts:
             return _plain(HTTPStatus.FORBIDDEN, "This page is served under the address of this machine alone.")
-        if not self._known(request):
+        if not self._known(request, path.query):
             return _plain(HTTPStatus.FORBIDDEN, "The address lacks its token: use the one that was printed.")
         if upgrade == "websocket":
-            if origin is None or urlsplit(origin).netloc.lower() != host.lower():
+            if origin != host.lower():
                 return _plain(HTTPStatus.FORBIDDEN, "Only our own page may connect.")
             if self.count >= CONNECTIONS:
                 return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages are open.")
             return None
-        if urlsplit(request.path).path not in ("/", "/index.html"):
+        if path.path not in ("/", "/index.html"):
             return _plain(HTTPStatus.NOT_FOUND, "There is nothing here.")
         return self._give(host, "gzip" in request.headers.get("Accept-Encoding", ""))
 
-    def _known(self, request: Request) -> bool:
+    def _known(self, request: Request, query: str) -> bool:
         if self._token is None:
             return True
-        shown = parse_qs(urlsplit(request.path).query).get("token", [])
+        shown = parse_qs(query).get("token", [])
         for cookies in request.headers.get_all("Cookie"):
             pairs = (cookie.strip().partition("=") for cookie in cookies.split(";"))
             shown += [value for name, _, value in pairs if name == self._cookie]

@@ -5,10 +5,9 @@ const brush = {
   points: null, // of the stroke under way
 
   start(radius) {
+    if (this.radius === null) toast("Brush: paint over what you mean, Escape ends");
     this.radius = radius;
-    this.points = null;
     document.documentElement.dataset.reconBrush = "on";
-    toast("Brush: paint over what you mean, Escape ends");
   },
 
   /** Lay it down; was it in hand? The server is told unless it asked. */
