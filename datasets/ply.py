@@ -68,14 +68,15 @@ def read_vertices(path: Path | str) -> np.ndarray:
 def read_elements(path: Path | str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The rows of several elements, of which "vertex" has to be one, as `read_vertices` gives them, by name.
 
-    An element that is not in the file is not in the result.
+    An element that is not in the file, or has no properties, is not in the result.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             encoding, elements = _read_header(path, file)
             _only_vertex(path, elements)
-            wanted = {name: _only(path, elements, name) for name in names if any(e.name == name for e in elements)}
+            there = {e.name for e in elements if e.properties}
+            wanted = {name: _only(path, elements, name) for name in names if name in there}
             read = _read_text if encoding == "ascii" else _read_binary
             found = {}
             for element in elements:

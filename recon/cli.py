@@ -178,17 +178,32 @@ def export(
     source: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     frame: Literal["capture", "world"] = "capture",
+    merge: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = (),
+    crop: tuple[float, float, float, float, float, float] | None = None,
+    min_opacity: float = 0.0,
+    max_count: int | None = None,
+    sh_degree: int | None = None,
+    threads: int | None = None,
 ) -> None:
-    """Write a trained scene for other programs: out.ply is the standard 3DGS splat file.
+    """Write a trained scene, or a part of it, for other programs, and say what that loses.
 
     Args:
         source: Run folder, checkpoint or splat file.
-        out: File to write; its suffix is the format.
+        out: File to write. How it ends is the format: .ply is the standard 3DGS file; .compressed.ply, .spz, .sog
+            (or meta.json, unpacked), .splat and .ksplat are smaller; .glb is glTF, .spz.glb a small one.
         frame: Coordinates of the capture's own files, or of the normalised world that was trained in.
+        merge: Put the splats of this file to it, as they are. May be given several times.
+        crop: Keep what is within a box: lowest x y z and highest x y z, in the coordinates of the file to write.
+        min_opacity: Leave out what is less opaque, 0 to 1.
+        max_count: Keep at most so many: those that cover the most.
+        sh_degree: Leave out spherical harmonics above this degree.
+        threads: CPU threads. By default all.
     """
-    from recon import session
+    from recon import exporting
 
-    session.export_to(source, out, frame)
+    machine.use_threads(threads)
+    parts = exporting.Parts(merge, crop, min_opacity, max_count, sh_degree)
+    exporting.export_to(source, out, frame, parts)
 
 
 def convert(

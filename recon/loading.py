@@ -27,7 +27,7 @@ def load_with_frame(path: Path | str, device: torch.device | str = "cpu") -> tup
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such run or file")
-    if (path.is_dir() and not export.is_folder(path)) or path.suffix == checkpoint.SUFFIX:
+    if (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX:
         state = load_state(path, device)
         return state.model, state.source_from_world
     return export.load(path).to(device), torch.eye(4, dtype=torch.float64)

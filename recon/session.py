@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from rich.progress import MofNCompleteColumn, Progress
@@ -17,7 +17,6 @@ from recon import (
     budget,
     config,
     evaluate,
-    export,
     fitting,
     machine,
     memory,
@@ -30,7 +29,7 @@ from recon.datasets import synthetic
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.kernels import prepare
-from recon.loading import load_with_frame, newest_state
+from recon.loading import newest_state
 from recon.opening import background_of, corrected, initial_model, open_scene, photos_of, scene_of
 from recon.options import Options
 from recon.reading import Reading
@@ -329,10 +328,3 @@ def make_capture(folder: Path, views: int) -> None:
         made = synthetic.make(views=views, progress=lambda done: bar.update(task, completed=done))
     synthetic.write(made, folder, "nerfstudio")
     say(f"Made {views} photos of a scene: {folder}")
-
-
-def export_to(source: Path, out: Path, frame: Literal["capture", "world"]) -> None:
-    """Write what `source` holds (a run, a checkpoint, a splat file) in the format of the suffix of `out`."""
-    model, to_capture = load_with_frame(source)
-    export.export(model, out, source_from_world=to_capture if frame == "capture" else None)
-    say(f"Wrote {len(model):,} Gaussians: {out} ({out.stat().st_size / 1e6:.1f} MB)")

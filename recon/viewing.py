@@ -71,7 +71,7 @@ class Shown:
 
 def open_source(source: Path, device: torch.device) -> Shown:
     """A run, a checkpoint, a splat file, or a capture that was not trained yet."""
-    if source.is_file() and source.suffix.lower() in export.LOADERS:
+    if source.exists() and export.is_splats(source):
         return opened_file(source)
     if source.is_dir() and not _holds_a_run(source):
         return _open_capture(source, device)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,15 @@ def test_export_and_load_give_the_scene_in_the_frame_of_the_capture(trained, cap
     with torch.no_grad():
         expected, picture = state.model.render(normalised).rgb, exported.render(view.camera).rgb
     assert float((expected - picture).abs().max()) < 2e-3
+
+
+def test_export_of_a_run_says_what_a_format_costs_on_the_held_out_photos(trained, tmp_path, monkeypatch, capsys):
+    run_cli(monkeypatch, "export", trained, tmp_path / "scene.spz", "--max-count", 20, "--sh-degree", 1)
+    loaded = recon.load(tmp_path / "scene.spz")
+    assert (len(loaded), loaded.sh_degree) == (20, 1)
+    said = capsys.readouterr().out
+    wanted = r"Held-out views \(\d+\) differ by [\d.]+ dB; against the photos [\d.]+ dB became [\d.]+ dB"
+    assert re.search(wanted, said), said
 
 
 @pytest.mark.parametrize("mode", ["rgb", "depth", "normals"])

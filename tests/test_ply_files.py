@@ -229,7 +229,7 @@ def test_missing_files_folders_and_suffixes_are_named(tmp_path: Path) -> None:
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(InputError, match=r"folder\.ply: cannot be read: "):
         load(tmp_path / "folder.ply")
-    with pytest.raises(InputError, match=r"scene\.xyz: no splat format has the suffix '\.xyz'; there is \.ksplat, "):
+    with pytest.raises(InputError, match=r"scene\.xyz: no splat format has the suffix '\.xyz'; there is \.glb, "):
         load(tmp_path / "scene.xyz")
     with pytest.raises(InputError, match=r"scene: no splat format has the suffix ''"):
         export(random_gaussians(1, 0), tmp_path / "scene")

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from recon.datasets.errors import InputError
-from recon.export import compressed_ply, ksplat, ply, sog, splat, spz
+from recon.export import compressed_ply, glb, ksplat, ply, sog, splat, spz
 from recon.gaussians import Gaussians
 
 
@@ -25,6 +25,8 @@ SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {
     sog.META: sog.save,
     ".splat": splat.save,
     ".ksplat": ksplat.save,
+    ".glb": glb.save,
+    ".spz.glb": glb.save_packed,
 }
 LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     ".ply": _load_ply,
@@ -33,6 +35,19 @@ LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     sog.META: sog.load,
     ".splat": splat.load,
     ".ksplat": ksplat.load,
+    ".glb": glb.load,
+}
+
+
+# What is lost in a format, for those who write it; in the others it is nothing but the last bits of a float.
+LOSSES: dict[str, str] = {
+    ".compressed.ply": compressed_ply.LOSS,
+    ".spz": spz.LOSS,
+    ".spz.glb": spz.LOSS,
+    ".sog": sog.LOSS,
+    sog.META: sog.LOSS,
+    ".splat": splat.LOSS,
+    ".ksplat": ksplat.LOSS,
 }
 
 
@@ -61,21 +76,33 @@ def load(path: Path | str) -> Gaussians:
     A folder is one of SOG's images.
     """
     path = Path(path)
-    if is_folder(path):
+    if path.is_dir() and sog.is_folder(path):
         return sog.load(path)
     return LOADERS[suffix_of(path, LOADERS)](path)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether a folder is itself a scene in a splat format."""
-    return sog.is_folder(path)
+def is_splats(path: Path) -> bool:
+    """Whether this is something that `load` reads: a file by its name, a folder by what is in it."""
+    if path.is_dir():
+        return sog.is_folder(path)
+    return bool(_suffixes(path, LOADERS))
+
+
+def bytes_of(path: Path) -> int:
+    """The size of what `export` wrote; a meta.json has images beside it."""
+    images = sog.files_of(path) if path.name.lower() == sog.META else []
+    return sum(file.stat().st_size for file in [path, *images])
 
 
 def suffix_of(path: Path, formats: Iterable[str]) -> str:
     """The longest of the endings of `formats` that a name has; `InputError` if it has none."""
-    name = path.name.lower()
-    found = [suffix for suffix in formats if (name.endswith(suffix) if suffix[0] == "." else name == suffix)]
+    found = _suffixes(path, formats)
     if not found:
         there = ", ".join(sorted(formats))
         raise InputError(f"{path}: no splat format has the suffix '{path.suffix}'; there is {there}")
     return max(found, key=len)
+
+
+def _suffixes(path: Path, formats: Iterable[str]) -> list[str]:
+    name = path.name.lower()
+    return [suffix for suffix in formats if (name.endswith(suffix) if suffix[0] == "." else name == suffix)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon import rng
+from recon.torch_threads import one_torch_thread
 
 COARSE = 256  # clusters of the first level, of many vectors
 COARSE_SAMPLE = 65_536  # vectors that place them
@@ -52,6 +53,11 @@ def palette(vectors: NDArray[np.float32], size: int) -> tuple[NDArray[np.float32
     """At most `size` vectors [P,D] that stand for vectors [N,D], and which [N] stands for each of them."""
     if len(vectors) <= size:
         return vectors, np.arange(len(vectors))
+    with one_torch_thread(torch.device("cpu")):  # the blocks are small: more threads would wait for each other
+        return _palette(vectors, size)
+
+
+def _palette(vectors: NDArray[np.float32], size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     points = torch.from_numpy(np.ascontiguousarray(vectors))
     generator = rng.generator(0, "palette")
     sample = points[torch.randperm(len(points), generator=generator)[:COARSE_SAMPLE]]

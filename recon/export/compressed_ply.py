@@ -35,6 +35,7 @@ from recon.export.rows import (
 )
 from recon.gaussians import Gaussians
 
+LOSS = "positions and scales are within a 1000th of the extent of 256 neighbours, SH coefficients within 1/64"
 CHUNK = 256
 BOUNDS = [f"{end}_{what}{axis}" for what in ("", "scale_") for end in ("min", "max") for axis in "xyz"]
 COLOUR_BOUNDS = [f"{end}_{channel}" for end in ("min", "max") for channel in "rgb"]  # missing in the oldest files

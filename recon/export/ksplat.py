@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from recon.export.rows import (
     colours,
     exponentials,
     from_bytes,
+    joined,
     logarithms,
     logit,
     read_bytes,
@@ -37,6 +38,7 @@ from recon.export.rows import (
 )
 from recon.gaussians import Gaussians
 
+LOSS = "SH of degree 3 are left out, colours and opacities in bytes, rotations and scales in halves"
 LEVEL = 1  # that is written
 # Versions; sections there is room for and there are; splats likewise; level; scene centre; range of SH bytes.
 HEADER = struct.Struct("<BBxxIIIIHxx3fff")
@@ -125,7 +127,7 @@ def load(path: Path | str) -> Gaussians:
         parts.append(_rows(table, means, level, (lowest or SH_RANGE[0], highest or SH_RANGE[1])))
     if sum(map(len, parts)) != count:
         raise InputError(f"{path}: announces {count:,} splats; its sections hold {sum(map(len, parts)):,}")
-    return _joined(parts).gaussians(str(path))
+    return joined(parts or [Rows.none()]).gaussians(str(path))
 
 
 @dataclass(frozen=True)
@@ -185,15 +187,6 @@ def _rows(table: np.ndarray, means: Floats, level: int, sh_range: tuple[float, f
         coefficients(from_bytes(table["rgba"][:, :3])),
         _from_bands(harmonics),
     )
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    """All sections; those of a lower SH degree than others get coefficients of 0."""
-    if not parts:
-        return _rows(np.empty(0, row_type(0, 0)), np.zeros((0, 3)), 0, SH_RANGE)
-    most = max(part.shN.shape[1] for part in parts)
-    grown = [replace(part, shN=np.pad(part.shN, ((0, 0), (0, most - part.shN.shape[1]), (0, 0)))) for part in parts]
-    return Rows(*(np.concatenate(values) for values in zip(*(part.columns() for part in grown), strict=True)))
 
 
 def _bands(coefficients_: int) -> list[slice]:

@@ -5,6 +5,7 @@ Shape letters: N Gaussians, K = (sh_degree + 1)^2 coefficients.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -51,6 +52,11 @@ class Rows:
         rows.check_finite(str(path))
         return rows
 
+    @classmethod
+    def none(cls) -> Self:
+        """No Gaussians at all."""
+        return cls(*(np.zeros(shape) for shape in ((0, 3), (0, 4), (0, 3), (0,), (0, 3), (0, 0, 3))))
+
     def gaussians(self, where: str) -> Gaussians:
         """The model that these rows are; `InputError`, which starts with `where`, if a number is not finite."""
         with np.errstate(over="ignore"):  # what is too large for a float becomes inf, which is reported
@@ -90,6 +96,13 @@ class Rows:
     def cut(self, degree: int) -> Rows:
         """Without the harmonics above a degree."""
         return replace(self, shN=self.shN[:, : sh.num_coefficients(degree) - 1])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Several scenes as one; those of a lower SH degree than others get coefficients of 0."""
+    most = max(part.shN.shape[1] for part in parts)
+    grown = [replace(part, shN=np.pad(part.shN, ((0, 0), (0, most - part.shN.shape[1]), (0, 0)))) for part in parts]
+    return Rows(*(np.concatenate(values) for values in zip(*(part.columns() for part in grown), strict=True)))
 
 
 def _sh_signs(signs: tuple[int, int, int], rows: Rows) -> NDArray[np.float32]:

@@ -44,12 +44,18 @@ from recon.export.rows import (
 )
 from recon.gaussians import Gaussians
 
+LOSS = (
+    "rotations are within a degree, scales and colours one of 256 each, view-dependent colour that of a similar splat"
+)
 META = "meta.json"
 MOST_META = 1 << 20  # bytes; it lists four code books
 MOST_PLANE = 1 << 28  # bytes of an image in a zip
 FIRST_TAG = 252  # the last channel of a rotation says which component is the largest: 252 to 255 for w, x, y, z
 PALETTE_ROW = 64  # palette entries in a row of its image
 MOST_ENTRIES = 1 << 16
+# Where there are fewer splats, half as many entries as splats, but so many anyway: a palette of all would be exact,
+# and nearly double the file.
+FEWEST_ENTRIES = 1 << 10
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same scene gives the same file
 
 Files = Callable[[str, int], bytes]  # the bytes of a file of the set, of which there may be only so many
@@ -59,6 +65,13 @@ def is_folder(path: Path) -> bool:
     """Whether a folder holds such images; other programs have a meta.json too."""
     file = path / META
     return file.is_file() and b'"means"' in file.read_bytes()[:MOST_META]
+
+
+def files_of(path: Path) -> list[Path]:
+    """The images beside a meta.json that `save` wrote."""
+    meta = json.loads(path.read_bytes())
+    parts = [part for part in meta.values() if isinstance(part, dict)]
+    return [path.parent / name for part in parts for name in part.get("files", ())]
 
 
 def save(gaussians: Gaussians, path: Path | str) -> None:
@@ -249,7 +262,8 @@ def _encoded(rows: Rows) -> dict[str, bytes]:
     }
     higher = rows.shN.shape[1]
     if higher:
-        entries, labels = palette(rows.shN.reshape(count, 3 * higher).astype(np.float32), MOST_ENTRIES)
+        size = min(MOST_ENTRIES, max(FEWEST_ENTRIES, count // 2))
+        entries, labels = palette(rows.shN.reshape(count, 3 * higher).astype(np.float32), size)
         book, codes = codebook(entries)
         packed = np.stack([labels & 255, labels >> 8], axis=1).astype(np.uint8)
         meta["shN"] = {

@@ -28,6 +28,7 @@ from recon.export.rows import (
 )
 from recon.gaussians import Gaussians
 
+LOSS = "colour that depends on the direction is left out, rotations are within a degree, colours and opacities in bytes"
 ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
