@@ -1,4 +1,4 @@
-"""The Export tab: files are made where they belong, sent to who asked, and nowhere else."""
+"""What the File tab makes: files are made where they belong, sent to who asked, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Export tab: the scene as a file, what is seen as a picture, all of it as one page to share."""
+"""What the File tab makes: the scene as a file, what is seen as a picture, all of it as one page to share."""
 
 from __future__ import annotations
 
