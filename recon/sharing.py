@@ -66,19 +66,19 @@ def page_of(
         InputError: nothing is left to show.
     """
     look = Look() if look is None else look
-    return page_from(subject.splats(most, look), tour, look, name, description, subject.background, scene)
+    background = subject.background if look.background is None else look.background
+    return page_from(subject.splats(most, look), tour, background, name, description, scene)
 
 
 def page_from(
     splats: Splats,
     tour: Tour | None,
-    look: Look,
+    background: Colour,
     title: str,
     description: str,
-    background: Colour,
     scene: Scene | None,
 ) -> str:
-    """The same, of splats that were taken from a subject, over its background unless the look has another."""
+    """The same, of splats that were taken from a subject."""
     if not len(splats.centres):
         raise InputError(f"{title}: there is no splat to share")
     if tour is None or not len(tour):
@@ -89,7 +89,7 @@ def page_from(
         title=title,
         description=description,
         tour=tour if tour.duration > 0 else None,
-        background=background if look.background is None else look.background,
+        background=background,
     )
 
 

@@ -38,7 +38,7 @@ from recon.viewer.cameras_panel import CamerasPanel
 from recon.viewer.crop_panel import CropPanel
 from recon.viewer.edit_panel import EditPanel
 from recon.viewer.export_panel import ExportPanel
-from recon.viewer.look import Look
+from recon.viewer.look import Colour
 from recon.viewer.measure_panel import MeasurePanel
 from recon.viewer.path_panel import PathPanel
 from recon.viewer.subject import Splats
@@ -176,10 +176,8 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     VideoPanel(viewer, path, _write_video)
     MeasurePanel(viewer)
 
-    def make_page(splats: Splats, tour: Tour | None, look: Look, title: str, description: str) -> str:
-        subject = viewer.subject
-        background = subject.background if isinstance(subject, SplatSubject) else (0.0, 0.0, 0.0)
-        return page_from(splats, tour, look, title, description, background, viewer.scene)
+    def make_page(splats: Splats, tour: Tour | None, background: Colour, title: str, description: str) -> str:
+        return page_from(splats, tour, background, title, description, viewer.scene)
 
     files = [suffix for suffix in export.SAVERS if suffix.startswith(".")]  # and not the name of a file in a folder
     ExportPanel(viewer, files, make_page, lambda: path.tour)

@@ -30,7 +30,7 @@ __all__ = ["Ball", "Received", "ViewerClient", "browsed", "error_in", "wait_unti
 class Ball:
     """A subject that is 3 away from wherever one looks; it notes what it was asked for."""
 
-    count, sh_degree, background = 1, 0, (0.0, 0.0, 0.0)
+    count, sh_degree, background = 1, 0, (0.1, 0.2, 0.3)
 
     def __init__(self) -> None:
         self.drawn: list[tuple[Cameras, Look]] = []

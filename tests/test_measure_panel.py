@@ -108,17 +108,3 @@ def test_what_is_measured_sets_the_scale_in_units_of_the_capture(tmp_path: Path)
         viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
         assert panel.measures == []
         assert panel.set_scale.disabled
-
-
-def test_what_a_page_makes_up_changes_nothing(tmp_path: Path) -> None:
-    with browsed(Ball(), tmp_path, editor=Scale()) as (viewer, client):
-        panel = MeasurePanel(viewer)
-        panel.add(Measure((0, 0, 0), (0, 0, 1)))
-        client.set("Measured", "17: nothing")
-        client.set("It is, m", -1.0)
-        wait_until(lambda: panel.metres.value == -1.0)
-        client.press("Set the scale by it")
-        assert "Measure something first" in error_in(client)
-        client.set("Remove", "This")
-        client.set("Remove", "All")
-        wait_until(lambda: panel.measures == [])

@@ -1,4 +1,4 @@
-"""The Export tab: the scene as a file, what is seen as a picture, all of it as one page to share."""
+"""What the File tab makes: the scene as a file, what is seen as a picture, all of it as one page to share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.viewer.callbacks import told
-from recon.viewer.look import Look
+from recon.viewer.look import Colour
 from recon.viewer.names import file_in
 from recon.viewer.share import MOST
 from recon.viewer.subject import Splats
@@ -22,8 +22,8 @@ from recon.viewer.viewer import Viewer
 if TYPE_CHECKING:
     import viser
 
-# The page of: splats, the path if there is one, how the scene is seen, title, description.
-MakePage = Callable[[Splats, Tour | None, Look, str, str], str]
+# The page of: splats, the path if there is one, background, title, description.
+MakePage = Callable[[Splats, Tour | None, Colour, str, str], str]
 
 LARGEST_SIDE = 4096  # px of a snapshot
 
@@ -115,8 +115,9 @@ class ExportPanel:
         splats = viewer.run(lambda: viewer.subject.splats(MOST, look)).result()
         if splats is None:
             raise ValueError("This scene is not made of splats.")
-        tour = self._tour()
-        page = self._make_page(splats, tour if len(tour) else None, look, self.title.value, self.description.value)
+        background = viewer.subject.background if look.background is None else look.background
+        tour = self._tour() if len(self._tour()) else None
+        page = self._make_page(splats, tour, background, self.title.value, self.description.value)
         with atomic_write(file) as target:
             target.write(page.encode())
         return file

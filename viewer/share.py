@@ -59,7 +59,8 @@ def share_page(
         up: direction that the visitor's camera is held by.
         made: the date that the page bears; today's if not given.
     """
-    [first] = _poses(start, splats, up)
+    middle = np.median(splats.centres, axis=0) if len(splats.centres) else np.zeros(3)
+    [first] = _poses(start, middle, up)
     day = date.today() if made is None else made
     parts = {
         "title": html.escape(title),
@@ -71,9 +72,8 @@ def share_page(
             {
                 "start": first,
                 "up": up,
-                "path": None if tour is None else _poses(_sampled(tour), splats, up),
+                "path": None if tour is None else _poses(_sampled(tour), middle, up),
                 "seconds": 0.0 if tour is None else tour.duration,
-                "closed": tour is not None and tour.closed,
             }
         ),
     }
@@ -153,30 +153,25 @@ def _sampled(tour: Tour) -> Cameras:
     return poses
 
 
-def _poses(cameras: Cameras, splats: Splats, up: Vector) -> list[list[float]]:
-    """Numbers [10] for each camera: position, the point it looks at, the direction it is held by, fov (radians)."""
+def _poses(cameras: Cameras, middle: NDArray[Any], up: Vector) -> list[list[float]]:
+    """Numbers [10] for each camera: position, the point it looks at, the direction it is held by, fov (radians).
+
+    Args:
+        middle: [3] of the scene; as far ahead as that is lies the point around which a visitor turns a camera.
+    """
     cameras = cameras.to("cpu", torch.float64)
     held = torch.tensor(up, dtype=torch.float64)
     held = held / held.norm()
-    rows = []
-    for number in range(len(cameras)):
-        camera = cameras[number]
-        pose = camera.viewmats[0, :3, :3]
-        level = abs(float(pose[0] @ held)) < LEVEL and abs(float(pose[2] @ held)) < 0.99
-        above = held if level and float(camera.up[0] @ held) > 0 else camera.up[0]
-        target = camera.positions[0] + camera.forward[0] * _distance(splats, camera)
-        fov = 2 * math.atan(camera.height / 2 / float(camera.Ks[0, 1, 1]))
-        numbers = [*camera.positions[0].tolist(), *target.tolist(), *above.tolist(), fov]
-        rows.append([float(f"{value:.7g}") for value in numbers])
-    return rows
-
-
-def _distance(splats: Splats, camera: Cameras) -> float:
-    """How far ahead of a camera the middle of the scene is, around which a visitor turns it."""
-    middle = torch.from_numpy(np.median(splats.centres, axis=0)).double() if len(splats.centres) else torch.zeros(3)
-    offset = middle.double() - camera.positions[0].double().cpu()
-    ahead = float(offset @ camera.forward[0].double().cpu())
-    return max(ahead, 0.1 * float(offset.norm()), 1e-3)
+    offsets = torch.from_numpy(middle).double() - cameras.positions
+    ahead = (offsets * cameras.forward).sum(dim=-1).maximum(0.1 * offsets.norm(dim=-1)).clamp(min=1e-3)
+    targets = cameras.positions + ahead[:, None] * cameras.forward
+    # A level camera is held by the world's up direction, so that it stays level when a visitor turns it.
+    tilt, along = (cameras.viewmats[:, 0, :3] @ held).abs(), (cameras.forward @ held).abs()
+    level = (tilt < LEVEL) & (along < 0.99) & (cameras.up @ held > 0)
+    above = torch.where(level[:, None], held, cameras.up)
+    fovs = 2 * (cameras.height / 2 / cameras.Ks[:, 1, 1]).atan()
+    rows = torch.cat([cameras.positions, targets, above, fovs[:, None]], dim=-1)
+    return [[float(f"{value:.7g}") for value in row] for row in rows.tolist()]
 
 
 def _script_json(values: Any) -> str:
