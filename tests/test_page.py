@@ -156,18 +156,23 @@ def test_a_page_that_was_cut_off_connects_and_greets_again(view: Opened) -> None
     assert np.linalg.norm(view.hold("d")) > 0.1
 
 
-def test_a_page_of_a_client_that_is_not_known_works_all_the_same(server: viser.ViserServer, tab: Page) -> None:
-    """Where viser talks to its worker in another way than we know, moving is as viser has it."""
-    tab.add_init_script(
-        "delete window.Worker.prototype.constructor; window.setTimeout = ((old) => (f, ms, ...rest) =>"
-        " old(f, ms === 15000 ? 0 : ms, ...rest))(window.setTimeout)"
-    )
+def test_where_visers_worker_is_not_known_its_page_works_all_the_same(server: viser.ViserServer, tab: Page) -> None:
+    tab.add_init_script("""
+        const native = window.Worker, later = window.setTimeout;
+        Object.defineProperty(window, "Worker", {get: () => native, set: () => {}});
+        window.setTimeout = (call, ms, ...rest) => later(call, ms === 15000 ? 0 : ms, ...rest);
+    """)
     warned: list[str] = []
     tab.on("console", lambda said: warned.append(said.text) if said.type == "warning" else None)
     before = set(server.get_clients())
     tab.goto(f"http://127.0.0.1:{server.get_port()}/")
-    Opened(server, tab).wait(lambda: set(server.get_clients()) - before, "connected")
+    opened = Opened(server, tab)
+    opened.wait(lambda: set(server.get_clients()) - before, "connected")
     assert any("recon: this version of viser is not known" in text for text in warned)
+    opened.number = max(server.get_clients())
+    position = opened.position
+    tab.keyboard.press("d", delay=300)
+    opened.wait(lambda: np.linalg.norm(opened.position - position) > 0.05, "moved as viser has it")
 
 
 def test_with_a_token_only_its_address_opens_the_page(chromium: Browser) -> None:

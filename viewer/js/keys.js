@@ -81,7 +81,7 @@ const keys = {
       } else if (event.key === "?") {
         take(event);
         overlay.toggle();
-      } else if (event.code in MOVES) {
+      } else if (event.code in MOVES && camera.pose !== null) {
         take(event);
         held.add(event.code);
         move();
