@@ -201,6 +201,21 @@ def test_clicks_are_heard_in_either_mode_and_drags_are_not_clicks(view: Opened) 
     view.client.scene.remove_click_callback(clicked)
 
 
+def test_straight_down_there_is_still_a_right_and_a_forward(view: Opened) -> None:
+    view.client.camera.position, view.client.camera.look_at = np.array([0.0, 0.0, 3.0]), np.zeros(3)
+    view.wait(lambda: np.allclose(view.position, [0, 0, 3], atol=1e-3), "above")
+    view.rest()
+    right = view.hold("d")
+    np.testing.assert_allclose(np.linalg.norm(right), 1, rtol=0.3)
+    np.testing.assert_allclose(right[2], 0, atol=1e-2)
+    view.call("navigation", mode="first-person")
+    view.hold("ArrowUp")
+    assert view.forward[2] > -0.99
+    np.testing.assert_allclose(
+        np.cross(view.forward, [0, 0, 1]) @ right, np.linalg.norm(right) * np.hypot(*view.forward[:2]), rtol=1e-2
+    )
+
+
 def test_reset_goes_back_to_the_first_view(view: Opened) -> None:
     view.hold("d")
     view.page.keyboard.press("r")

@@ -13,7 +13,7 @@ const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 const camera = {
-  pose: null, // {position, target, up}: three vectors each; null until viser has told
+  pose: null, // {position, target, up, side}: vectors, side to the right; null until viser has told
   fov: 1, // vertical, radians
   speed: 1, // world units a second
   mode: "orbit", // or "first-person"
@@ -28,7 +28,8 @@ const camera = {
     const above = unit(this.pose.up);
     const distance = length(plus(target, position, -1)) || 1;
     let ahead = unit(plus(target, position, -1));
-    const side = unit(cross(ahead, above));
+    const across = cross(ahead, above);
+    const side = length(across) > 1e-6 ? unit(across) : this.pose.side; // else it looks straight up or down
     const way = plus(plus(times(side, right), above, up), ahead, forward);
 
     if (yaw || pitch) {
@@ -43,6 +44,7 @@ const camera = {
       this.mode === "orbit"
         ? { position: plus(target, ahead, -distance), target }
         : { position, target: plus(position, ahead, distance) };
+    this.pose.side = side;
     this.go(plus(turned.position, way), plus(turned.target, way));
   },
 
@@ -94,7 +96,9 @@ const camera = {
     camera.home.target ??= message.look_at;
     // While we move, what viser reports is a moment old.
     if (camera.pose !== null && performance.now() - camera.moved < 100) return;
-    camera.pose = { position: message.position, target: message.look_at, up: message.up_direction };
+    const [w, x, y, z] = message.wxyz;
+    const side = [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)]; // the camera's x axis
+    camera.pose = { position: message.position, target: message.look_at, up: message.up_direction, side };
   });
 
   // The server may move the camera while we do.
@@ -107,19 +111,18 @@ const camera = {
   });
 }
 
-/** Calls `advance(seconds)` before each repaint for as long as that returns true. */
+/** Returns what starts to call `advance(seconds)` before each repaint, for as long as that returns true. */
 function whileActive(advance) {
-  let last = null;
+  let last = null; // null: it does not run
   function frame(now) {
-    const seconds = last === null ? 1 / 60 : Math.min(0.1, (now - last) / 1000);
+    const seconds = clamp((now - last) / 1000, 0, 0.1); // a repaint may have begun before the event that started us
     last = now;
     if (advance(seconds)) requestAnimationFrame(frame);
     else last = null;
   }
   return () => {
-    if (last === null) {
-      last = performance.now();
-      requestAnimationFrame(frame);
-    }
+    if (last !== null) return;
+    last = performance.now();
+    requestAnimationFrame(frame);
   };
 }
