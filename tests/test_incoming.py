@@ -160,11 +160,12 @@ def test_elements_take_what_a_user_could_give_them(server: viser.ViserServer) ->
         (gui.add_text("T", ""), ["", "hello"], [3, None, "x" * 1_000_000]),
         (gui.add_button("P"), [True], ["yes", 1]),
         (gui.add_upload_button("U"), [], [True, {}, "a"]),
+        (gui.add_progress_bar(50.0), [], [10.0]),
         (gui.add_slider("Off", 0.0, 1.0, 0.1, 0.5, disabled=True), [], [0.5]),
     ]
     for handle, good, bad in cases:
-        assert [can_be(handle, value) for value in good] == [True] * len(good), handle.label
-        assert [can_be(handle, value) for value in bad] == [False] * len(bad), handle.label
+        assert [can_be(handle, value) for value in good] == [True] * len(good), type(handle)
+        assert [can_be(handle, value) for value in bad] == [False] * len(bad), type(handle)
         handle.remove()
 
 

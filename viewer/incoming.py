@@ -78,7 +78,7 @@ def _sensible(message: messages.Message) -> bool:
 def can_be(handle: Any, value: Any) -> bool:
     """Could a user have given the element of this handle such a value? viser takes any that converts."""
     now = handle.value
-    if handle.disabled:
+    if getattr(handle, "disabled", True):  # what cannot be disabled, such as a progress bar, shows and takes nothing
         return False
     if isinstance(handle, viser.GuiDropdownHandle | viser.GuiButtonGroupHandle):
         return value in handle.options
