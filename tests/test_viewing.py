@@ -106,6 +106,12 @@ def test_a_file_is_brought_to_the_middle_and_saved_where_it_was(tmp_path: Path) 
     torch.testing.assert_close(again.log_scales, model.log_scales, atol=1e-4, rtol=1e-4)
 
 
+def test_a_folder_of_images_of_splats_is_shown(tmp_path: Path) -> None:
+    export.export(tiny.gaussians(30), tmp_path / "meta.json")
+    assert viewing.open_source(tmp_path, CPU).subject.count == 30
+    assert viewing.open_source(tmp_path / "meta.json", CPU).subject.count == 30
+
+
 def test_a_capture_that_was_not_trained_is_shown_as_points(capture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = viewing.open_source(capture, CPU)
     assert shown.scene is not None
