@@ -78,12 +78,13 @@ class ExportPanel:
                 return
             try:
                 file = make(client)
-                self._viewer.tell(client, f"{_size(file.stat().st_size)}: {file}")
-                client.send_file_download(file.name, file.read_bytes())
             except Exception as error:  # whatever it was, the user is told, and all goes on
                 self._viewer.tell(client, f"{error}", error=True)
+                return
             finally:
                 self._busy.release()
+            self._viewer.tell(client, f"{_size(file.stat().st_size)}: {file}")
+            client.send_file_download(file.name, file.read_bytes())
 
         threading.Thread(target=work, name="export", daemon=True).start()
 
