@@ -263,12 +263,12 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
     machine.use_threads(threads)
     capture, run = output / "capture", output / "runs"
     session.make_capture(capture, views)
-    train(capture, preset=preset, output=run, threads=threads)
+    train(capture, preset=preset, output=run, threads=threads, viewer=False)
     export(run, output / "scene.ply")
     render(run, output / "turntable.mp4", threads=threads)
     say(
-        f"Done. Look at the video {output / 'turntable.mp4'}, and open the splats {output / 'scene.ply'} in any"
-        " program for 3DGS files."
+        f"Done. Explore it in the browser: recon view {run}\nThere is also a video, {output / 'turntable.mp4'}, and the"
+        f" splats for any program for 3DGS files, {output / 'scene.ply'}"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TaskID
 
 from recon import (
     __version__,
@@ -273,8 +273,8 @@ def evaluate_run(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Evaluating", total=len(scene.test))
 
-        def scored(done: int, _: int | None) -> None:
-            bar.update(task, completed=done)
+        def advance(task: TaskID) -> None:
+            bar.advance(task)
             if meanwhile is not None:
                 meanwhile()
 
@@ -284,13 +284,13 @@ def evaluate_run(
             background=background,
             shots=shots,
             comparisons=run.eval_folder,
-            progress=scored,
+            progress=lambda *_: advance(task),
         )
         fitted = None
         if state.poses is not None and placing:
             task = bar.add_task("Placing held-out photos", total=len(scene.test))
             fitted = registration.evaluate_placed(
-                state.model, scene.test_views, background=background, shots=shots, advance=lambda: bar.advance(task)
+                state.model, scene.test_views, background=background, shots=shots, advance=lambda: advance(task)
             )
     size = evaluate.model_bytes(state.model)
     peak_memory = evaluate.peak_memory_bytes() if trained else before.get("peak_memory_bytes")

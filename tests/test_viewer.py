@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from panels import wait_until
 from recon.datasets.cameras import Cameras
 from recon.viewer.browser import Browser
 from recon.viewer.look import Look, Vector
@@ -263,10 +264,3 @@ def test_a_click_gives_the_point_of_the_surface(tmp_path: Path) -> None:
         wait_until(lambda: points == [(1.0, 2.0, 3.0)])
         time.sleep(0.1)
         assert points == [(1.0, 2.0, 3.0)]
-
-
-def wait_until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

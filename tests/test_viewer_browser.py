@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tiny
-from recon import config, viewing
+from recon import config, export, viewing
 from recon.live import LiveView
 from recon.opening import initial_model
 from recon.options import Address
 from recon.subject import SplatSubject
 from recon.train import start, train
+from recon.viewer.look import Box
 from recon.viewer.viewer import Viewer
 from recon.viewing import Shown
 
@@ -211,3 +213,32 @@ def project(seen: Seen, point: tuple[float, float, float]) -> tuple[float, float
     camera = seen.viewer.camera(seen.viewer.browsers()[0].client)
     positions, depths = camera.project(torch.tensor([point], dtype=torch.float64))
     return float(positions[0, 0, 0]), float(positions[0, 0, 1]), float(depths[0, 0])
+
+
+def test_what_is_deleted_and_cropped_in_the_page_is_not_in_the_file_that_it_exports(tab: Page, tmp_path: Path) -> None:
+    shown = cloud(tmp_path)
+    before = shown.subject.count
+
+    def exported(seen: Seen) -> int:
+        """How many splats the file has that the page makes."""
+        seen.tab("File")
+        with tab.expect_download(timeout=30_000) as got:
+            tab.get_by_role("button", name="Export", exact=True).click()
+        assert got.value.suggested_filename.endswith(".ply")
+        return len(export.load(shutil.copy(got.value.path(), tmp_path / got.value.suggested_filename)))
+
+    with served(shown, tab) as seen:
+        seen.tab("Edit")
+        seen.choose("Select by", "Large splats")
+        tab.get_by_role("button", name="Select", exact=True).click()
+        tab.get_by_role("button", name="Delete", exact=True).click()
+        seen.wait(lambda: shown.subject.count < before, "a deletion")
+        left = shown.subject.count
+        assert exported(seen) == left
+        seen.tab("Edit")
+        tab.get_by_text("Crop", exact=True).click()
+        tab.get_by_label("Only what is in a box").click()
+        seen.wait(lambda: seen.viewer.crop is not None, "a crop box")
+        seen.viewer.crop = Box((0.0, 0.0, 0.0), (0.6, 0.6, 0.6))
+        cropped = exported(seen)
+        assert 0 < cropped < left

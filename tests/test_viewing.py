@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import tiny
+from panels import wait_until
 from recon import config, export, session, viewing
 from recon.datasets import synthetic
 from recon.datasets.errors import InputError
@@ -207,9 +208,10 @@ def test_a_pause_waits_shows_and_does_not_count_as_training() -> None:
     with looked_at(state) as live, ViewerClient(live.viewer.port, 64, 48) as client:
         client.look((3, 0, 1), (0, 0, 0))
         client.press("Pause")
-        time.sleep(0.3)
+        wait_until(lambda: live.panel.paused)
         thread = threading.Thread(target=lambda: train(state, tiny.scene().train_views, callbacks=[live]))
         thread.start()
+        wait_until(lambda: state.step == 1)
         time.sleep(1.0)
         assert state.step == 1
         said = client.look((0, 3, 1), (0, 0, 0))

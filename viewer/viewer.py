@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras
+from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.viewer import channel, paths
 from recon.viewer.browser import Browser, Comparison
@@ -357,5 +358,8 @@ class Viewer:
 
 
 def _log_failure(future: Future[Any]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        log.debug("a job of the viewer failed", exc_info=future.exception())
+    """On the terminal, for what is a fault of ours; wrong input is told in the page, by who asked for the job."""
+    error = None if future.cancelled() else future.exception()
+    if error is not None and not isinstance(error, InputError):
+        traceback = error if log.isEnabledFor(logging.DEBUG) else None
+        log.warning("The viewer could not do what was asked for: %s", error, exc_info=traceback)
