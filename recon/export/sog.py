@@ -49,7 +49,7 @@ LOSS = (
 )
 META = "meta.json"
 MOST_META = 1 << 20  # bytes; it lists four code books
-MOST_PLANE = 1 << 28  # bytes of an image in a zip
+MOST_PLANE = 1 << 27  # bytes of an image; the largest that is taken has half as many without any compression
 FIRST_TAG = 252  # the last channel of a rotation says which component is the largest: 252 to 255 for w, x, y, z
 PALETTE_ROW = 64  # palette entries in a row of its image
 MOST_ENTRIES = 1 << 16
@@ -63,8 +63,10 @@ Files = Callable[[str, int], bytes]  # the bytes of a file of the set, of which 
 
 def is_folder(path: Path) -> bool:
     """Whether a folder holds such images; other programs have a meta.json too."""
-    file = path / META
-    return file.is_file() and b'"means"' in file.read_bytes()[:MOST_META]
+    if not (path / META).is_file():
+        return False
+    with (path / META).open("rb") as file:
+        return b'"means"' in file.read(MOST_META)
 
 
 def files_of(path: Path) -> list[Path]:
