@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_two_equal_stops_are_a_rest_and_rough_paths_rest_at_each() -> None:
     path = Tour((stop(0), stop(1), stop(1), stop(3)))
     resting = path.at([2.0, 2.7, 3.1, 4.0], 8, 8).positions
     assert torch.allclose(resting, torch.tensor([1.0, 0, 0]).double(), atol=1e-12)
-    straight = replace(Tour((stop(0), stop(1, 1), stop(5, 0))), smoothness=0.0)
+    straight = dataclasses.replace(Tour((stop(0), stop(1, 1), stop(5, 0))), smoothness=0.0)
     before, at, after = straight.at([1.99, 2.0, 2.01], 8, 8).positions
     assert float((at - before).norm()) < 1e-3
     assert float((after - at).norm()) < 1e-3
@@ -256,6 +256,14 @@ def test_a_stop_is_the_camera_that_it_was_made_of() -> None:
     there = Tour((Stop.of(camera),)).cameras(80, 60, 30)
     assert torch.allclose(there.viewmats, camera.viewmats, atol=1e-12)
     assert torch.allclose(there.Ks, K, atol=1e-9)
+
+
+def test_the_seconds_that_do_not_count_stay_as_they_are() -> None:
+    path = Tour((stop(seconds=0.1), stop(1, seconds=20.0))).retimed(300.0)
+    assert [there.seconds for there in path.stops] == [pytest.approx(300.0), 20.0]
+    assert [there.seconds for there in dataclasses.replace(path, closed=True).retimed(32.0).stops] == pytest.approx(
+        [30, 2]
+    )
 
 
 def test_nonsense_is_a_mistake_of_the_caller() -> None:

@@ -165,8 +165,14 @@ class Tour:
         if self.duration == 0:
             return self
         factor = seconds / self.duration
-        stops = (dataclasses.replace(stop, seconds=stop.seconds * factor) for stop in self.stops)
-        return dataclasses.replace(self, stops=tuple(stops))
+        last = len(self) - 1
+        return dataclasses.replace(
+            self,
+            stops=tuple(
+                stop if number == last and not self.closed else dataclasses.replace(stop, seconds=stop.seconds * factor)
+                for number, stop in enumerate(self.stops)
+            ),
+        )
 
     def transformed(self, target_from_world: Tensor) -> Self:
         """The same path in a world moved by a similarity [4,4]."""
