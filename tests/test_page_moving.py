@@ -68,6 +68,8 @@ def test_speed_is_what_the_server_says_and_shift_is_faster(view: Opened) -> None
 
 def test_keys_that_are_typed_into_a_field_are_not_moves(view: Opened) -> None:
     name = view.server.gui.add_text("Name", "")
+    view.page.get_by_text("Name", exact=True).wait_for()  # until then, viser shows a field of its own
+    view.page.wait_for_timeout(500)
     field = view.page.get_by_role("textbox")
     field.fill("")
     field.press_sequentially("wasd?f")

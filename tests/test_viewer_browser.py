@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +43,8 @@ class Seen:
         page.goto(viewer.address)
         self.wait(viewer.browsers, "a browser")
         self.wait(lambda: viewer.browsers()[0].stated, "a picture")
+        start = viewer.server.initial_camera.position
+        self.wait(lambda: np.allclose(viewer.browsers()[0].client.camera.position, start, atol=1e-3), "at the start")
 
     def wait(self, true: Callable[[], Any], what: str, seconds: float = 15) -> None:
         end = time.monotonic() + seconds
@@ -221,11 +222,12 @@ def test_what_is_deleted_and_cropped_in_the_page_is_not_in_the_file_that_it_expo
 
     def exported(seen: Seen) -> int:
         """How many splats the file has that the page makes."""
+        file = tmp_path / "exports" / "scene.ply"
+        file.unlink(missing_ok=True)
         seen.tab("File")
-        with tab.expect_download(timeout=30_000) as got:
-            tab.get_by_role("button", name="Export", exact=True).click()
-        assert got.value.suggested_filename.endswith(".ply")
-        return len(export.load(shutil.copy(got.value.path(), tmp_path / got.value.suggested_filename)))
+        tab.get_by_role("button", name="Export", exact=True).click()
+        seen.wait(file.is_file, "a file")
+        return len(export.load(file))
 
     with served(shown, tab) as seen:
         seen.tab("Edit")
