@@ -136,7 +136,7 @@ def trained(arguments: argparse.Namespace, *, looked_at: bool) -> tuple[float, R
     subject = SplatSubject(state.model)
     viewer = make(subject)
     process = browser(viewer.port, arguments, whole=False) if looked_at else None
-    began = time.perf_counter()
+    first, began = state.step, time.perf_counter()
 
     def watch(*_: Any) -> None:
         if process.poll() is not None if process else time.perf_counter() - began > arguments.seconds:
@@ -144,7 +144,7 @@ def trained(arguments: argparse.Namespace, *, looked_at: bool) -> tuple[float, R
 
     with contextlib.suppress(Enough):
         train(state, views, callbacks=[LiveView(viewer, subject, state), watch])
-    rate = state.step / (time.perf_counter() - began)
+    rate = (state.step - first) / (time.perf_counter() - began)
     viewer.close()
     return rate, {} if process is None else result_of(process)
 

@@ -274,7 +274,7 @@ class Viewer:
     def training(self, share: float) -> None:
         """Say that the scene changes, and that so much of the time is for looking at it."""
         self.most_splats = MOST_SPLATS_TRAINING
-        self.picture_seconds = min(1 / 30, max(0.008, 0.1 * share))
+        self.picture_seconds = min(1 / 30, max(0.008, 0.06 * share))
 
     def trained(self) -> None:
         """Say that the scene no longer changes by itself."""
