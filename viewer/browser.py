@@ -26,6 +26,7 @@ Way = Literal["auto", "server", "client"]
 
 REST = 0.15  # s without a move after which the whole picture is made
 AHEAD = 2  # pictures that may be under way to a browser
+MOVING = 0.5  # s since its last move for which a browser counts as one that moves
 STALLED = 2.0  # s after which a browser that confirms nothing is sent one more picture all the same
 RATE = 2e6  # bytes/s of splats that a browser is sent at most while the scene changes
 BYTES_PER_SPLAT = 32  # of viser's layout
@@ -98,6 +99,11 @@ class Browser:
             return
         self._pose, self._moved, self._stale = pose, time.monotonic(), True
 
+    @property
+    def moved_at(self) -> float:
+        """When its camera moved last, in seconds of `time.monotonic`."""
+        return self._moved
+
     def shown(self, number: int) -> None:
         """It has so many pictures."""
         self._shown = max(self._shown, min(number, self._sent))
@@ -161,7 +167,7 @@ class Browser:
             self._viewer.remove_splats(self.client)
         version = self._viewer.version
         moving = now - self._moved < REST and wishes.compare is None
-        self.pace.target = self._viewer.picture_seconds
+        self.pace.target = self._viewer.picture_seconds / max(1, self._viewer.movers(now - MOVING))
         width, height = self.pace.resting(pose.width, pose.height, wishes.resolution)
         if moving and wishes.adaptive:
             fast = self.pace.moving(pose.width, pose.height)

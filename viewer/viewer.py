@@ -174,6 +174,10 @@ class Viewer:
     def browsers(self) -> list[Browser]:
         return list(self._browsers.values())
 
+    def movers(self, since: float) -> int:
+        """How many browsers have moved since a time of `time.monotonic`; they share what can be drawn in a second."""
+        return sum(browser.moved_at >= since for browser in self.browsers())
+
     def browser(self, client: viser.ClientHandle) -> Browser | None:
         return self.browser_of(client.client_id)
 
