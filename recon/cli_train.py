@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +149,9 @@ def train(
 
 
 def _invitation(host: str, port: int) -> Invitation:
-    """What has a training looked at in the browser. The viewer is loaded when it begins."""
+    """What has a training looked at in the browser. The viewer is loaded beside the capture, which takes longer."""
     address = address_at(host, port)
+    threading.Thread(target=importlib.import_module, args=("recon.live",), daemon=True).start()
 
     def invite(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], bool]) -> Spectators:
         from recon.live import live_view
