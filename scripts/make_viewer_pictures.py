@@ -199,14 +199,14 @@ def shared(shown: Shown, browser: Browser) -> None:
     with tempfile.TemporaryDirectory() as folder:
         page_file = Path(folder) / "page.html"
         description = "Made by recon from 60 photos, on a CPU."
-        # Few splats, for a browser that draws them on the CPU.
-        write_page(page_file, shown.subject, "A garden table", shown.scene, description=description, most=25_000)
-        context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
+        write_page(page_file, shown.subject, "A garden table", shown.scene, description=description)
+        small = {side: length * 3 // 5 for side, length in WINDOW.items()}  # for a browser that draws on the CPU
+        context = browser.new_context(viewport=small)  # type: ignore[arg-type]
         page = context.new_page()
         page.goto(page_file.as_uri())
         page.wait_for_timeout(90_000)  # splats fade in, over many frames
         notices = "[class*=Notifications-root] { visibility: hidden }"
-        picture = Image.open(io.BytesIO(page.screenshot(style=notices))).convert("RGB")
+        picture = Image.open(io.BytesIO(page.screenshot(style=notices, timeout=120_000))).convert("RGB")
         context.close()
     write("viewer_share.jpg", picture)
 
