@@ -6,6 +6,7 @@ Beside `cli`, this and `live` are the only modules that know the viewer.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import webbrowser
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.normalize import normalize
 from recon.datasets.scene import Scene
 from recon.exposure import Shot
-from recon.gaussians import Gaussians
+from recon.gaussians import Gaussians, logit
 from recon.loading import load_state, load_with_frame
 from recon.options import Address, Options
 from recon.runs import Run
@@ -133,6 +134,9 @@ def _open_capture(folder: Path, device: torch.device) -> Shown:
     scene = normalize(load_scene(folder, downscale=_thumb_downscale(folder)))
     settings = Options(scene=str(folder)).train_config()
     model = opening.initial_model(scene, settings, device)
+    with torch.no_grad():  # a training begins with faint ones that touch each other
+        model.logit_opacities.fill_(logit(0.95))
+        model.log_scales += math.log(0.3)
     subject = SplatSubject(model, source_from_world=scene.source_from_world)
     say(f"{scene.name} was not trained yet: its points and photos are shown. Train it: recon train {folder}")
     return Shown(subject, scene.name, folder, scene, source_from_world=scene.source_from_world)
