@@ -52,7 +52,7 @@ def watched(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a window of its own; raises AssertionError at the end if it wrote an error to the console, threw, or
     asked for anything that it did not get or that is not of its own address."""
     context = browser.new_context(**{"viewport": SIZE, "device_scale_factor": 1, **options})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(60_000)
     page = context.new_page()
     wrong: list[str] = []
     allowed = ("data:", "blob:")

@@ -135,7 +135,7 @@ class ViewerClient:
 
     # What it gets
 
-    def wait(self, wanted: Callable[[Received], bool], seconds: float = 20.0) -> Received:
+    def wait(self, wanted: Callable[[Received], bool], seconds: float = 60.0) -> Received:
         """The first message, of those that came and come, that is wanted."""
         end, seen = time.monotonic() + seconds, 0
         with self._news:
@@ -148,7 +148,7 @@ class ViewerClient:
                     raise TimeoutError(f"waited {seconds} s; got {sorted({m.kind for m in self.received})}")
                 self._news.wait(0.1)
 
-    def picture(self, since: float = 0.0, seconds: float = 20.0, whole: bool = False) -> NDArray[np.uint8]:
+    def picture(self, since: float = 0.0, seconds: float = 60.0, whole: bool = False) -> NDArray[np.uint8]:
         """The first picture that came after `since`; with `whole`, the first of the window's size."""
 
         def wanted(message: Received) -> bool:

@@ -58,7 +58,7 @@ def browse(port: int, seconds: float, whole: bool, latency: bool) -> Row:
     with ViewerClient(port, WIDTH, HEIGHT, keep=lambda kind: kind != CAMERA) as client:
         look(client, 0.0)
         client.hello()
-        client.picture(seconds=60)
+        client.picture()
         if whole:
             client.set("Smaller while moving", False)
         time.sleep(1.0)
@@ -68,7 +68,7 @@ def browse(port: int, seconds: float, whole: bool, latency: bool) -> Row:
             time.sleep(0.6)
             client.received.clear()
             said = look(client, 0.3 + 0.2 * number)
-            client.picture(since=said, seconds=60)
+            client.picture(since=said)
             waits.append(1e3 * (client.received[0].at - said))
         before, sizes, began = client.pictures, [], time.perf_counter()
         while (now := time.perf_counter() - began) < seconds:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import http.client
 import socket
-import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import viser
 import websockets.sync.client
 from websockets.sync.connection import Connection
+
+from serving import PATIENCE, wait_until
 
 CAMERA = {
     "type": "ViewerCameraMessage",
@@ -28,7 +28,7 @@ CAMERA = {
 
 
 def get(server: viser.ViserServer, path: str = "/", **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.get_port(), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.get_port(), timeout=PATIENCE)
     connection.request("GET", path, headers=headers)
     return connection.getresponse()
 
@@ -36,7 +36,7 @@ def get(server: viser.ViserServer, path: str = "/", **headers: str) -> http.clie
 def connect(server: viser.ViserServer, path: str = "/", host: str | None = None, **options: Any) -> Connection:
     host = host or f"127.0.0.1:{server.get_port()}"
     usual = {"origin": f"http://{host}", "subprotocols": [f"viser-v{viser.__version__}"]}
-    to = socket.create_connection(("127.0.0.1", server.get_port()), timeout=10)
+    to = socket.create_connection(("127.0.0.1", server.get_port()), timeout=PATIENCE)
     return websockets.sync.client.connect(f"ws://{host}{path}", sock=to, **{**usual, **options})
 
 
@@ -48,20 +48,13 @@ def enter(server: viser.ViserServer, connection: Connection) -> viser.ClientHand
     """Send a camera, as viser's page does at first; the client that it makes."""
     before = set(server.get_clients())
     send(connection, **CAMERA)
-    eventually(lambda: set(server.get_clients()) - before)
+    wait_until(lambda: set(server.get_clients()) - before)
     return server.get_clients()[max(server.get_clients())]
-
-
-def eventually(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.01)
 
 
 def settled(server: viser.ViserServer, connection: Connection) -> None:
     """Wait until all that was sent has been dealt with: a camera that comes after it has arrived."""
     send(connection, **CAMERA | {"fov": 1.25})
-    eventually(lambda: any(client.camera.fov == 1.25 for client in server.get_clients().values()))
+    wait_until(lambda: any(client.camera.fov == 1.25 for client in server.get_clients().values()))
     send(connection, **CAMERA)
-    eventually(lambda: all(client.camera.fov == 1.0 for client in server.get_clients().values()))
+    wait_until(lambda: all(client.camera.fov == 1.0 for client in server.get_clients().values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from recon.datasets.cameras import Cameras
 from recon.viewer.look import Look, Vector
 from recon.viewer.subject import Splats
 from recon.viewer.viewer import Viewer
+from serving import drawn, wait_until
 from sources import SCRIPTS
 
 if not SCRIPTS:
@@ -24,7 +25,7 @@ if not SCRIPTS:
 
 from _viewer_client import Received, ViewerClient
 
-__all__ = ["Ball", "Received", "ViewerClient", "browsed", "error_in", "wait_until"]
+__all__ = ["Ball", "Received", "ViewerClient", "browsed", "error_in"]
 
 
 class Ball:
@@ -58,27 +59,14 @@ class Ball:
         return 6
 
 
-def wait_until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never comes true"
-        time.sleep(0.01)
-
-
 @contextmanager
 def browsed(subject: Ball, folder: Path, **options: Any) -> Iterator[tuple[Viewer, ViewerClient]]:
     """A viewer that a thread draws for, and a browser of 160x90 that looks at the middle of the world."""
     viewer = Viewer(subject, folder=folder, name="test", port=0, **options)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with ViewerClient(viewer.port, 160, 90) as client:
-            client.look((1, -2, 0.5), (0, 0, 0))
-            wait_until(viewer.browsers)
-            yield viewer, client
-    finally:
-        viewer.close()
-        thread.join(10)
+    with drawn(viewer), ViewerClient(viewer.port, 160, 90) as client:
+        client.look((1, -2, 0.5), (0, 0, 0))
+        wait_until(viewer.browsers, "a browser")
+        yield viewer, client
 
 
 def error_in(client: ViewerClient) -> str:

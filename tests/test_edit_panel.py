@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from recon.viewer.edit_panel import EditPanel
 from recon.viewer.gizmos import EDGES
 from recon.viewer.look import Box, Fainter, Farther, Floaters, Larger, Look, Shape, Sphere
 from recon.viewer.viewer import Viewer
+from serving import PATIENCE, drawn, wait_until
 from sources import SCRIPTS
 
 if not SCRIPTS:
@@ -40,13 +39,10 @@ class Desk:
 
     def state(self) -> tuple[int, int]:
         """How many are selected and deleted, once all that was asked for is done."""
-        return self.viewer.run(lambda: (self.subject.selected, self.subject.deleted)).result(10)
+        return self.viewer.run(lambda: (self.subject.selected, self.subject.deleted)).result(PATIENCE)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < end, (self.panel.state.content, self.state())
-            time.sleep(0.01)
+        wait_until(condition, "what the panel should show")
 
     def calls(self) -> list[str]:
         """What the page was told to do with its brush."""
@@ -66,16 +62,10 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     subject = SplatSubject(tiny.gaussians(COUNT))
     viewer = Viewer(subject, folder=tmp_path, name="test", editor=subject, port=0)
     panel = EditPanel(viewer)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with ViewerClient(viewer.port, 160, 120) as client:
-            client.look((3, 0, 0.8), (0, 0, 0))
-            client.picture()
-            yield Desk(viewer, panel, client, subject)
-    finally:
-        viewer.close()
-        thread.join(10)
+    with drawn(viewer), ViewerClient(viewer.port, 160, 120) as client:
+        client.look((3, 0, 0.8), (0, 0, 0))
+        client.picture()
+        yield Desk(viewer, panel, client, subject)
 
 
 def test_every_tool_selects_what_it_shows(desk: Desk) -> None:

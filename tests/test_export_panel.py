@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panels import Ball, ViewerClient, browsed, error_in, wait_until
+from panels import Ball, ViewerClient, browsed, error_in
 from recon.viewer.export_panel import ExportPanel
 from recon.viewer.look import Box, Colour
 from recon.viewer.subject import Splats
 from recon.viewer.tour import Tour, through
+from serving import wait_until
 from tiny import ring
 
 

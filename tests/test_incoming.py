@@ -16,10 +16,11 @@ from viser import _messages as messages
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.connection import Connection
 
-from page_client import CAMERA, connect, enter, eventually, get, send, settled
+from page_client import CAMERA, connect, enter, get, send, settled
 from recon.viewer import channel
 from recon.viewer.guard import open_server
 from recon.viewer.incoming import KINDS, can_be, read
+from serving import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_files_are_taken_whole_and_only_where_they_are_asked_for(server: viser.V
         upload(connection, uuid)
         part(connection, uuid, "a.ply-6", 0, b"abc")
         part(connection, uuid, "a.ply-6", 1, b"def")
-        eventually(lambda: button.value.content == b"abcdef")
+        wait_until(lambda: button.value.content == b"abcdef")
 
         own = client.gui.add_upload_button("Open file")  # of this browser alone
         with connect(server) as other:
@@ -75,10 +76,10 @@ def test_files_are_taken_whole_and_only_where_they_are_asked_for(server: viser.V
             upload(connection, uuid, size=401)  # together more than the most
             settled(server, connection)
             assert [state["total_bytes"] for state in waiting.values()] == [600]
-        eventually(lambda: waiting == {})
+        wait_until(lambda: waiting == {})
         upload(connection, own._impl.uuid, parts=1)
         part(connection, own._impl.uuid, "a.ply-6", 0, b"ghijkl")
-        eventually(lambda: own.value.content == b"ghijkl")
+        wait_until(lambda: own.value.content == b"ghijkl")
 
         for bad in ({"button": text._impl.uuid}, {"button": "no-such"}, {"size": 1001}, {"size": -1}, {"parts": 7}):
             upload(connection, **{"button": uuid, "name": "bad"} | bad)
@@ -128,7 +129,7 @@ def test_what_a_page_leaves_half_sent_is_forgotten(server: viser.ViserServer) ->
         upload(connection, button._impl.uuid)
         settled(server, connection)
         assert len(server.gui._current_file_upload_states) == 1
-    eventually(lambda: server.gui._current_file_upload_states == {})
+    wait_until(lambda: server.gui._current_file_upload_states == {})
     button.remove()
 
 
@@ -142,7 +143,7 @@ def test_a_page_sets_values_and_nothing_else(server: viser.ViserServer) -> None:
         assert number.value == 1.0
         assert number._impl.update_cb == []
         send(connection, type="GuiUpdateMessage", uuid=number._impl.uuid, updates={"value": 3})
-        eventually(lambda: number.value == 3.0)
+        wait_until(lambda: number.value == 3.0)
     number.remove()
 
 
@@ -230,7 +231,7 @@ def test_a_message_too_large_ends_that_connection_alone(server: viser.ViserServe
             huge = enter(server, connection)
             with contextlib.suppress(ConnectionClosed):  # it may be before all is sent
                 connection.send(bytes(60_000_000))
-            eventually(lambda: huge.client_id not in server.get_clients())
+            wait_until(lambda: huge.client_id not in server.get_clients())
         settled(server, other)
         assert client.client_id in server.get_clients()
     assert capfd.readouterr() == ("", "")

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panels import Ball, ViewerClient, browsed, error_in, wait_until
+from panels import Ball, ViewerClient, browsed, error_in
 from recon.viewer.measure_panel import Measure, MeasurePanel, length_text
+from serving import PATIENCE, wait_until
 
 LARGER = torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))
 
@@ -105,6 +106,6 @@ def test_what_is_measured_sets_the_scale_in_units_of_the_capture(tmp_path: Path)
         viewer.refresh()
         assert panel.text(panel.measures[0]) == "3.00 units"
         assert "units of the capture" in panel.state.content
-        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
+        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(PATIENCE)
         assert panel.measures == []
         assert panel.set_scale.disabled

@@ -118,12 +118,12 @@ DROP = """([name, count]) => {
 def test_a_file_that_is_dropped_arrives(view: Opened, shared: bool) -> None:
     gui = view.server.gui if shared else view.client.gui
     tabs = gui.add_tab_group()
-    with tabs.add_tab("Shown"):
-        gui.add_markdown("Nothing")
-    with tabs.add_tab("Files"):  # not shown
-        button = gui.add_upload_button("Open file")
-    view.page.get_by_role("tab", name="Files").wait_for()
-    view.page.wait_for_timeout(200)
+    shown, files = tabs.add_tab("Shown"), tabs.add_tab("Files")
+    with files:
+        button = gui.add_upload_button("Open file")  # where nobody sees it
+    with shown:
+        gui.add_markdown("Comes last")
+    view.page.get_by_text("Comes last").wait_for()
     view.page.evaluate(DROP, ["scene.ply", 6_000_000])  # more parts than are sent at once
     content = (np.arange(6_000_000) % 251).astype(np.uint8).tobytes()
     view.wait(lambda: button.value.content == content, "arrived")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 
 import tiny
-from panels import wait_until
 from recon.subject import SplatSubject
 from recon.viewer.look import Look, Vector
 from recon.viewer.measure_panel import MeasurePanel
 from recon.viewer.path_panel import PathPanel
 from recon.viewer.viewer import Viewer
+from serving import PATIENCE, drawn, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -28,16 +27,13 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def viewer(tmp_path: Path) -> Iterator[Viewer]:
     viewer = Viewer(SplatSubject(tiny.gaussians(400)), folder=tmp_path, name="cloud", scene=tiny.scene(), port=0)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    yield viewer
-    viewer.close()
-    thread.join(10)
+    with drawn(viewer):
+        yield viewer
 
 
 def open_tab(page: Page, viewer: Viewer, name: str) -> None:
     page.goto(viewer.address)
-    wait_until(lambda: viewer.browsers() and viewer.browsers()[0].client.camera._state.update_timestamp > 0, 30)
+    wait_until(lambda: viewer.browsers() and viewer.browsers()[0].client.camera._state.update_timestamp > 0)
     page.get_by_role("tab", name=name, exact=True).click()
 
 
@@ -72,7 +68,7 @@ def test_two_clicks_measure_what_lies_between(tab: Page, viewer: Viewer) -> None
     assert (camera.width, camera.height) == (640, 400)
 
     def under(x: float, y: float) -> Vector | None:
-        return viewer.run(lambda: viewer.subject.pick(camera, x, y, Look())).result(10)
+        return viewer.run(lambda: viewer.subject.pick(camera, x, y, Look())).result(PATIENCE)
 
     below = [(x, y) for x in range(100, 600, 20) for y in (350, 370)]  # of the panel and the notices
     solid = [place for place in below if under(*place) is not None]

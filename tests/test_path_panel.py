@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from panels import Ball, Received, ViewerClient, browsed, error_in, wait_until
+from panels import Ball, Received, ViewerClient, browsed, error_in
 from recon.viewer import tour as tours
 from recon.viewer.look import Look
 from recon.viewer.path_panel import PathPanel
 from recon.viewer.tour import Tour
 from recon.viewer.video_panel import VideoPanel
 from recon.viewer.viewer import Viewer
+from serving import PATIENCE, wait_until
 from tiny import ring
 
 LARGER = torch.diag(torch.tensor([3.0, 3.0, 3.0, 1.0]))
@@ -106,24 +106,37 @@ def test_playing_moves_the_browser_in_time_until_the_end_or_until_it_is_stopped(
         client.press("Play")
         assert error_in(client) == "a path needs two stops"
         add_three(panel, client, viewer)
-        panel.tour = panel.tour.retimed(0.6)
+        panel.tour = panel.tour.retimed(1.0)
         client.press("Play")
         wait_until(lambda: len(positions(client)) > 5 and positions(client)[-1] == pytest.approx(3.0))
         seen = positions(client)
         assert seen == sorted(seen)
         wait_until(lambda: panel.play.label == "Play")
-        panel.tour = panel.tour.retimed(60)
+        panel.tour = panel.tour.retimed(300)
         client.press("Play")
         wait_until(lambda: panel.play.label == "Stop")
-        time.sleep(0.3)
-        lines = len([m for m in client.received if m.kind == "LineSegmentsMessage"])
+        since = told(viewer, client)
         client.set("Closed loop", True)
         wait_until(lambda: panel.tour.closed)
-        time.sleep(0.3)
-        assert len([m for m in client.received if m.kind == "LineSegmentsMessage"]) == lines  # nothing before the rider
+        with panel._lock:
+            pass
+        told(viewer, client)
+        assert lines(client, since) == []  # nothing before the rider
         client.press("Play")
         wait_until(lambda: panel.play.label == "Play")
-        wait_until(lambda: len([m for m in client.received if m.kind == "LineSegmentsMessage"]) > lines)
+        wait_until(lambda: lines(client, since))
+
+
+def told(viewer: Viewer, client: ViewerClient) -> int:
+    """How much the client has heard, once that is all that the viewer has said."""
+    count = sum(m.kind == "SetGuiPanelLabelMessage" for m in list(client.received))
+    viewer.server.gui.set_panel_label(f"Told {count}")
+    wait_until(lambda: sum(m.kind == "SetGuiPanelLabelMessage" for m in list(client.received)) > count)
+    return len(client.received)
+
+
+def lines(client: ViewerClient, since: int) -> list[Received]:
+    return [message for message in client.received[since:] if message.kind == "LineSegmentsMessage"]
 
 
 def test_the_path_is_drawn_in_the_scene_when_that_is_wanted(tmp_path: Path) -> None:
@@ -133,8 +146,8 @@ def test_the_path_is_drawn_in_the_scene_when_that_is_wanted(tmp_path: Path) -> N
         assert line.values["name"] == "/path/line"
         for number in (1, 2, 3):
             client.wait(named(f"/path/{number}"))
-        client.set("Show in the scene", False)
         removed = len([m for m in client.received if m.kind == "RemoveSceneNodeMessage"])
+        client.set("Show in the scene", False)
         wait_until(lambda: len([m for m in client.received if m.kind == "RemoveSceneNodeMessage"]) > removed)
 
 
@@ -162,7 +175,7 @@ def test_another_scene_has_no_path_yet_and_its_own_coordinates(tmp_path: Path) -
         add_three(panel, client, viewer)
         client.set("Keep", "Save")
         wait_until((tmp_path / "paths" / "path.json").exists)
-        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(5)
+        viewer.run(lambda: viewer.show(Ball(), None, "other", torch.eye(4))).result(PATIENCE)
         assert len(panel.tour) == 0
         client.press("Load")
         wait_until(lambda: xs(panel) == [3, 6, 9])
@@ -258,7 +271,7 @@ def test_a_video_is_drawn_by_the_thread_of_the_scene_kept_and_sent(tmp_path: Pat
         frames = [camera for camera, _ in subject.drawn if camera.width == 640]
         expected = panel.tour.cameras(640, 360, 15)
         assert torch.allclose(torch.cat([camera.viewmats for camera in frames]), expected.viewmats)
-        assert subject.thread == {viewer.run(threading.get_ident).result(5)}
+        assert subject.thread == {viewer.run(threading.get_ident).result(PATIENCE)}
         wait_until(lambda: video.render.label == "Render" and not video.progress.visible)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import tiny
 from recon.gaussians import Gaussians
 from recon.viewer import tour
 from recon.viewer.share import share_page
+from serving import wait_until
 from shared_pages import splats_of
 
 if TYPE_CHECKING:
@@ -35,19 +35,13 @@ def opened(chromium: Browser, file: Path) -> Iterator[Page]:
     """The page, offline; fails at the end if it logged an error, threw, or asked for anything but itself."""
     import _chromium as browser
 
-    context = chromium.new_context(viewport={"width": SIZE[0], "height": SIZE[1]}, device_scale_factor=1, offline=True)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("console", lambda said: wrong.append(said.text) if browser.is_error(said) else None)
-    page.on("pageerror", lambda error: wrong.append(f"{error}"))
-    page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) else wrong.append(asked.url))
-    try:
+    asked: list[str] = []
+    with browser.watched(chromium, viewport={"width": SIZE[0], "height": SIZE[1]}, offline=True) as page:
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(file.as_uri())
-        page.wait_for_selector(READY, state="attached", timeout=60_000)
+        page.wait_for_selector(READY, state="attached")
         yield page
-        assert wrong == [file.as_uri()]
-    finally:
-        context.close()
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
 
 
 def picture(page: Page, *, bare: bool = True) -> NDArray[np.float32]:
@@ -60,14 +54,26 @@ def picture(page: Page, *, bare: bool = True) -> NDArray[np.float32]:
 
 def settled(page: Page) -> NDArray[np.float32]:
     """The picture when it has stopped to change: splats fade in, and are sorted."""
-    before = picture(page)
-    for _ in range(60):
-        page.wait_for_timeout(300)
-        now = picture(page)
-        if np.abs(now - before).max() < 2 and np.ptp(now) > 40:
-            return now
-        before = now
-    raise AssertionError("the picture never comes to rest")
+    pictures = [picture(page)]
+
+    def rests() -> bool:
+        pictures.append(picture(page))
+        return bool(np.abs(pictures[-1] - pictures[-2]).max() < 2 and np.ptp(pictures[-1]) > 40)
+
+    wait_until(rests, "a picture that rests", lambda: page.wait_for_timeout(300))
+    return pictures[-1]
+
+
+def wait_for_change(page: Page, before: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first picture that is clearly another."""
+    pictures = [before]
+
+    def changed() -> bool:
+        pictures.append(picture(page))
+        return bool(np.abs(pictures[-1] - before).mean() > 3)
+
+    wait_until(changed, "another picture", lambda: page.wait_for_timeout(100))
+    return pictures[-1]
 
 
 def cloud() -> Gaussians:
@@ -110,19 +116,16 @@ def test_the_path_plays_until_the_visitor_takes_over(chromium: Browser, tmp_path
     file.write_text(share_page(splats_of(cloud()), cameras[1], title="A cloud", tour=path), encoding="utf-8")
     playing = "#recon.playing"
     with opened(chromium, file) as page:
-        page.wait_for_selector(playing, state="attached", timeout=10_000)
-        pictures = []
+        page.wait_for_selector(playing, state="attached")
+        shown = picture(page)
         for _ in range(3):
-            page.wait_for_timeout(700)
-            pictures.append(picture(page))
-        assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)) > 3
+            shown = wait_for_change(page, shown)
         page.keyboard.press("Space")
         page.wait_for_selector(playing, state="detached")
         resting = settled(page)
         page.locator("#recon button").click()
         page.wait_for_selector(playing, state="attached")
-        page.wait_for_timeout(700)
-        assert np.abs(picture(page) - resting).mean() > 3
+        wait_for_change(page, resting)
         page.mouse.move(12, 120)  # beside what viser says of WebGL in software
         page.mouse.down()
         page.wait_for_selector(playing, state="detached")

@@ -248,16 +248,20 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(way for key, inner in below for way in leaves(inner, (*path, key)))][0 if path else 1 :]
 
 
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, bytes]:
+    """Files and what is in them, with what they need beside them: to write them takes longest."""
+    files = [tmp_path_factory.mktemp("documents") / name for name in ("meta.json", "a.glb", "a.spz.glb")]
+    for file in files:
+        export(scene_of(5, 1), file)
+    return {file: file.read_bytes() for file in files}
+
+
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_documents_with_anything_in_them_load_or_are_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: Any
-) -> None:
-    folder = tmp_path_factory.mktemp("documents")
-    name = data.draw(st.sampled_from(["meta.json", "a.glb", "a.spz.glb"]))
-    path = folder / name
-    export(scene_of(5, 1), path)
-    content = path.read_bytes()
+def test_documents_with_anything_in_them_load_or_are_refused(documents: dict[Path, bytes], data: Any) -> None:
+    path, content = data.draw(st.sampled_from([*documents.items()]))
+    name, folder = path.name, path.parent
     size = len(content) if name == "meta.json" else int.from_bytes(content[12:16], "little") + 20
     begin = 0 if name == "meta.json" else 20
     document = json.loads(content[begin:size])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from panels import wait_until
 from recon.datasets.cameras import Cameras
-from recon.viewer.browser import Browser
+from recon.viewer.browser import AHEAD, STALLED, Browser
 from recon.viewer.look import Look, Vector
+from recon.viewer.queue import NEVER
 from recon.viewer.subject import Splats
 from recon.viewer.view_panel import ViewPanel
 from recon.viewer.viewer import Viewer
+from serving import PATIENCE, drawn, wait_until
 from sources import SCRIPTS
 
 if not SCRIPTS:
@@ -68,14 +70,8 @@ def shown(subject: Plain, folder: Path) -> Iterator[Viewer]:
         ViewPanel(viewer, browser)
 
     viewer.on_browser(add_panel)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
+    with drawn(viewer):
         yield viewer
-    finally:
-        viewer.close()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 def colour_at(position: tuple[float, float, float]) -> Callable[[Received], bool]:
@@ -98,7 +94,8 @@ def test_a_browser_gets_the_picture_of_its_camera_first_small_then_whole(tmp_pat
         client.look((1, -2, 0.5), (0, 0, 0))
         client.wait(colour_at((1, -2, 0.5)))
         assert client.picture(whole=True).shape == (180, 320, 3)
-        time.sleep(0.4)
+        [browser] = viewer.browsers()
+        wait_until(lambda: client.pictures == browser._sent and browser.due(time.monotonic()) == NEVER, "at rest")
         quiet = client.pictures
         time.sleep(0.4)
         assert client.pictures == quiet  # nothing changes, nothing is sent
@@ -117,7 +114,7 @@ def test_everything_is_drawn_by_the_one_thread(tmp_path: Path) -> None:
     with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as client:
         client.look((1, 0, 0), (0, 0, 0))
         client.picture()
-        assert viewer.run(threading.get_ident).result(5) == subject.thread
+        assert viewer.run(threading.get_ident).result(PATIENCE) == subject.thread
 
 
 def test_settings_are_each_browsers_own(tmp_path: Path) -> None:
@@ -174,13 +171,18 @@ def test_a_browser_that_confirms_nothing_gets_few_pictures_and_takes_none_from_o
         ViewerClient(viewer.port, acknowledges=False) as stalled,
         ViewerClient(viewer.port) as other,
     ):
-        for step in range(40):
+        began, steps = time.monotonic(), itertools.count()
+
+        def moved() -> bool:
+            step = next(steps) % 100
             for client in (stalled, other):
                 client.look((step * 0.05, 1, 1), (0, 0, 0))
-            time.sleep(0.02)
-        other.wait(colour_at((39 * 0.05, 1, 1)))
-        assert stalled.pictures <= 3
-        assert other.pictures >= 5
+            return other.pictures >= 15
+
+        wait_until(moved, "pictures of one that confirms them")
+        assert stalled.pictures <= AHEAD + (time.monotonic() - began) / STALLED
+        other.look((-3, 1, 1), (0, 0, 0))
+        other.wait(colour_at((-3, 1, 1)))
 
 
 def test_ten_browsers_are_all_served_and_leave_nothing_behind(tmp_path: Path) -> None:
@@ -188,14 +190,19 @@ def test_ten_browsers_are_all_served_and_leave_nothing_behind(tmp_path: Path) ->
     subject.seconds = 0.005
     with shown(subject, tmp_path) as viewer:
         clients = [ViewerClient(viewer.port, 320, 180).__enter__() for _ in range(10)]
-        for step in range(20):
+        steps = itertools.count()
+
+        def moved() -> bool:
+            height = 1 + next(steps) % 20 * 0.01
             for number, client in enumerate(clients):
-                client.look((number * 0.3, 1 + step * 0.01, 1), (0, 0, 0))
-            time.sleep(0.02)
+                client.look((number * 0.3, height, 1), (0, 0, 0))
+            return min(client.pictures for client in clients) >= 3
+
+        wait_until(moved, "some pictures for each")
         for number, client in enumerate(clients):
-            client.wait(colour_at((number * 0.3, 1.19, 1)))
-        counts = [client.pictures for client in clients]
-        assert min(counts) >= 2
+            client.look((number * 0.3, 2, 1), (0, 0, 0))
+        for number, client in enumerate(clients):
+            client.wait(colour_at((number * 0.3, 2, 1)))
         for client in clients:
             client.__exit__(None, None, None)
         wait_until(lambda: not viewer.browsers())
@@ -262,5 +269,6 @@ def test_a_click_gives_the_point_of_the_surface(tmp_path: Path) -> None:
         for _ in range(2):  # the second is no pick any more
             client.send("ScenePointerMessage", **click)
         wait_until(lambda: points == [(1.0, 2.0, 3.0)])
-        time.sleep(0.1)
+        client.look((2, 0, 0), (0, 0, 0))
+        client.wait(colour_at((2, 0, 0)))  # so the second click has been dealt with
         assert points == [(1.0, 2.0, 3.0)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +25,10 @@ from recon.train import start, train
 from recon.viewer.look import Box
 from recon.viewer.viewer import Viewer
 from recon.viewing import Shown
+from serving import PATIENCE, drawn, wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
@@ -46,15 +46,11 @@ class Seen:
         start = viewer.server.initial_camera.position
         self.wait(lambda: np.allclose(viewer.browsers()[0].client.camera.position, start, atol=1e-3), "at the start")
 
-    def wait(self, true: Callable[[], Any], what: str, seconds: float = 15) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, f"in {seconds} s not: {what}"
-            self.page.wait_for_timeout(50)
+    def wait(self, true: Callable[[], Any], what: str) -> None:
+        wait_until(true, what, lambda: self.page.wait_for_timeout(50))
 
     def pixels(self) -> NDArray[np.uint8]:
         """The window's clear part."""
-        self.page.wait_for_timeout(700)
         picture = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
         return picture[CLEAR]
 
@@ -62,7 +58,7 @@ class Seen:
         """What the rasteriser makes of it."""
         viewer, client = self.viewer, self.viewer.browsers()[0].client
         camera, look = viewer.camera(client), viewer.look(client)
-        return viewer.run(lambda: viewer.subject.draw(camera, look)).result(10)[CLEAR]
+        return viewer.run(lambda: viewer.subject.draw(camera, look)).result(PATIENCE)[CLEAR]
 
     def agrees(self, most: float = 3.0) -> bool:
         """Whether both are the same, but for the JPEG between them: mean difference, of 255."""
@@ -79,43 +75,50 @@ class Seen:
 
 @contextmanager
 def served(shown: Shown, page: Page) -> Iterator[Seen]:
-    viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        yield Seen(viewer, page)
-    finally:
-        page.goto("about:blank")
-        viewer.close()
-        thread.join(10)
+    with drawn(viewing.make_viewer(shown, Address(port=0), edits=True)) as viewer:
+        try:
+            yield Seen(viewer, page)
+        finally:
+            page.goto("about:blank")
 
 
 def cloud(folder: Path) -> Shown:
     return Shown(SplatSubject(tiny.gaussians(300)), "cloud", folder)
 
 
-def test_the_browser_shows_what_the_rasteriser_draws(tab: Page, tmp_path: Path) -> None:
-    with served(cloud(tmp_path), tab) as seen:
-        assert seen.drawn().std() > 20  # there is something to see
-        assert seen.agrees()
-        before = seen.drawn()
-        tab.mouse.move(150, 300)
-        tab.mouse.down()
-        tab.mouse.move(220, 320, steps=4)
-        tab.mouse.up()
-        seen.wait(lambda: np.abs(seen.drawn().astype(int) - before).mean() > 5, "the camera elsewhere")
-        assert seen.agrees()
+@pytest.fixture(scope="module")
+def seen(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """One page for tests that change nothing but how the cloud is seen."""
+    import _chromium as browser
+
+    with browser.watched(chromium) as page, served(cloud(tmp_path_factory.mktemp("seen")), page) as seen:
+        yield seen
+
+
+def test_the_browser_shows_what_the_rasteriser_draws(seen: Seen) -> None:
+    assert seen.drawn().std() > 20  # there is something to see
+    seen.wait(seen.agrees, "the cloud")
+    before = seen.drawn()
+    mouse = seen.page.mouse
+    mouse.move(150, 300)
+    mouse.down()
+    mouse.move(220, 320, steps=4)
+    mouse.up()
+    seen.wait(lambda: np.abs(seen.drawn().astype(int) - before).mean() > 5, "the camera elsewhere")
+    seen.wait(seen.agrees, "the cloud from there")
 
 
 @pytest.mark.parametrize("mode", ["Depth", "Normals", "Opacity", "Ellipsoids", "Points"])
-def test_every_mode_is_shown(mode: str, tab: Page, tmp_path: Path) -> None:
-    with served(cloud(tmp_path), tab) as seen:
-        before = seen.drawn()
-        seen.choose("Show", mode)
-        wanted = mode.lower() if mode != "Opacity" else "alpha"
-        seen.wait(lambda: seen.viewer.look(seen.viewer.browsers()[0].client).mode == wanted, "the mode")
-        assert np.abs(seen.drawn().astype(int) - before).mean() > 5
-        assert seen.agrees(4.0)
+def test_every_mode_is_shown(mode: str, seen: Seen) -> None:
+    def show(label: str, mode: str) -> None:
+        seen.choose("Show", label)
+        seen.wait(lambda: seen.viewer.look(seen.viewer.browsers()[0].client).mode == mode, f"mode {label}")
+
+    before = seen.drawn()
+    show(mode, mode.lower() if mode != "Opacity" else "alpha")
+    assert np.abs(seen.drawn().astype(int) - before).mean() > 5
+    seen.wait(lambda: seen.agrees(4.0), f"a picture of {mode}")
+    show("Colour", "rgb")
 
 
 def test_a_browser_that_is_asked_to_draws_the_splats_itself(tab: Page, tmp_path: Path) -> None:
@@ -127,12 +130,12 @@ def test_a_browser_that_is_asked_to_draws_the_splats_itself(tab: Page, tmp_path:
     subject = SplatSubject(model)
     with served(Shown(subject, "cloud", tmp_path), tab) as seen:
         seen.choose("Drawn", "By this browser")
-        seen.wait(lambda: "by this browser" in seen.viewer.browsers()[0].stated, "splats", 20)
-        seen.wait(lambda: seen.agrees(8.0), "splats that look like the picture", 30)
+        seen.wait(lambda: "by this browser" in seen.viewer.browsers()[0].stated, "splats")
+        seen.wait(lambda: seen.agrees(8.0), "splats that look like the picture")
 
 
 def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_path: Path) -> None:
-    scene, settings = tiny.scene(), config.for_steps(400)
+    scene, settings = tiny.scene(), config.for_steps(200)
     alone = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
     train(alone, scene.train_views)
     state = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
@@ -147,12 +150,12 @@ def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_pat
         assert state.step == 1
         seen.tab("Training")
         tab.get_by_role("button", name="Go on").click()
-        seen.wait(lambda: state.step == 400, "the last step", 60)
-        thread.join(10)
+        seen.wait(lambda: state.step == 200, "the last step")
+        thread.join(PATIENCE)
         assert "Paused" not in live.panel.state.content
     finally:
         live.panel.paused = False
-        thread.join(60)
+        thread.join(PATIENCE)
         tab.goto("about:blank")
         live.close()
     for name, value in alone.model.state_dict().items():
@@ -195,18 +198,24 @@ def test_a_box_is_moved_by_its_arrows(tab: Page, tmp_path: Path) -> None:
     with served(shown, tab) as seen:
         seen.tab("Edit")
         seen.choose("Select by", "Box")
-        tab.get_by_text("makes that").wait_for()
-        tab.wait_for_timeout(500)
-        x, y, depth = project(seen, (0.0, 0.0, 0.2))
-        assert depth > 0
-        before = tab.get_by_text("makes that").inner_text()
-        tab.mouse.move(x, y)
-        tab.mouse.down()
-        tab.mouse.move(x, y - 60, steps=6)
-        tab.mouse.up()
-        seen.wait(lambda: tab.get_by_text("makes that").inner_text() != before, "another preview")
+        preview = tab.get_by_text("makes that")
+        preview.wait_for()
+        before = preview.inner_text()
+
+        def moved() -> bool:
+            """Whether a drag did it: before the box is drawn, it turns the camera."""
+            x, y, depth = project(seen, (0.0, 0.0, 0.2))
+            assert depth > 0
+            tab.mouse.move(x, y)
+            tab.mouse.down()
+            tab.mouse.move(x, y - 60, steps=6)
+            tab.mouse.up()
+            tab.wait_for_timeout(300)
+            return preview.inner_text() != before
+
+        seen.wait(moved, "another preview")
         assert shown.subject.selected == 0
-        assert seen.agrees(6.0)  # but for the lines of the box
+        seen.wait(lambda: seen.agrees(6.0), "what is in the box")  # but for its lines
 
 
 def project(seen: Seen, point: tuple[float, float, float]) -> tuple[float, float, float]:

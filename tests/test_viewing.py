@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import tiny
-from panels import wait_until
 from recon import config, export, session, viewing
 from recon.datasets import synthetic
 from recon.datasets.errors import InputError
@@ -24,6 +23,7 @@ from recon.subject import SplatSubject
 from recon.train import StepMetrics, TrainState, start, train
 from recon.viewer.look import Look
 from recon.viewing import Shown
+from serving import PATIENCE, drawn, wait_until
 from sources import SCRIPTS
 
 if not SCRIPTS:
@@ -51,14 +51,8 @@ def run(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(shown: Shown) -> Iterator[ViewerClient]:
     """A browser, of 96x72, on a viewer of its own."""
     viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with ViewerClient(viewer.port, 96, 72) as client:
-            yield client
-    finally:
-        viewer.close()
-        thread.join(10)
+    with drawn(viewer), ViewerClient(viewer.port, 96, 72) as client:
+        yield client
 
 
 def test_a_run_is_shown_with_its_photos_where_they_were_taken(run: Path) -> None:
@@ -188,7 +182,8 @@ def test_a_training_that_is_looked_at_has_the_result_of_one_that_is_not() -> Non
                         one.look((3 * np.cos(angle), 3 * np.sin(angle), 1), (0, 0, 0))
 
             def slowly(state: TrainState, metrics: StepMetrics) -> None:
-                time.sleep(0.01)  # so that there is something to see
+                if min(client.pictures, other.pictures) <= 3:
+                    time.sleep(0.05)  # so that there is something to see
 
             mover = threading.Thread(target=move)
             mover.start()
@@ -207,20 +202,29 @@ def test_a_pause_waits_shows_and_does_not_count_as_training() -> None:
     state = begin(60)
     with looked_at(state) as live, ViewerClient(live.viewer.port, 64, 48) as client:
         client.look((3, 0, 1), (0, 0, 0))
+        wait_until(live.viewer.browsers)  # until then, viser lets nobody press anything
         client.press("Pause")
         wait_until(lambda: live.panel.paused)
-        thread = threading.Thread(target=lambda: train(state, tiny.scene().train_views, callbacks=[live]))
+        taken: list[float] = []
+
+        def work() -> None:
+            began = time.perf_counter()
+            train(state, tiny.scene().train_views, callbacks=[live])
+            taken.append(time.perf_counter() - began)
+
+        thread = threading.Thread(target=work)
         thread.start()
         wait_until(lambda: state.step == 1)
-        time.sleep(1.0)
+        for _ in range(2):  # the first may still be done in the share of the step
+            live.viewer.run(lambda: time.sleep(0.3)).result(PATIENCE)
         assert state.step == 1
         said = client.look((0, 3, 1), (0, 0, 0))
         client.picture(since=said)
         client.press("Pause")
-        thread.join(60)
+        thread.join(PATIENCE)
     assert state.step == 60
-    assert state.paused > 0.9
-    assert 0 < state.seconds < 30
+    assert state.paused >= 0.3
+    assert 0 < state.seconds <= taken[0] - state.paused
 
 
 def test_a_request_to_stop_ends_a_pause() -> None:
@@ -243,10 +247,10 @@ def test_scores_are_made_only_while_somebody_looks() -> None:
     with looked_at(state) as live:
         train(state, tiny.scene().train_views, callbacks=[live])
         assert len(live.panel._curves["PSNR of held-out photos, dB"].data[0]) == 1  # the empty curve's zero
-    state = begin(400)
+    state = begin(150)
     with looked_at(state) as live, ViewerClient(live.viewer.port, 64, 48) as client:
         client.look((3, 0, 1), (0, 0, 0))
-        time.sleep(0.3)
+        wait_until(live.viewer.browsers)
         train(state, tiny.scene().train_views, callbacks=[live])
         step, psnr = live.panel._curves["PSNR of held-out photos, dB"].data
         assert step[0] > 0

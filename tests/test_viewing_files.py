@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +10,13 @@ import pytest
 import torch
 
 import tiny
-from panels import Received, ViewerClient, wait_until
+from panels import Received, ViewerClient
 from recon import export, viewing
 from recon.options import Address
 from recon.subject import SplatSubject
 from recon.viewer import tour as tours
 from recon.viewing import Shown
+from serving import drawn, wait_until
 from shared_pages import data_in
 
 MOVED = torch.tensor([[0.0, -2.0, 0.0, 5.0], [2.0, 0.0, 0.0, 1.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).double()
@@ -33,31 +33,25 @@ def test_a_run_is_filmed_exported_and_shared_into_its_folder(tmp_path: Path) -> 
     subject = SplatSubject(model, background=(0.0, 0.0, 1.0), source_from_world=MOVED)
     shown = Shown(subject, "cloud", tmp_path, tiny.scene(), source_from_world=MOVED)
     viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with ViewerClient(viewer.port, 96, 72) as client:
-            client.look((3, 0, 1), (0, 0, 0))
-            client.picture()
-            client.set("Whole path", "Orbit")
-            client.set("Keep", "Save")
-            client.wait(lambda m: m.kind == "NotificationShowMessage" and "Saved" in m.values["props"]["body"])
-            path = tours.load(tmp_path / "paths" / "path.json", MOVED)
-            client.set("Altogether, s", 0.4)
-            client.set("Video size", "640x360")
-            client.wait(lambda m: m.kind == "CameraFrustumMessage" and m.values["name"] == "/path/12")
-            client.press("Render")
-            client.wait(sent(".mp4"))
-            client.press("Export")
-            client.wait(sent("scene.ply"))
-            client.press("Make the page")
-            client.wait(sent(".html"))
-            client.press("Snapshot")
-            client.wait(sent(".png"))
-            wait_until(lambda: len(viewer.browsers()) == 1)
-    finally:
-        viewer.close()
-        thread.join(10)
+    with drawn(viewer), ViewerClient(viewer.port, 96, 72) as client:
+        client.look((3, 0, 1), (0, 0, 0))
+        client.picture()
+        client.set("Whole path", "Orbit")
+        client.set("Keep", "Save")
+        client.wait(lambda m: m.kind == "NotificationShowMessage" and "Saved" in m.values["props"]["body"])
+        path = tours.load(tmp_path / "paths" / "path.json", MOVED)
+        client.set("Altogether, s", 0.4)
+        client.set("Video size", "640x360")
+        client.wait(lambda m: m.kind == "CameraFrustumMessage" and m.values["name"] == "/path/12")
+        client.press("Render")
+        client.wait(sent(".mp4"))
+        client.press("Export")
+        client.wait(sent("scene.ply"))
+        client.press("Make the page")
+        client.wait(sent(".html"))
+        client.press("Snapshot")
+        client.wait(sent(".png"))
+        wait_until(lambda: len(viewer.browsers()) == 1)
     assert path.duration == pytest.approx(12.0)
     assert np.asarray(iio.imread(tmp_path / "videos" / "video.mp4")).shape == (12, 360, 640, 3)
     [file] = (tmp_path / "exports").iterdir()

@@ -13,6 +13,7 @@ from viser._messages import RunJavascriptMessage
 
 from recon.viewer import channel
 from recon.viewer.guard import open_server
+from serving import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -35,6 +36,11 @@ HOLD = """(keys) => new Promise((done) => {
         done(seconds);
     });
 })"""  # for 20 repaints; the seconds that these take, as the page counts them: none is long, however busy the machine
+
+REPAINTS = """() => new Promise((done) => {
+    let count = 0;
+    requestAnimationFrame(function frame() { ++count < 6 ? requestAnimationFrame(frame) : done(); });
+})"""
 
 
 @dataclass
@@ -67,18 +73,15 @@ class Opened:
         return way / np.linalg.norm(way)
 
     def wait(self, true: Callable[[], Any], what: str) -> None:
-        for _ in range(600):
-            if true():
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"in 30 s not: {what}")
+        wait_until(true, what, lambda: self.page.wait_for_timeout(20))
 
     def rest(self) -> None:
-        """Wait until the camera moves no more."""
+        """Wait until the camera moves no more, for some repaints: of a busy machine they take longer."""
         before = None
         while before is None or not np.array_equal(before, np.append(self.position, self.forward)):
             before = np.append(self.position, self.forward)
-            self.page.wait_for_timeout(200)
+            self.page.evaluate(REPAINTS)
+            self.page.wait_for_timeout(50)
 
     def hold(self, *keys: str) -> NDArray[np.float64]:
         """How far the camera goes in a second while keys are held."""
