@@ -14,6 +14,7 @@ from recon.raster.reference import rotations_from_quats
 from recon.viewer.look import Box, Brush, Fainter, Farther, Floaters, How, Larger, Shape, Sphere
 
 Mask = NDArray[np.bool_]  # [N]
+FORGET = 32  # lines of a stroke after which what was found is left out
 
 
 class Cloud:
@@ -84,22 +85,28 @@ def _distances(points: NDArray[np.float32], centre: tuple[float, float, float]) 
 
 
 def _under(brush: Brush, points: NDArray[np.float32]) -> Mask:
-    """Which of points [N,3] a stroke passes over, as its camera sees them: those behind the camera are not seen."""
+    """Which of points [N,3] a stroke passes over, as its camera sees them: those behind the camera are not seen.
+
+    Whoever scribbles passes over the same places again and again, so what was found is not looked at any more.
+    """
     positions, depths = (values[0].numpy() for values in brush.camera.to("cpu").project(torch.from_numpy(points)))
     corners = brush.points.astype(positions.dtype)
     low, high = corners.min(axis=0) - brush.radius, corners.max(axis=0) + brush.radius
     found = (depths > 0) & ((positions >= low) & (positions <= high)).all(axis=1)
     rows = np.flatnonzero(found)
     rows = rows[np.argsort(positions[rows, 0])]
-    lefts = positions[rows, 0]
+    xs, ys = positions[rows].T.copy()
     found[:] = False
     last = max(1, len(corners) - 1)  # a stroke of one corner is a line to itself
-    for start, end in zip(corners[:last], corners[-last:], strict=True):
-        first, stop = np.searchsorted(
-            lefts, [min(start[0], end[0]) - brush.radius, max(start[0], end[0]) + brush.radius]
-        )
-        near = rows[first:stop]
-        found[near] |= _to_segment(positions[near], start, end) <= brush.radius
+    for number, (start, end) in enumerate(zip(corners[:last], corners[-last:], strict=True)):
+        if number % FORGET == 0:
+            missing = ~found[rows]
+            rows, xs, ys = rows[missing], xs[missing], ys[missing]
+        low, high = np.minimum(start, end) - brush.radius, np.maximum(start, end) + brush.radius
+        first, stop = np.searchsorted(xs, [low[0], high[0]])
+        near = rows[first:stop][(ys[first:stop] >= low[1]) & (ys[first:stop] <= high[1])]
+        near = near[~found[near]]
+        found[near] = _to_segment(positions[near], start, end) <= brush.radius
     return found
 
 
