@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,20 @@ def test_a_brush_adds_stroke_by_stroke(desk: Desk) -> None:
     desk.wait(lambda: desk.state()[0] == first)
     desk.client.set("Select by", "Off")
     desk.wait(lambda: desk.calls()[-1] == 'brush({"radius": null})')
+
+
+def test_the_brush_is_as_wide_as_the_slider_says(desk: Desk) -> None:
+    def called(radius: float | None) -> None:
+        source = f"window.recon?.brush({json.dumps({'radius': radius})})"
+        desk.client.wait(lambda m: m.kind == "RunJavascriptMessage" and m.values["source"] == source)
+
+    desk.client.set("Select by", "Brush")
+    called(25)
+    desk.client.set("Radius, px", 60)
+    called(60)
+    other = SplatSubject(tiny.gaussians(COUNT))
+    desk.viewer.run(lambda: desk.viewer.show(other, other, "other", torch.eye(4))).result(10)
+    called(None)
 
 
 def test_a_shape_goes_where_the_user_puts_it(desk: Desk) -> None:

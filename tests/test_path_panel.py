@@ -86,6 +86,19 @@ def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
         assert panel.tour.closed
 
 
+def test_two_quick_clicks_are_two_different_ones(tmp_path: Path) -> None:
+    with opened(tmp_path) as (viewer, panel, client):
+        add_three(panel, client, viewer)
+        client.set("Stop", "2")
+        wait_until(lambda: panel.stop.value == "2")
+        with panel._lock:
+            client.set("Its place", "Earlier")
+            client.set("Its place", "Later")
+            wait_until(lambda: panel.stop_move.value == "Later")
+        client.set("Whole path", "Reverse")
+        wait_until(lambda: xs(panel) == [3, 2, 1])
+
+
 def test_going_to_a_stop_brings_the_browser_there(tmp_path: Path) -> None:
     with opened(tmp_path) as (viewer, panel, client):
         add_three(panel, client, viewer)
@@ -279,7 +292,7 @@ def test_depth_has_one_range_for_all_frames(tmp_path: Path) -> None:
     with opened(tmp_path) as (viewer, panel, client):
         add_three(panel, client, viewer)
         video = VideoPanel(viewer, panel, frames_to([]))
-        near, far = video._depth_range(panel.tour.cameras(64, 36, 5), Look("depth"))
+        near, far = video._depth_range(viewer.subject, panel.tour.cameras(64, 36, 5), Look("depth"))
         assert (near, far) == (pytest.approx(3.0), pytest.approx(3.003))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class CropPanel:
             then: called after the box has changed.
         """
         self._viewer, self._then = viewer, then
+        self._lock = threading.RLock()
         self._gizmo = BoxGizmo(viewer.server.scene, "/edit/crop", BLUE)
         gui = viewer.server.gui
         with viewer.tab("Edit"), gui.add_folder("Crop", expand_by_default=False):
@@ -40,11 +42,14 @@ class CropPanel:
 
     def _changed(self, event: Any) -> None:
         del event
-        self._gizmo.size = self.size.value
-        self._gizmo.visible = self.on.value and self.shown.value
-        wanted = self._gizmo.box if self.on.value else None
-        if wanted != self._viewer.crop:
-            self._viewer.crop = wanted
+        with self._lock:  # or an older answer of the elements may come after a newer one
+            self._gizmo.size = self.size.value
+            self._gizmo.visible = self.on.value and self.shown.value
+            wanted = self._gizmo.box if self.on.value else None
+            changed = wanted != self._viewer.crop
+            if changed:
+                self._viewer.crop = wanted
+        if changed:
             self._then()
 
     def _ask_to_fit(self, event: Any) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from recon.viewer.callbacks import with_choice
 from recon.viewer.crop_panel import CropPanel
 from recon.viewer.gizmos import BoxGizmo, SphereGizmo
 from recon.viewer.look import Fainter, Farther, Floaters, How, Larger, Shape, Sphere, Vector
@@ -38,7 +39,7 @@ class EditPanel:
         self._viewer = viewer
         self._asked = False  # a preview is under way that will see the newest values
         self._shown = False  # a preview is what is seen
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         gui, scene = viewer.server.gui, viewer.server.scene
         self._box, self._ball = BoxGizmo(scene, "/edit/box", ORANGE), SphereGizmo(scene, "/edit/sphere", ORANGE)
         with viewer.tab("Edit"):
@@ -85,6 +86,7 @@ class EditPanel:
         values = (self.size, self.radius, self.opacity, self.scale, self.distance, self.strength, self.how)
         for handle in values:
             handle.on_update(self._preview)
+        self.brush_radius.on_update(self._resize_brush)
         self._box.on_move(self._preview)
         self._ball.on_move(self._preview)
         self.tool.on_update(self._take_tool)
@@ -99,8 +101,8 @@ class EditPanel:
         }
         self.select.on_click(lambda _: self._edit(self._select))
         self.delete.on_click(lambda _: self._edit(jobs["Delete"]))
-        self.selection.on_click(lambda _: self._edit(jobs[self.selection.value]))
-        self.steps.on_click(lambda _: self._edit(jobs[self.steps.value]))
+        for group in (self.selection, self.steps):
+            group.on_click(with_choice(self._viewer, lambda _, label: self._edit(jobs[label])))
         for key, job in KEYS.items():
             self._viewer.on_key(key, functools.partial(self._pressed, jobs[job]))
 
@@ -117,6 +119,10 @@ class EditPanel:
         if event.client is not None:
             self._take_brush(event.client, self.brush_radius.value if self.tool.value == BRUSH else None)
         self._preview(event)
+
+    def _resize_brush(self, event: Any) -> None:
+        if event.client is not None and self.tool.value == BRUSH:
+            self._take_brush(event.client, self.brush_radius.value)
 
     def _take_brush(self, client: Any, radius: float | None) -> None:
         self._viewer.brush(client, radius, lambda stroke: self._edit(lambda: self._select(stroke)))
@@ -189,8 +195,8 @@ class EditPanel:
 
     def _preview(self, event: Any) -> None:
         del event
-        self._show_tool()
-        with self._lock:
+        with self._lock:  # or what an older choice shows may come after what a newer one does
+            self._show_tool()
             if self._asked:
                 return
             self._asked = True

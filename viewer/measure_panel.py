@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from recon.datasets.cameras import similarity_scale
-from recon.viewer.callbacks import chosen_in, told
+from recon.viewer.callbacks import chosen_in, told, with_choice
 from recon.viewer.look import Vector
 from recon.viewer.viewer import Viewer
 
@@ -80,7 +80,7 @@ class MeasurePanel:
             self.set_scale = gui.add_button("Set the scale by it", disabled=viewer.editor is None)
             self.state = gui.add_markdown("")
         self.begin.on_click(told(viewer, lambda event: self._pick(event.client)))
-        self.remove.on_click(told(viewer, self._remove))
+        self.remove.on_click(with_choice(viewer, self._remove))
         self.set_scale.on_click(told(viewer, self._set_scale))
         self.chosen.on_update(told(viewer, lambda _: self.show()))
         viewer.on_show(self._forget)
@@ -146,13 +146,13 @@ class MeasurePanel:
 
         self._viewer.pick(client, first, "Click on the first point.")
 
-    def _remove(self, event: Any) -> None:
+    def _remove(self, event: Any, which: str) -> None:
         del event
         with self._lock:
             chosen = self._chosen()
-            if self.remove.value == "All":
+            if which == "All":
                 self.measures.clear()
-            elif self.remove.value == "This" and chosen >= 0:
+            elif chosen >= 0:
                 del self.measures[chosen]
             self._list(chosen)
 

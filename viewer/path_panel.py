@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from recon.viewer import tour as tours
-from recon.viewer.callbacks import chosen_in, told
+from recon.viewer.callbacks import chosen_in, told, with_choice
 from recon.viewer.names import file_in, names_in
 from recon.viewer.poses import wxyz_of
 from recon.viewer.tour import Stop, Tour
@@ -48,7 +48,7 @@ class PathPanel:
             self.stop: Any = gui.add_dropdown("Stop", (NONE,))
             self.stop_do = gui.add_button_group("This stop", ("Go", "Replace", "Remove"))
             self.stop_move = gui.add_button_group("Its place", ("Earlier", "Later"))
-            self.seconds: Any = gui.add_number("To the next, s", 2.0, min=tours.BRIEFEST, max=60.0, step=0.1)
+            self.seconds: Any = gui.add_number("To the next, s", 2.0, min=tours.BRIEFEST, max=tours.LONGEST, step=0.1)
             self.duration: Any = gui.add_number("Altogether, s", 0.0, min=0.0, max=tours.LONGEST, step=0.5)
             self.closed: Any = gui.add_checkbox("Closed loop", False)
             self.smoothness: Any = gui.add_slider("Smoothness", 0.0, 1.0, 0.05, 1.0)
@@ -63,7 +63,7 @@ class PathPanel:
                 self.upload = gui.add_upload_button("Upload", mime_type="application/json")
         self._list_saved()
         self._listen()
-        viewer.on_show(lambda: self._set(Tour(), -1))
+        viewer.on_show(self._begin)
 
     @property
     def tour(self) -> Tour:
@@ -73,15 +73,24 @@ class PathPanel:
     def tour(self, tour: Tour) -> None:
         self._set(tour, self._chosen())
 
+    def _begin(self) -> None:
+        """Something else is shown now, through which this path does not lead."""
+        with self._lock:
+            if self._playing is not None:
+                self._playing.set()
+            self._set(Tour(), -1)
+
     def _listen(self) -> None:
         clicks: list[tuple[Any, Callable[[Any], None]]] = [
             (self.add, self._add),
+            (self.play, self._play),
+            (self.load, self._load),
+        ]
+        choices: list[tuple[Any, Callable[[Any, str], None]]] = [
             (self.stop_do, self._do),
             (self.stop_move, self._move),
             (self.preset, self._preset),
-            (self.play, self._play),
             (self.save, self._save),
-            (self.load, self._load),
         ]
         updates: list[tuple[Any, Callable[[Any], None]]] = [
             (self.stop, lambda _: self._set(self._tour, self._chosen())),
@@ -93,23 +102,28 @@ class PathPanel:
         ]
         for handle, then in clicks:
             handle.on_click(self._safely(then))
+        for handle, choose in choices:
+            handle.on_click(with_choice(self._viewer, self._alone(choose)))
         for handle, then in updates:
             handle.on_update(self._safely(then))
         self.upload.on_upload(self._safely(self._uploaded))
 
     def _safely(self, then: Callable[[Any], None]) -> Callable[[Any], None]:
+        return told(self._viewer, self._alone(then))
+
+    def _alone(self, then: Callable[..., None]) -> Callable[..., None]:
         """For a callback: one at a time, and what is shown is what there is, whatever went wrong."""
 
-        def alone(event: Any) -> None:
+        def alone(event: Any, *given: Any) -> None:
             with self._lock:
                 try:
-                    then(event)
+                    then(event, *given)
                 except Exception:
                     self._written.clear()
                     self._set(self._tour, self._chosen())
                     raise
 
-        return told(self._viewer, alone)
+        return alone
 
     def _chosen(self) -> int:
         """The number of the stop that is chosen in the list; -1 where there is none."""
@@ -147,21 +161,21 @@ class PathPanel:
         stop = Stop.of(self._viewer.camera(event.client), seconds)
         self._set(self._tour.insert(chosen + 1, stop), chosen + 1)
 
-    def _do(self, event: Any) -> None:
+    def _do(self, event: Any, what: str) -> None:
         chosen = self._chosen()
         if chosen < 0:
             return
         here = self._tour.stops[chosen]
-        if self.stop_do.value == "Go":
+        if what == "Go":
             self._viewer.go(event.client, self._camera(event.client, self._tour.times[chosen]))
-        elif self.stop_do.value == "Replace":
+        elif what == "Replace":
             self._set(self._tour.replace(chosen, Stop.of(self._viewer.camera(event.client), here.seconds)), chosen)
-        elif self.stop_do.value == "Remove":
+        elif what == "Remove":
             self._set(self._tour.remove(chosen), chosen)
 
-    def _move(self, event: Any) -> None:
+    def _move(self, event: Any, where: str) -> None:
         del event
-        chosen, by = self._chosen(), {"Earlier": -1, "Later": 1}.get(self.stop_move.value, 0)
+        chosen, by = self._chosen(), {"Earlier": -1, "Later": 1}[where]
         if chosen >= 0:
             self._set(self._tour.move(chosen, by), min(max(chosen + by, 0), len(self._tour) - 1))
 
@@ -178,12 +192,12 @@ class PathPanel:
         if self._tour.duration > 0:
             self._set(self._tour.retimed(float(self.duration.value)), self._chosen(), self.duration)
 
-    def _preset(self, event: Any) -> None:
-        if self.preset.value == "Reverse":
+    def _preset(self, event: Any, which: str) -> None:
+        if which == "Reverse":
             self._set(self._tour.reverse(), len(self._tour) - 1 - self._chosen())
-        elif self.preset.value == "Clear":
+        elif which == "Clear":
             self._set(Tour(), -1)
-        elif self.preset.value == "Orbit":
+        elif which == "Orbit":
             scene, up = self._viewer.scene, torch.tensor(self._viewer.up, dtype=torch.float64)
             if scene is not None:
                 self._set(tours.orbit(scene, ORBIT, up=up), 0)
@@ -274,13 +288,13 @@ class PathPanel:
     def _folder(self) -> Any:
         return self._viewer.folder / "paths"
 
-    def _save(self, event: Any) -> None:
+    def _save(self, event: Any, how: str) -> None:
         if not len(self._tour):
             raise ValueError("there is no path yet: add a view")
         file = file_in(self._folder, self.name.value, SUFFIX)
         tours.save(self._tour, file, self._viewer.source_from_world)
         self._list_saved(file.name.removesuffix(SUFFIX))
-        if self.save.value == "Download":
+        if how == "Download":
             event.client.send_file_download(file.name, file.read_bytes(), save_immediately=True)
         else:
             self._viewer.tell(event.client, f"Saved: {file}")

@@ -19,6 +19,7 @@ from recon.viewer.callbacks import told
 from recon.viewer.look import Look
 from recon.viewer.names import file_in
 from recon.viewer.path_panel import PathPanel
+from recon.viewer.subject import Subject
 from recon.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class VideoPanel:
 
     def __init__(self, viewer: Viewer, path: PathPanel, write_video: WriteVideo) -> None:
         self._viewer, self._path, self._write = viewer, path, write_video
+        self._lock = threading.Lock()  # of two quick clicks, the second cancels
         self._cancelled: threading.Event | None = None
         gui = viewer.server.gui
         with viewer.tab("Path"), gui.add_folder("Video"):
@@ -48,6 +50,10 @@ class VideoPanel:
         self.render.on_click(told(viewer, self._clicked))
 
     def _clicked(self, event: Any) -> None:
+        with self._lock:
+            self._begin_or_cancel(event)
+
+    def _begin_or_cancel(self, event: Any) -> None:
         if self._cancelled is not None:
             self._cancelled.set()
             return
@@ -82,19 +88,21 @@ class VideoPanel:
         except Exception as error:  # whatever it was, the user is told, and all goes on
             viewer.tell(client, f"The video could not be made: {error}", error=True)
         finally:
-            self._cancelled = None
-            self.render.label, self.progress.visible = "Render", False
+            with self._lock:
+                self._cancelled = None
+                self.render.label, self.progress.visible = "Render", False
 
     def _frames(self, cameras: Cameras, look: Look, cancelled: threading.Event) -> Iterator[NDArray[np.uint8]]:
+        subject = self._viewer.subject  # to the end, whatever is shown by then
         if look.mode == "depth" and look.depth_range is None:  # one for all frames, or else colours would flicker
-            look = dataclasses.replace(look, depth_range=self._depth_range(cameras, look))
+            look = dataclasses.replace(look, depth_range=self._depth_range(subject, cameras, look))
         for number in range(len(cameras)):
             if cancelled.is_set():
                 raise CancelledError
-            yield self._viewer.run(functools.partial(self._viewer.subject.draw, cameras[number], look)).result()
+            yield self._viewer.run(functools.partial(subject.draw, cameras[number], look)).result()
             self.progress.value = 100 * (number + 1) / len(cameras)
 
-    def _depth_range(self, cameras: Cameras, look: Look) -> tuple[float, float]:
+    def _depth_range(self, subject: Subject, cameras: Cameras, look: Look) -> tuple[float, float]:
         """Nearest and farthest depth that the path shows, by points of it here and there."""
         numbers = np.unique(np.linspace(0, len(cameras) - 1, LOOKED_AT).round().astype(int)).tolist()
         places = (np.arange(LOOKED_AT) + 0.5) / LOOKED_AT
@@ -104,7 +112,7 @@ class VideoPanel:
             position, forward = camera.positions[0].numpy(), camera.forward[0].numpy()
             for x in places * camera.width:
                 for y in places * camera.height:
-                    point = self._viewer.subject.pick(camera, float(x), float(y), look)
+                    point = subject.pick(camera, float(x), float(y), look)
                     if point is not None:
                         depths.append(float((np.array(point) - position) @ forward))
 
