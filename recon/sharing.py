@@ -13,7 +13,7 @@ from recon.datasets.scene import Scene
 from recon.subject import SplatSubject
 from recon.terminal import say
 from recon.viewer import tour as tours
-from recon.viewer.look import Colour, Look
+from recon.viewer.look import Colour, Look, Vector
 from recon.viewer.share import MOST, share_page
 from recon.viewer.subject import Splats
 from recon.viewer.tour import Tour
@@ -77,28 +77,35 @@ def page_from(
     title: str,
     description: str,
     scene: Scene | None,
+    up: Vector = (0.0, 0.0, 1.0),
 ) -> str:
-    """The same, of splats that were taken from a subject."""
+    """The same, of splats that were taken from a subject.
+
+    Args:
+        up: direction in which cameras are held upright.
+    """
     if not len(splats.centres):
         raise InputError(f"{title}: there is no splat to share")
     if tour is None or not len(tour):
-        tour = _around(scene)
+        tour = _around(scene, up)
     return share_page(
         splats,
         tour.at([0.0], 16, 9),
         title=title,
         description=description,
         tour=tour if tour.duration > 0 else None,
+        up=up,
         background=background,
     )
 
 
-def _around(scene: Scene | None) -> Tour:
+def _around(scene: Scene | None, held: Vector) -> Tour:
     """A path where there is none: as the photos were taken, or round the middle of the world, a unit from which most of
     a file's splats are (`viewing.opened_file`)."""
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    up = torch.tensor(held, dtype=torch.float64)
     if scene is not None:
         return tours.orbit(scene, ORBIT, up=up)
-    eye = torch.tensor([[0.0, -2.2, 0.9]], dtype=torch.float64)
+    side = torch.tensor([0.0, -1.0, 0.0] if abs(held[1]) < 0.5 else [1.0, 0.0, 0.0], dtype=torch.float64)
+    eye = (2.2 * side + 0.9 * up)[None]
     camera = Cameras.from_c2w(look_at(eye, torch.zeros_like(eye), up), intrinsics(100, 100, 50, 50), 100, 100)
     return tours.turn(camera, torch.zeros(3), ORBIT, up=up)

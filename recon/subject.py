@@ -6,7 +6,7 @@ Shape letters: N splats, H and W image size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -137,16 +137,21 @@ class SplatSubject:
             )
             return Splats(*(value.cpu().numpy() for value in values))
 
-    def save(self, path: Path, look: Look) -> int:
-        """See `recon.viewer.subject.Subject.save`."""
+    def saver(self, look: Look) -> Callable[[Path], int]:
+        """See `recon.viewer.subject.Subject.saver`."""
         hidden, _ = self._hidden(look.crop)
         kept = np.ones(len(self._model), bool) if hidden is None else ~hidden
         if not kept.any():
-            raise InputError(f"{path}: every splat is deleted or outside the crop box; nothing is left to save")
+            raise InputError("Every splat is deleted or outside the crop box: nothing is left to save.")
         larger = torch.diag(torch.tensor([self.scale, self.scale, self.scale, 1.0], dtype=torch.float64))
         rows = torch.from_numpy(kept).to(self._model.device)
-        export(Gaussians(*self._model.rows(rows).values()), path, source_from_world=larger @ self._source_from_world)
-        return path.stat().st_size
+        copy, frame = Gaussians(*self._model.rows(rows).values()), larger @ self._source_from_world
+
+        def save(path: Path) -> int:
+            export(copy, path, source_from_world=frame)
+            return path.stat().st_size
+
+        return save
 
     def _rendered(self, parameters: Parameters, camera: Cameras, look: Look, background: Colour) -> RenderOutput:
         degree = self.sh_degree if look.sh_degree is None else min(look.sh_degree, self.sh_degree)

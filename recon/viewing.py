@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from viser import UploadedFile
 
 from recon import export, opening, runs
 from recon.comparing import PhotoComparison
@@ -35,11 +36,12 @@ from recon.terminal import say
 from recon.video import write_video
 from recon.viewer import tour as tours
 from recon.viewer.browser import Browser
+from recon.viewer.callbacks import told
 from recon.viewer.cameras_panel import CamerasPanel
 from recon.viewer.crop_panel import CropPanel
 from recon.viewer.edit_panel import EditPanel
 from recon.viewer.export_panel import ExportPanel
-from recon.viewer.look import Colour
+from recon.viewer.look import Colour, Vector
 from recon.viewer.measure_panel import MeasurePanel
 from recon.viewer.path_panel import PathPanel
 from recon.viewer.subject import Splats
@@ -180,8 +182,10 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     VideoPanel(viewer, path, _write_video)
     MeasurePanel(viewer)
 
-    def make_page(splats: Splats, tour: Tour | None, background: Colour, title: str, description: str) -> str:
-        return page_from(splats, tour, background, title, description, viewer.scene)
+    def make_page(
+        splats: Splats, tour: Tour | None, background: Colour, title: str, description: str, up: Vector
+    ) -> str:
+        return page_from(splats, tour, background, title, description, viewer.scene, up)
 
     files = [suffix for suffix in export.SAVERS if suffix.startswith(".")]  # and not the name of a file in a folder
     ExportPanel(viewer, files, make_page, lambda: path.tour)
@@ -201,9 +205,8 @@ def _add_opening(viewer: Viewer) -> None:
             "Open file", mime_type=",".join(sorted(export.LOADERS)), hint="A splat file. Or drop it on the page."
         )
 
-    @button.on_upload
-    def _(event: Any) -> None:
-        given = button.value
+    def opened(event: Any) -> None:
+        given, button._impl.value = button.value, UploadedFile("", b"")  # viser would keep it in memory
         suffix = Path(given.name).suffix.lower()
         path = None
         try:
@@ -216,7 +219,10 @@ def _add_opening(viewer: Viewer) -> None:
         except InputError as error:
             viewer.tell(event.client, f"{given.name}: {str(error).removeprefix(f'{path}: ')}", error=True)
             return
-        viewer.run(lambda: viewer.show(shown.subject, shown.subject, Path(given.name).name, shown.source_from_world))
+        name = Path(given.name).name
+        viewer.run(lambda: viewer.show(shown.subject, shown.subject, name, shown.source_from_world))
+
+    button.on_upload(told(viewer, opened))
 
 
 def serve(viewer: Viewer, *, open_page: bool, until: Callable[[], bool] = lambda: False) -> None:

@@ -53,10 +53,12 @@ class Ball:
         one = np.ones((1, 3), np.float32)
         return Splats(one, np.eye(3, dtype=np.float32)[None], one, one[:, :1])
 
-    def save(self, path: Path, look: Look) -> int:
-        self.saved.append((path, look))
-        path.write_bytes(b"splats")
-        return 6
+    def saver(self, look: Look) -> Callable[[Path], int]:
+        def save(path: Path) -> int:
+            self.saved.append((path, look))
+            return path.write_bytes(b"splats")
+
+        return save
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from panels import Ball, ViewerClient, browsed, error_in
 from recon.viewer.export_panel import ExportPanel
-from recon.viewer.look import Box, Colour
+from recon.viewer.look import Box, Colour, Look, Vector
 from recon.viewer.subject import Splats
 from recon.viewer.tour import Tour, through
 from serving import wait_until
@@ -86,7 +88,7 @@ def test_a_snapshot_has_the_size_asked_for_and_shows_what_the_browser_sees(tmp_p
 
 
 def test_a_page_is_made_of_the_path_and_the_words_that_are_there(tmp_path: Path) -> None:
-    asked: list[tuple[Splats, Tour | None, Colour, str, str]] = []
+    asked: list[tuple[Splats, Tour | None, Colour, str, str, Vector]] = []
 
     def make(*arguments: object) -> str:
         asked.append(arguments)  # type: ignore[arg-type]
@@ -98,9 +100,11 @@ def test_a_page_is_made_of_the_path_and_the_words_that_are_there(tmp_path: Path)
         client.set("Title", "A <ball>")
         client.set("Description", "round")
         wait_until(lambda: (panel.title.value, panel.description.value) == ("A <ball>", "round"))
+        viewer.up = (0.0, 1.0, 0.0)
         client.press("Make the page")
         assert sent(client) == ("scene.html", "<html>ä</html>".encode())
-        [(splats, tour, background, title, description)] = asked
+        assert asked[0][5] == (0.0, 1.0, 0.0)
+        [(splats, tour, background, title, description, _)] = asked
         assert (len(splats.centres), tour, title, description) == (1, path, "A <ball>", "round")
         assert background == Ball.background
         assert (tmp_path / "pages" / "scene.html").is_file()
@@ -116,3 +120,25 @@ def test_what_fails_is_told_and_the_next_file_is_made(tmp_path: Path) -> None:
         (tmp_path / "exports").unlink()
         client.press("Export")
         assert sent(client)[0] == "scene.ply"
+
+
+def test_a_file_is_written_while_others_look(tmp_path: Path) -> None:
+    class Slow(Ball):
+        go_on = threading.Event()
+
+        def saver(self, look: Look) -> Callable[[Path], int]:
+            def save(path: Path) -> int:
+                assert self.go_on.wait(20)
+                return path.write_bytes(b"splats")
+
+            return save
+
+    subject = Slow()
+    with browsed(subject, tmp_path) as (viewer, client):
+        panel = ExportPanel(viewer, (".ply",))
+        client.press("Export")
+        wait_until(panel._busy.locked)
+        said = client.look((2, -2, 0.5), (0, 0, 0))
+        client.picture(since=said)
+        subject.go_on.set()
+        assert sent(client) == ("scene.ply", b"splats")

@@ -270,7 +270,7 @@ def test_what_is_saved_is_what_is_left_in_the_frame_of_the_capture(model: Gaussi
     subject.delete()
     subject.set_scale(2.0)
     path = tmp_path / "scene.ply"
-    assert subject.save(path, Look(crop=BOX)) == path.stat().st_size
+    assert subject.saver(Look(crop=BOX))(path) == path.stat().st_size
     loaded = export.load(path)
     left = kept(model, ~inside_ball(model) & inside_box(model))
     larger = transform.clone()
@@ -290,7 +290,7 @@ def test_nothing_left_is_not_saved(model: Gaussians, tmp_path: Path) -> None:
     assert subject.delete() == COUNT
     assert subject.count == 0
     with pytest.raises(InputError, match="nothing is left"):
-        subject.save(tmp_path / "a.ply", Look())
+        subject.saver(Look())(tmp_path / "a.ply")
     assert not list(tmp_path.iterdir())
     black = subject.draw(tiny.ring(1)[0], Look())
     assert not black.any()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.viewer.callbacks import told
-from recon.viewer.look import Colour
+from recon.viewer.look import Colour, Vector
 from recon.viewer.names import file_in
 from recon.viewer.share import MOST
 from recon.viewer.subject import Splats
@@ -22,8 +22,8 @@ from recon.viewer.viewer import Viewer
 if TYPE_CHECKING:
     import viser
 
-# The page of: splats, the path if there is one, background, title, description.
-MakePage = Callable[[Splats, Tour | None, Colour, str, str], str]
+# The page of: splats, the path if there is one, background, title, description, the direction that is up.
+MakePage = Callable[[Splats, Tour | None, Colour, str, str, Vector], str]
 
 LARGEST_SIDE = 4096  # px of a snapshot
 
@@ -59,12 +59,13 @@ class ExportPanel:
                 self.snapshot = gui.add_button("Snapshot", hint="What this browser sees now, drawn by recon.")
             if make_page is not None:
                 with gui.add_folder("Page to share"):
-                    self.title = gui.add_text("Title", viewer.name)
-                    self.description = gui.add_text("Description", "", multiline=True)
+                    self.title: Any = gui.add_text("Title", viewer.name)
+                    self.description: Any = gui.add_text("Description", "", multiline=True)
                     self.page = gui.add_button(
                         "Make the page", hint="One file that opens in any browser and needs no network."
                     )
                 self.page.on_click(told(viewer, functools.partial(self._begin, self._shared)))
+                viewer.on_show(self._name)
         self.export.on_click(told(viewer, functools.partial(self._begin, self._exported)))
         self.snapshot.on_click(told(viewer, functools.partial(self._begin, self._seen)))
 
@@ -88,13 +89,17 @@ class ExportPanel:
 
         threading.Thread(target=work, name="export", daemon=True).start()
 
+    def _name(self) -> None:
+        """Something else is shown now."""
+        self.title.value, self.description.value = self._viewer.name, ""
+
     def _exported(self, client: viser.ClientHandle) -> Path:
         viewer, look = self._viewer, self._viewer.look(client)
         if self.format.value not in self._suffixes:
             raise InputError(f"{self.format.value!r} is no format that a scene is written in")
         file = file_in(viewer.folder / "exports", self.name.value, self.format.value)
         file.parent.mkdir(parents=True, exist_ok=True)
-        viewer.run(lambda: viewer.subject.save(file, look)).result()
+        viewer.run(lambda: viewer.subject.saver(look)).result()(file)
         return file
 
     def _seen(self, client: viser.ClientHandle) -> Path:
@@ -118,7 +123,7 @@ class ExportPanel:
             raise ValueError("This scene is not made of splats.")
         background = viewer.subject.background if look.background is None else look.background
         tour = self._tour() if len(self._tour()) else None
-        page = self._make_page(splats, tour, background, self.title.value, self.description.value)
+        page = self._make_page(splats, tour, background, self.title.value, self.description.value, viewer.up)
         with atomic_write(file) as target:
             target.write(page.encode())
         return file

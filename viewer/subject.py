@@ -1,10 +1,12 @@
 """What the viewer is handed: something that can be drawn, and perhaps edited. It knows no more of a scene than this.
 
-Everything here is called from one thread at a time, the one that renders (`RenderQueue`), so none of it needs a lock.
+Everything here is called from one thread at a time, the one that renders (`RenderQueue`), so none of it needs a lock;
+only what `Subject.saver` returns is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -54,9 +56,10 @@ class Subject(Protocol):
         """At most so many splats, those that show most; None for what is not made of splats."""
         ...
 
-    def save(self, path: Path, look: Look) -> int:
-        """Write the scene as it is now, deletions, crop and scale included, in the format of the suffix of `path` and
-        in the capture's coordinates; returns its bytes."""
+    def saver(self, look: Look) -> Callable[[Path], int]:
+        """What writes the scene as it is now, deletions, crop and scale included, in the format of the suffix of a path
+        and in the capture's coordinates, and returns its bytes. It may be called on any thread: some formats take long.
+        """
         ...
 
 
