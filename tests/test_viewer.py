@@ -57,7 +57,7 @@ class Plain:
         ones = np.ones((count, 3), np.float32)
         return Splats(ones, np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)), ones, ones[:, :1])
 
-    def save(self, path: Path, look: Look) -> int:
+    def saver(self, look: Look) -> Callable[[Path], int]:
         raise NotImplementedError
 
 
@@ -253,7 +253,15 @@ def test_nonsense_for_a_camera_is_not_looked_through(tmp_path: Path) -> None:
 
 
 def test_a_click_gives_the_point_of_the_surface(tmp_path: Path) -> None:
-    with shown(Plain(), tmp_path) as viewer, ViewerClient(viewer.port) as client:
+    class Holed(Plain):
+        picked = 0
+
+        def pick(self, camera: Cameras, x: float, y: float, look: Look) -> Vector | None:
+            self.picked += 1
+            return super().pick(camera, x, y, look) if self.picked == 2 else None
+
+    subject = Holed()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as client:
         client.look((1, 0, 0), (0, 0, 0))
         client.picture()
         points: list[Vector] = []
@@ -266,9 +274,43 @@ def test_a_click_gives_the_point_of_the_surface(tmp_path: Path) -> None:
             "screen_pos": ((0.5, 0.5),),
             "modifier": None,
         }
+        client.send("ScenePointerMessage", **click)
+        client.wait(lambda m: m.kind == "NotificationShowMessage" and "click again" in m.values["props"]["body"])
+        wait_until(lambda: viewer._pointing._picks)
         for _ in range(2):  # the second is no pick any more
             client.send("ScenePointerMessage", **click)
         wait_until(lambda: points == [(1.0, 2.0, 3.0)])
         client.look((2, 0, 0), (0, 0, 0))
         client.wait(colour_at((2, 0, 0)))  # so the second click has been dealt with
         assert points == [(1.0, 2.0, 3.0)]
+        assert subject.picked == 2
+
+
+def test_splats_that_cannot_be_made_are_not_tried_all_the_time(tmp_path: Path) -> None:
+    class Broken(Plain):
+        tries = 0
+
+        def splats(self, most: int, look: Look) -> Splats | None:
+            self.tries += 1
+            raise RuntimeError("no memory")
+
+    subject = Broken()
+    with shown(subject, tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.set("Drawn", "By this browser")
+        client.wait(lambda m: m.kind == "NotificationShowMessage" and "no memory" in m.values["props"]["body"])
+        time.sleep(0.3)
+        assert subject.tries == 1
+
+
+def test_who_comes_later_has_the_direction_that_is_up(tmp_path: Path) -> None:
+    with shown(Plain(), tmp_path) as viewer, ViewerClient(viewer.port) as client:
+        client.look((1, 0, 0), (0, 0, 0))
+        client.set("Up", "-y")
+        wait_until(lambda: viewer.up == (0, -1, 0))
+        with ViewerClient(viewer.port) as other:
+            held = other.wait(lambda m: m.kind == "SetCameraUpDirectionMessage" and m.values["initial"])
+            assert tuple(held.values["position"]) == (0, -1, 0)
+            other.look((1, 0, 0), (0, 0, 0))
+            shown_as = other.wait(lambda m: m.kind == "GuiDropdownMessage" and m.values["props"]["label"] == "Up")
+            assert shown_as.values["value"] == "-y"

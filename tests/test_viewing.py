@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from viser import GuiUploadButtonHandle
 
 import tiny
 from recon import config, export, session, viewing
@@ -22,6 +23,7 @@ from recon.options import Address, Options
 from recon.subject import SplatSubject
 from recon.train import StepMetrics, TrainState, start, train
 from recon.viewer.look import Look
+from recon.viewer.viewer import Viewer
 from recon.viewing import Shown
 from serving import PATIENCE, drawn, wait_until
 from sources import SCRIPTS
@@ -50,9 +52,15 @@ def run(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(shown: Shown) -> Iterator[ViewerClient]:
     """A browser, of 96x72, on a viewer of its own."""
+    with opened(shown) as (_, client):
+        yield client
+
+
+@contextmanager
+def opened(shown: Shown) -> Iterator[tuple[Viewer, ViewerClient]]:
     viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
     with drawn(viewer), ViewerClient(viewer.port, 96, 72) as client:
-        yield client
+        yield viewer, client
 
 
 def test_a_run_is_shown_with_its_photos_where_they_were_taken(run: Path) -> None:
@@ -95,7 +103,7 @@ def test_a_file_is_brought_to_the_middle_and_saved_where_it_was(tmp_path: Path) 
     assert splats is not None
     assert np.abs(np.median(splats.centres, axis=0)).max() < 0.2
     assert 0.1 < np.median(np.linalg.norm(splats.centres, axis=1)) < 2
-    shown.subject.save(tmp_path / "again.ply", Look())
+    shown.subject.saver(Look())(tmp_path / "again.ply")
     again = export.load(tmp_path / "again.ply")
     torch.testing.assert_close(again.means, model.means, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(again.log_scales, model.log_scales, atol=1e-4, rtol=1e-4)
@@ -133,6 +141,32 @@ def test_a_file_that_is_dropped_is_shown_or_refused_in_a_line(run: Path, tmp_pat
             assert "/tmp" not in told.values["props"]["body"]
         client.upload("Open file", "other.ply", (tmp_path / "other.ply").read_bytes())
         client.wait(lambda m: m.kind == "SetGuiPanelLabelMessage" and m.values["label"] == "other.ply")
+
+
+def test_nothing_is_left_of_what_was_shown_before(run: Path, tmp_path: Path) -> None:
+    model = tiny.gaussians(77)
+    export.export(model, tmp_path / "other.ply")
+    with opened(viewing.open_source(run, CPU)) as (viewer, client):
+        client.look((0, -2, 1), (0, 0, 0))
+        wait_until(viewer.browsers)
+        [browser] = viewer.browsers()
+        client.set("Compare", "Wipe")
+        client.set("Pyramids", "All")
+        wait_until(lambda: browser.wishes.compare is not None)
+        client.wait(lambda m: m.kind == "CameraFrustumMessage")
+        viewer.pick(browser.client, lambda point: None, "Click.")
+        client.upload("Open file", "other.ply", (tmp_path / "other.ply").read_bytes())
+        wait_until(lambda: viewer.name == "other.ply" and not viewer._pointing._picks)
+        wait_until(lambda: not any("/photos/" in name for name in viewer.server.scene._handle_from_node_name))
+        said = len(client.received)
+        client.set("Photo up to", 0.2)
+        client.set("Size of splats", 0.5)
+        client.picture(since=said)
+        wait_until(lambda: browser.wishes.look.size == 0.5)
+        assert browser.wishes.compare is None
+        assert browser.wishes.look.sh_degree == model.sh_degree
+        handles = viewer.server.gui._gui_input_handle_from_uuid.values()
+        assert not any(handle.value.content for handle in handles if isinstance(handle, GuiUploadButtonHandle))
 
 
 def told_of(message: Received, name: str) -> bool:

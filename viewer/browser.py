@@ -75,6 +75,7 @@ class Browser:
         self.software = True  # until the page says that a GPU draws it
         self.stated = ""  # what is being drawn while the camera rests, in words
         self.on_stated: Callable[[str], None] = lambda text: None
+        self.on_show: Callable[[], None] = lambda: None  # another scene is shown
         self.on_navigation: Callable[[str, float], None] = lambda mode, speed: None
         self._viewer = viewer
         self._encoder = encoder
@@ -149,7 +150,9 @@ class Browser:
         return self._send_splats(now) if self.way == "client" else self._send_picture(now)
 
     def failed(self, error: Exception) -> None:
-        self._drawn, self._drawn_at = (self._viewer.version, True), time.monotonic()
+        now = time.monotonic()
+        self._drawn, self._drawn_at = (self._viewer.version, True), now
+        self._splats_next = now + self._viewer.splats_every
         text = f"The picture could not be made: {error}"
         if text != self._said:
             self._said = text
@@ -173,11 +176,9 @@ class Browser:
             fast = self.pace.moving(pose.width, pose.height)
             width, height = min(width, fast[0]), min(height, fast[1])
         began = time.perf_counter()
-        if wishes.compare is not None and self._viewer.comparison is not None:
-            compare = wishes.compare
-            picture = self._viewer.comparison.draw(
-                compare.index, width, height, compare.how, compare.share, self.look()
-            )
+        compare, comparison = wishes.compare, self._viewer.comparison
+        if compare is not None and comparison is not None:
+            picture = comparison.draw(compare.index, width, height, compare.how, compare.share, self.look())
         else:
             picture = self._viewer.subject.draw(camera_of(pose, width, height), self.look())
         self.pace.took(width * height, time.perf_counter() - began + self._encode_seconds)

@@ -33,7 +33,9 @@ class CamerasPanel:
             self.size = gui.add_slider("Size", 0.02, 0.5, 0.01, 0.08)
             self.photo: Any = gui.add_dropdown("Photo", tuple(view.name for view in scene.views))
             self.go = gui.add_button("Go there")
-            gui.add_markdown("Click on a pyramid to go where its photo was taken. Blue: trained on. Orange: held out.")
+            self.note = gui.add_markdown(
+                "Click on a pyramid to go where its photo was taken. Blue: trained on. Orange: held out."
+            )
         self._frusta: dict[int, Any] = {i: self._frustum(i, i in test) for i in shown}
         self._places = np.stack([scene.views[i].camera.positions[0].double().numpy() for i in shown])
         self._test = np.array([i in test for i in shown])
@@ -49,10 +51,21 @@ class CamerasPanel:
         self._thread = threading.Thread(target=self._keep, name="photos", daemon=True)
         self._thread.start()
         viewer.at_end.callback(self._end)
+        viewer.on_show(self._leave)
 
     def _end(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
+
+    def _leave(self) -> None:
+        """Something else is shown now, which has no photos."""
+        self._end()
+        for frustum in self._frusta.values():
+            frustum.remove()
+        self._frusta.clear()
+        for handle in (self.split, self.size, self.photo, self.go):
+            handle.disabled = True
+        self.note.content = "There are no photos of what is shown."
 
     def _frustum(self, index: int, test: bool) -> Any:
         view = self._scene.views[index]

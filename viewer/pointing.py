@@ -37,27 +37,37 @@ class Pointing:
     def pick(self, client: viser.ClientHandle, then: Callable[[Vector], None], prompt: str) -> None:
         """Let the user of a browser click on a surface; `then` gets the point. A second call replaces the first."""
         self._forget_pick(client)
+        self._await(client, then)
+        self._viewer.tell(client, prompt)
+
+    def _await(self, client: viser.ClientHandle, then: Callable[[Vector], None]) -> None:
+        """Have the next click find a point, and the one after it if that finds none, unless another pick was begun."""
+        viewer = self._viewer
+        shown = viewer.subject
 
         def clicked(event: viser.SceneClickEvent) -> None:
             if not self._forget_pick(client, clicked):  # a second click came before the first was dealt with
                 return
-            camera, look = self._viewer.camera(client), self._viewer.look(client)
+            camera, look = viewer.camera(client), viewer.look(client)
             x, y = event.screen_pos[0] * camera.width, event.screen_pos[1] * camera.height
 
             def found(future: Future[Vector | None]) -> None:
-                if future.cancelled() or future.exception() is not None:
+                if future.cancelled() or viewer.subject is not shown:
                     return
-                point = future.result()
-                if point is None:
-                    self._viewer.tell(client, "There is no surface there.")
-                else:
+                point = None if future.exception() is not None else future.result()
+                if point is not None:
                     then(point)
+                elif client.client_id not in self._picks:
+                    viewer.tell(client, "There is no surface there: click again.")
+                    self._await(client, then)
 
-            self._viewer.run(lambda: self._viewer.subject.pick(camera, x, y, look)).add_done_callback(found)
+            viewer.run(lambda: shown.pick(camera, x, y, look)).add_done_callback(found)
 
-        self._picks[client.client_id] = clicked
+        with self._lock:
+            if viewer.browser(client) is None:  # left in the meantime
+                return
+            self._picks[client.client_id] = clicked
         client.scene.on_click()(clicked)
-        self._viewer.tell(client, prompt)
 
     def _forget_pick(self, client: viser.ClientHandle, only: Callable[[Any], None] | None = None) -> bool:
         """Wait for a click no longer; with `only`, if it is that one's. Returns whether it was waited for."""
@@ -79,8 +89,16 @@ class Pointing:
 
     def forget(self, client: viser.ClientHandle) -> None:
         """A browser has left."""
-        self._picks.pop(client.client_id, None)
-        self._brushes.pop(client.client_id, None)
+        with self._lock:
+            self._picks.pop(client.client_id, None)
+            self._brushes.pop(client.client_id, None)
+
+    def stop(self, client: viser.ClientHandle) -> None:
+        """What a browser was to click on or to paint over is not shown any more."""
+        self._forget_pick(client)
+        if client.client_id in self._brushes:
+            self._brushes.pop(client.client_id, None)
+            channel.call(client, "brush", radius=None)
 
     def _key(self, client_id: int, values: dict[str, Any]) -> None:
         browser, then = self._viewer.browser_of(client_id), self._keys.get(values["key"])
@@ -94,7 +112,7 @@ class Pointing:
             return
         points = np.array(values["points"], np.float32).reshape(-1, 2)
         if len(points) == 0:  # laid down
-            del self._brushes[client_id]
+            self._brushes.pop(client_id, None)
             return
         radius, then = brush
         then(Brush(self._viewer.camera(browser.client, width, height), points, radius))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from typing import Any
 
 import numpy as np
 
 from recon.viewer import channel
-from recon.viewer.browser import Browser, Compare, Way
+from recon.viewer.browser import Browser, Compare, Way, Wishes
+from recon.viewer.callbacks import with_choice
 from recon.viewer.look import ColourMap, Look, Mode, Vector
 from recon.viewer.viewer import Viewer
 
@@ -40,6 +42,7 @@ class ViewPanel:
 
     def __init__(self, viewer: Viewer, browser: Browser) -> None:
         self._viewer, self._browser = viewer, browser
+        self._lock = threading.RLock()  # setting an element's value calls us again
         self._hears = False  # while the page says how its user moves
         gui = browser.client.gui
         with viewer.tab("View"):
@@ -53,7 +56,7 @@ class ViewPanel:
                 self.adaptive = gui.add_checkbox("Smaller while moving", True, hint="Where that is needed to follow.")
                 self.size = gui.add_slider("Size of splats", 0.05, 3.0, 0.05, 1.0)
                 degree = viewer.subject.sh_degree
-                self.degree = gui.add_slider("SH degree", 0, max(degree, 1), 1, degree, disabled=degree == 0)
+                self.degree: Any = gui.add_slider("SH degree", 0, max(degree, 1), 1, degree, disabled=degree == 0)
                 self.own_background = gui.add_checkbox("Other background", False)
                 self.background = gui.add_rgb("Background", (128, 128, 128), disabled=True)
                 self.near = gui.add_number("Near", 0.01, min=0.001, step=0.01)
@@ -76,20 +79,21 @@ class ViewPanel:
         handles += [self.background, self.near, self.far, self.colour_map, self.own_range, self.range]
         for handle in handles:
             handle.on_update(self._changed)
-        browser.on_stated = self._state
+        browser.on_stated, browser.on_show = self._state, self._begin
         browser.on_navigation = self._navigated
         self._navigate(None)
         self._changed(None)
 
     def _add_comparison(self, gui: Any) -> None:
         comparison = self._viewer.comparison
-        self.how = self.photo = self.wipe = None
+        self.beside: Any = None
+        self.how: Any = None
         if comparison is None or not comparison.names:
             return
-        with gui.add_folder("Beside a photo", expand_by_default=False):
+        with gui.add_folder("Beside a photo", expand_by_default=False) as self.beside:
             self.how = gui.add_dropdown("Compare", (OFF, "Wipe", "Error"))
-            self.photo = gui.add_dropdown("Photo", tuple(comparison.names))
-            self.wipe = gui.add_slider("Photo up to", 0.0, 1.0, 0.01, 0.5)
+            self.photo: Any = gui.add_dropdown("Photo", tuple(comparison.names))
+            self.wipe: Any = gui.add_slider("Photo up to", 0.0, 1.0, 0.01, 0.5)
         for handle in (self.how, self.photo, self.wipe):
             handle.on_update(self._changed)
 
@@ -99,7 +103,8 @@ class ViewPanel:
             self.navigation = gui.add_dropdown("Mode", tuple(NAVIGATION))
             self.speed = gui.add_slider("Speed", 0.05, 5.0, 0.05, 1.0)
             self.fov = gui.add_slider("Field of view", 10.0, 120.0, 1.0, round(math.degrees(viewer.fov)))
-            self.up = gui.add_dropdown("Up", tuple(UPS))
+            up = next((name for name, way in UPS.items() if way == viewer.up), None)
+            self.up = gui.add_dropdown("Up", tuple(UPS), initial_value=up)
             buttons = gui.add_button_group("Go", ("Start", "Look at…", "Help"))
         self.navigation.on_update(self._navigate)
         self.speed.on_update(self._navigate)
@@ -113,14 +118,24 @@ class ViewPanel:
             viewer.up = UPS[self.up.value]
             self._navigate(event)
 
-        @buttons.on_click
-        def _(event: Any) -> None:
-            if buttons.value == "Start":
+        def go(event: Any, where: str) -> None:
+            del event
+            if where == "Start":
                 viewer.go_to_start(client)
-            elif buttons.value == "Help":
+            elif where == "Help":
                 channel.call(client, "help")
             else:
                 viewer.pick(client, self._look_at, "Click on what to look at.")
+
+        buttons.on_click(with_choice(viewer, go))
+
+    def _begin(self) -> None:
+        """Something else is shown now, which has no photos, and its own harmonics."""
+        if self.beside is not None:
+            self.beside.visible, self.how = False, None
+        degree = self._viewer.subject.sh_degree
+        self.degree.max, self.degree.disabled = max(degree, 1), degree == 0
+        self.degree.value = degree
 
     def _state(self, text: str) -> None:
         self.state.content = text
@@ -152,6 +167,11 @@ class ViewPanel:
     def _changed(self, event: Any) -> None:
         """All of what is wanted, from the elements; they are few."""
         del event
+        with self._lock:  # or an older answer of theirs may come after a newer one
+            self._browser.want(self._wanted())
+        self._viewer.queue.wake()
+
+    def _wanted(self) -> Wishes:
         self.background.disabled = not self.own_background.value
         self.range.disabled = not self.own_range.value
         near, far = self.range.value
@@ -167,11 +187,11 @@ class ViewPanel:
             depth_range=(near, max(far, near * 1.001)) if self.own_range.value else None,
         )
         compare = None
-        if self.how is not None and self.photo is not None and self.wipe is not None and self.how.value != OFF:
-            assert self._viewer.comparison is not None
-            index = self._viewer.comparison.names.index(self.photo.value)
-            compare = Compare(index, "wipe" if self.how.value == "Wipe" else "error", self.wipe.value)
-        wishes = dataclasses.replace(
+        how, comparison = self.how, self._viewer.comparison
+        if how is not None and comparison is not None and how.value != OFF:
+            index = comparison.names.index(self.photo.value)
+            compare = Compare(index, "wipe" if how.value == "Wipe" else "error", self.wipe.value)
+        return dataclasses.replace(
             self._browser.wishes,
             look=look,
             way=WAYS[self.way.value],
@@ -179,5 +199,3 @@ class ViewPanel:
             adaptive=self.adaptive.value,
             compare=compare,
         )
-        self._browser.want(wishes)
-        self._viewer.queue.wake()

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,12 +130,16 @@ class Viewer:
     def show(self, subject: Subject, editor: Editor | None, name: str, source_from_world: Tensor) -> None:
         """Look at something else, which has no photos."""
         self.subject, self.editor, self.comparison, self.scene = subject, editor, None, None
-        self.source_from_world = source_from_world
+        self.source_from_world, self.name = source_from_world, name
         self._crop = None
         self.server.gui.set_panel_label(name)
         self._set_start()
         for then in self._on_show:
             then()
+        for browser in self.browsers():
+            self._pointing.stop(browser.client)
+            browser.want(replace(browser.wishes, compare=None))
+            browser.on_show()
         self.refresh()
         for browser in self.browsers():
             self.go_to_start(browser.client)
@@ -251,7 +256,7 @@ class Viewer:
 
     @up.setter
     def up(self, up: Vector) -> None:
-        self._up = up
+        self._up = self.server.initial_camera.up = up  # for those that come later, too
         self.server.scene.set_up_direction(up)
         for browser in self.browsers():
             browser.client.camera.up_direction = np.array(up)
