@@ -165,6 +165,7 @@ def test_nothing_is_left_of_what_was_shown_before(run: Path, tmp_path: Path) -> 
         wait_until(lambda: browser.wishes.look.size == 0.5)
         assert browser.wishes.compare is None
         assert browser.wishes.look.sh_degree == model.sh_degree
+        assert browser.client.camera.fov == pytest.approx(np.radians(60))
         handles = viewer.server.gui._gui_input_handle_from_uuid.values()
         assert not any(handle.value.content for handle in handles if isinstance(handle, GuiUploadButtonHandle))
 

@@ -102,7 +102,7 @@ class ViewPanel:
         with gui.add_folder("Moving"):
             self.navigation = gui.add_dropdown("Mode", tuple(NAVIGATION))
             self.speed = gui.add_slider("Speed", 0.05, 5.0, 0.05, 1.0)
-            self.fov = gui.add_slider("Field of view", 10.0, 120.0, 1.0, round(math.degrees(viewer.fov)))
+            self.fov: Any = gui.add_slider("Field of view", 10.0, 120.0, 1.0, round(math.degrees(viewer.fov)))
             up = next((name for name, way in UPS.items() if way == viewer.up), None)
             self.up = gui.add_dropdown("Up", tuple(UPS), initial_value=up)
             buttons = gui.add_button_group("Go", ("Start", "Look at…", "Help"))
@@ -136,6 +136,7 @@ class ViewPanel:
         degree = self._viewer.subject.sh_degree
         self.degree.max, self.degree.disabled = max(degree, 1), degree == 0
         self.degree.value = degree
+        self.fov.value = round(math.degrees(self._viewer.fov))
 
     def _state(self, text: str) -> None:
         self.state.content = text

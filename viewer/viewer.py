@@ -294,7 +294,7 @@ class Viewer:
         """Where a browser begins: a little behind where photos were taken from, or above and beside the centre."""
         self.server.scene.set_up_direction(self.up)
         start = self.server.initial_camera
-        self._start = (0.0, -2.2, 0.8), (0.0, 0.0, 0.0)
+        self._start, self.fov = ((0.0, -2.2, 0.8), (0.0, 0.0, 0.0)), FOV
         if self.scene is not None:
             camera = paths.orbit(self.scene, 1)
             position, forward = camera.positions[0].numpy(), camera.forward[0].numpy()
