@@ -14,7 +14,7 @@ from recon import sharing
 from recon.datasets.errors import InputError
 from recon.subject import SplatSubject
 from recon.viewer import tour as tours
-from recon.viewer.look import Box, Look
+from recon.viewer.look import Box, Look, Vector
 from recon.viewer.share import ROW
 from shared_pages import data_in, recording_in
 
@@ -49,6 +49,16 @@ def test_a_file_without_photos_is_turned_around_and_a_given_path_is_taken() -> N
     data = data_in(sharing.page_of(subject(), "cloud", tour=one))
     assert data["path"] is None
     assert data["start"][:3] == pytest.approx(path.stops[0].position, abs=1e-5)
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (1.0, 0.0, 0.0)])
+def test_a_page_is_upright_as_the_viewer_was(up: Vector) -> None:
+    splats = subject().splats(60, Look())
+    data = data_in(sharing.page_from(splats, None, (0.0, 0.0, 0.0), "up", "", None, up))
+    assert tuple(data["up"]) == up
+    path = np.array(data["path"])
+    np.testing.assert_allclose(path[:, :3] @ np.array(up), 0.9, atol=0.02)  # round the axis, above the middle
+    np.testing.assert_allclose(path[:, 6:9], np.tile(up, (len(path), 1)), atol=1e-6)
 
 
 def test_what_is_cropped_is_not_in_the_page_and_background_is_as_shown() -> None:
