@@ -117,7 +117,6 @@ def test_faint_ones_are_left_out_unless_asked_for(tmp_path: Path) -> None:
         exporting.export_to(tmp_path / "a.ply", tmp_path / "b.pcd", None, parts)
         assert np.array_equal(read_pcd(tmp_path / "b.pcd")[0], scene.means[kept].detach().numpy())
     exporting.export_to(tmp_path / "a.ply", tmp_path / "b.pcd", None, Parts(max_count=10))
-    exporting.export_to(tmp_path / "a.ply", tmp_path / "b.spz", None, Parts(max_count=10))
     assert len(read_pcd(tmp_path / "b.pcd")[0]) == 10
 
 
