@@ -25,8 +25,8 @@ MOST_VIEWS = 8  # held-out photos that are rendered for the loss
 VIEWS = 6  # around splats without photos
 PICTURE = (400, 300)  # px, of these
 MOST = 0.8  # share of the splats that they show
-FILES_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)  # of splats without photos
 FACING = 2.5  # the distance they are taken from, in radii of that share
+FILES_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)  # where no photos tell: as in COLMAP's manner
 
 
 def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts | None = None) -> None:
