@@ -85,7 +85,7 @@ def save(scene: Scene, path: Path | str, how: Writing = PLAIN) -> None:
     if scene.points is not None:
         to_source = scene.source_from_world
         xyz = scene.points.xyz.double() @ to_source[:3, :3].T + to_source[:3, 3]
-        write_points(path / "points3d.ply", replace(scene.points, xyz=xyz), normals=True)
+        write_points(path / "points3d.ply", replace(scene.points, xyz=xyz), torch.zeros_like(xyz))
     for name, part in (("train", "train"), ("test", "test"), ("val", "test")):
         if frames[part]:
             meta: dict[str, Any] = {"camera_angle_x": 2 * math.atan(width / 2 / focal)}

@@ -47,7 +47,7 @@ def normalize(scene: Scene) -> Scene:
     viewmats = torch.cat([view.camera.viewmats.double() for view in scene.views])
     cameras = Cameras(viewmats, torch.eye(3, dtype=torch.float64).expand(len(viewmats), 3, 3), 1, 1)
     up = up_direction(cameras) if scene.up is None else scene.up.double() / scene.up.double().norm()
-    rotation = _rotation_to_z(up)
+    rotation = rotation_to_z(up)
     positions = cameras.positions
     centre = middle = _middle(positions)
     in_one_place = float((positions - middle).norm(dim=-1).max()) <= _resolution(scene, positions)
@@ -153,7 +153,7 @@ def _resolution(scene: Scene, positions: Tensor) -> float:
     return 1e-9 * max(float(positions.abs().max()), from_source_origin)
 
 
-def _rotation_to_z(up: Tensor) -> Tensor:
+def rotation_to_z(up: Tensor) -> Tensor:
     """The smallest rotation [3,3] that takes the unit vector `up` to +z."""
     flip = torch.eye(3, dtype=torch.float64)
     if up[2] < 0:  # the formula below has its pole at -z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.ply import read_vertices
 from recon.datasets.scene import Points
+
+NORMALS = ("nx", "ny", "nz")
 
 
 def read_points(file: Path) -> Points | None:
@@ -29,13 +32,16 @@ def read_points(file: Path) -> Points | None:
     return Points(xyz, rgb).select(keep) if keep.any() else None
 
 
-def write_points(file: Path, points: Points, *, normals: bool = False) -> None:
-    """Write a binary .ply with x, y, z as floats, colours of 8 bits, and (for readers that want some) normals of 0."""
+def write_points(file: Path, points: Points, normals: torch.Tensor | None = None) -> None:
+    """Write a binary .ply with x, y, z as floats, colours of 8 bits, and normals [P,3] where they are given."""
     colours = ("red", "green", "blue")
-    floats = ("x", "y", "z", *(("nx", "ny", "nz") if normals else ()))
+    floats = ("x", "y", "z", *(() if normals is None else NORMALS))
     rows = np.zeros(len(points), np.dtype([(name, "<f4") for name in floats] + [(name, "u1") for name in colours]))
     eight_bits = (points.rgb.double().clamp(0, 1) * 255).round()
-    for names, values in (("xyz", points.xyz), (colours, eight_bits)):
+    columns: list[tuple[Sequence[str], torch.Tensor]] = [("xyz", points.xyz), (colours, eight_bits)]
+    if normals is not None:
+        columns.append((NORMALS, normals))
+    for names, values in columns:
         for i, name in enumerate(names):
             rows[name] = values[:, i].numpy()
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]

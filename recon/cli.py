@@ -177,33 +177,54 @@ def render(
 def export(
     source: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
-    frame: Literal["capture", "world"] = "capture",
+    frame: Literal["capture", "world", "y-up", "z-up"] = "capture",
+    scale: float = 1.0,
+    rotate: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    translate: tuple[float, float, float] = (0.0, 0.0, 0.0),
     merge: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = (),
     crop: tuple[float, float, float, float, float, float] | None = None,
-    min_opacity: float = 0.0,
+    min_opacity: float | None = None,
+    max_size: float | None = None,
+    remove_floaters: Annotated[tuple[()] | tuple[float] | None, tyro.conf.arg(metavar="[STRENGTH]")] = None,
     max_count: int | None = None,
     sh_degree: int | None = None,
     threads: int | None = None,
 ) -> None:
-    """Write a trained scene, or a part of it, for other programs, and say what that loses.
+    """Write a trained scene, or a part of it, for other programs or as a page, and say what that loses.
 
     Args:
         source: Run folder, checkpoint or splat file.
         out: File to write. How it ends is the format: .ply is the standard 3DGS file; .compressed.ply, .spz, .sog
-            (or meta.json, unpacked), .splat and .ksplat are smaller; .glb is glTF, .spz.glb a small one.
-        frame: Coordinates of the capture's own files, or of the normalised world that was trained in.
+            (or meta.json, unpacked), .splat and .ksplat are smaller; .glb is glTF, .spz.glb a small one. .html is
+            a page that shows the scene in any browser. .points.ply, .pcd, .las and .laz are points: colours, normals.
+        frame: Coordinates of the capture's own files, or those turned so that up is +y or +z, or of the normalised
+            world that was trained in.
+        scale: Make the scene so many times as large, in the coordinates of the frame, before it is turned and moved.
+        rotate: Then turn it: degrees about x, then y, then z, counterclockwise as seen from the end of the axis.
+        translate: Then move it along x, y and z.
         merge: Put the splats of this file to it, as they are. May be given several times.
         crop: Keep what is within a box: lowest x y z and highest x y z, in the coordinates of the file to write.
-        min_opacity: Leave out what is less opaque, 0 to 1.
+        min_opacity: Leave out what is less opaque, 0 to 1. By default 0, of points 0.5.
+        max_size: Leave out splats whose largest standard deviation is more, in units of the file.
+        remove_floaters: Leave out what hangs in the air, by how much, 0 to 1. Without a number 0.5.
         max_count: Keep at most so many: those that cover the most.
         sh_degree: Leave out spherical harmonics above this degree.
         threads: CPU threads. By default all.
     """
     from recon import exporting
+    from recon.parts import STRENGTH, Parts, Place
 
     machine.use_threads(threads)
-    parts = exporting.Parts(merge, crop, min_opacity, max_count, sh_degree)
-    exporting.export_to(source, out, frame, parts)
+    place = Place(frame, scale, rotate, translate)
+    floaters = None if remove_floaters is None else (*remove_floaters, STRENGTH)[0]
+    parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
+    if out.suffix.lower() != ".html":
+        exporting.export_to(source, out, place, parts)
+        return
+    with machine.importing():
+        from recon import viewing
+
+    viewing.share(source, out, machine.pick_device("cpu"), keep=exporting.for_page(source, place, parts))
 
 
 def convert(

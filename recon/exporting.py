@@ -1,24 +1,23 @@
-"""From the command to a file of splats for other programs: what goes into it, and what is lost in it."""
+"""From the command to a file of splats or points for other programs, and what is lost in it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon import evaluate, export, opening, render, runs, sh
+from recon import clouds, evaluate, export, opening, render, runs
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
-from recon.export.rows import Rows, joined, sigmoid
 from recon.gaussians import Gaussians
-from recon.loading import load, load_state, load_with_frame
+from recon.loading import load_state, load_with_frame
+from recon.parts import Parts, Place, chosen
 from recon.terminal import say
 from recon.train import TrainState
 
@@ -27,77 +26,83 @@ VIEWS = 6  # around splats without photos
 PICTURE = (400, 300)  # px, of these
 MOST = 0.8  # share of the splats that they show
 FACING = 2.5  # the distance they are taken from, in radii of that share
+FILES_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)  # where no photos tell: as in COLMAP's manner
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What of a scene is written. Boxes are in the coordinates of the file.
-
-    Attributes:
-        merge: scenes that are put to it first, as they are.
-        crop: lowest x, y, z and highest x, y, z of the centres that are kept.
-        min_opacity: 0..1; what is less opaque is left out.
-        max_count: how many are kept at most: those that cover the most, by opacity and area.
-        sh_degree: harmonics of higher degrees are left out.
-    """
-
-    merge: Sequence[Path] = ()
-    crop: tuple[float, float, float, float, float, float] | None = None
-    min_opacity: float = 0.0
-    max_count: int | None = None
-    sh_degree: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.crop is not None and not all(a < b for a, b in zip(self.crop[:3], self.crop[3:], strict=True)):
-            raise InputError(f"--crop {' '.join(f'{v:g}' for v in self.crop)}: not lowest x y z and highest x y z")
-        if not 0 <= self.min_opacity <= 1:
-            raise InputError(f"--min-opacity {self.min_opacity}: not between 0 and 1")
-        if self.max_count is not None and self.max_count < 1:
-            raise InputError(f"--max-count {self.max_count}: must be at least 1")
-        if self.sh_degree is not None and not 0 <= self.sh_degree <= sh.MAX_DEGREE:
-            raise InputError(f"--sh-degree {self.sh_degree}: not between 0 and {sh.MAX_DEGREE}")
-
-
-@torch.no_grad()
-def chosen(model: Gaussians, parts: Parts) -> Gaussians:
-    """What `parts` leave of a scene; `InputError` if that is nothing."""
-    rows = joined([Rows.of(scene, Path("scene")) for scene in (model, *map(load, parts.merge))])
-    kept = np.ones(len(rows), dtype=bool)
-    if parts.crop is not None:
-        kept &= ((rows.means >= parts.crop[:3]) & (rows.means <= parts.crop[3:])).all(axis=1)
-    opacities = sigmoid(rows.logit_opacities.astype(np.float64))
-    kept &= opacities >= parts.min_opacity
-    index = np.flatnonzero(kept)
-    if parts.max_count is not None and len(index) > parts.max_count:
-        areas = np.sort(rows.log_scales[index], axis=1)[:, 1:].sum(axis=1, dtype=np.float64)
-        covered = np.log(np.maximum(opacities[index], 1e-30)) + areas
-        index = np.sort(index[np.argsort(-covered, kind="stable")[: parts.max_count]])
-    if not len(index):
-        raise InputError(f"nothing of {len(rows):,} Gaussians is left to write")
-    degree = sh.degree_of(1 + rows.shN.shape[1])
-    rows = rows.taken(index).cut(degree if parts.sh_degree is None else min(degree, parts.sh_degree))
-    return rows.gaussians("scene")
-
-
-def export_to(source: Path, out: Path, frame: Literal["capture", "world"], parts: Parts | None = None) -> None:
+def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts | None = None) -> None:
     """Write what `source` holds (a run, a checkpoint, a splat file) in the format that the name of `out` ends with.
 
     Of formats that lose something, what, and how much of it shows.
     """
-    kind = export.suffix_of(out, export.SAVERS)
-    model, to_capture = load_with_frame(source)
-    if frame == "world":
-        to_capture = torch.eye(4, dtype=torch.float64)
-    if not torch.equal(to_capture, torch.eye(4, dtype=torch.float64)):
-        model = model.transformed(to_capture)
-    if parts is not None and parts != Parts():
-        model = chosen(model, parts)
+    place, parts = place or Place(), parts or Parts()
+    kind = export.suffix_of(out, [*export.SAVERS, *clouds.SAVERS])
+    model, source_from_world = load_with_frame(source)
+    file_from_world = file_frame(source, source_from_world, place)
+    model = kept(model, file_from_world, parts if kind in export.SAVERS else _of_points(parts))
+    if kind in clouds.SAVERS:
+        _write_points(source, out, kind, model, file_from_world)
+        return
+    if place.is_turned_up and kind in export.AXES:
+        flip = torch.diag(torch.tensor([*export.AXES[kind], 1], dtype=torch.float64))
+        model, file_from_world = model.transformed(flip), flip @ file_from_world
     export.export(model, out)
     size = export.bytes_of(out)
-    say(f"Wrote {len(model):,} Gaussians: {out} ({size / 1e6:.1f} MB, {size / max(1, len(model)):.1f} bytes each)")
+    say(f"Wrote {len(model):,} Gaussians: {out} ({_sizes(size, len(model))})")
     if kind in export.LOSSES and len(model):
         say(f"Lost in {kind}: {export.LOSSES[kind]}.")
-        say(str(loss(source, model, export.load(out), to_capture)))
+        say(str(loss(source, model, export.load(out), file_from_world)))
+
+
+def file_frame(source: Path, source_from_world: Tensor, place: Place) -> Tensor:
+    """[4,4] from the world of what `source` holds to the file; says what is taken for up where nothing tells."""
+    up = source_from_world[:3, 2]  # the world's +z
+    if export.is_splats(source):
+        up = FILES_UP
+        if place.is_turned_up:
+            say(f"{source} does not say which way is up: its -y is taken for it, as in COLMAP's manner.")
+    return place.file_from_world(source_from_world, up)
+
+
+def kept(model: Gaussians, file_from_world: Tensor, parts: Parts) -> Gaussians:
+    """What is left of a model, in the coordinates of the file; bit for bit the same where nothing is asked for."""
+    if not torch.equal(file_from_world, torch.eye(4, dtype=torch.float64)):
+        model = model.transformed(file_from_world)
+    return model if parts == Parts() else chosen(model, parts)
+
+
+def for_page(source: Path, place: Place, parts: Parts) -> Callable[[Gaussians, Tensor], Gaussians]:
+    """What `viewing.share` is to leave of a scene, which stays in its world: a page has no coordinates."""
+
+    def keep(model: Gaussians, source_from_world: Tensor) -> Gaussians:
+        if parts == Parts():
+            return model
+        file_from_world = file_frame(source, source_from_world, place)
+        return kept(model, file_from_world, parts).transformed(file_from_world.inverse())
+
+    return keep
+
+
+def _of_points(parts: Parts) -> Parts:
+    return replace(parts, min_opacity=clouds.MIN_OPACITY) if parts.min_opacity is None else parts
+
+
+def _write_points(source: Path, out: Path, kind: str, model: Gaussians, file_from_world: Tensor) -> None:
+    """Write splats, which are in the coordinates of the file, as points."""
+    opened = _capture(source)
+    eyes = None
+    if opened is not None:
+        positions = [view.camera.transformed(file_from_world).positions for view in opened[1].views]
+        eyes = torch.cat(positions)
+    points, normals = clouds.points_of(model, eyes)
+    clouds.save(points, normals, out, kind)
+    say(f"Wrote {len(points):,} points: {out} ({_sizes(out.stat().st_size, len(points))})")
+    say(f"Lost in {kind}: {clouds.LOSS}.")
+    if eyes is None:
+        say("Normals may point either way: there are no photos to turn them to.")
+
+
+def _sizes(size: int, count: int) -> str:
+    return f"{size / 1e6:.1f} MB, {size / max(1, count):.1f} bytes each"
 
 
 @dataclass(frozen=True)
@@ -129,22 +134,22 @@ class Loss:
 
 
 @torch.no_grad()
-def loss(source: Path, model: Gaussians, written: Gaussians, to_capture: Tensor) -> Loss:
+def loss(source: Path, model: Gaussians, written: Gaussians, file_from_world: Tensor) -> Loss:
     """What it costs to write `model`, which comes from `source`, and to read it again as `written`.
 
-    Both are in the coordinates of the file, which `to_capture` [4,4] leads to from those of the photos' cameras.
+    Both are in the coordinates of the file, which `file_from_world` [4,4] leads to from those of the photos' cameras.
     """
-    held_out = _held_out(source)
-    if held_out is None:
+    opened = _capture(source)
+    if opened is None or not opened[1].test:
         return Loss(difference(model, written, around(model)))
-    state, scene = held_out
+    state, scene = opened
     numbers = scene.test[:: -(-len(scene.test) // MOST_VIEWS)]
     views = [scene.views[number] for number in numbers]
-    errors = [difference(model, written, view.camera.transformed(to_capture)) for view in views]
+    errors = [difference(model, written, view.camera.transformed(file_from_world)) for view in views]
     shots = None if state.exposure is None else state.exposure.predicted(scene.views, numbers)
     before, after = (
         evaluate.evaluate(
-            each.transformed(to_capture.inverse()),
+            each.transformed(file_from_world.inverse()),
             views,
             background=opening.background_of(state),
             lpips=False,
@@ -155,16 +160,15 @@ def loss(source: Path, model: Gaussians, written: Gaussians, to_capture: Tensor)
     return Loss(sum(errors) / len(errors), len(views), before, after)
 
 
-def _held_out(source: Path) -> tuple[TrainState, Scene] | None:
-    """The state and the capture of a run that has held-out photos; None where there is nothing of the kind."""
+def _capture(source: Path) -> tuple[TrainState, Scene] | None:
+    """The state and the capture of a run; None where there is nothing of the kind."""
     if export.is_splats(source):
         return None
     try:
         state = load_state(source)
-        scene = opening.corrected(opening.scene_of(runs.find(source), torch.device("cpu")), state)
+        return state, opening.corrected(opening.scene_of(runs.find(source), torch.device("cpu")), state)
     except InputError:  # a checkpoint alone, or a capture that is gone: the export itself needs neither
         return None
-    return (state, scene) if scene.test else None
 
 
 def around(model: Gaussians, views: int = VIEWS) -> Cameras:
@@ -176,9 +180,8 @@ def around(model: Gaussians, views: int = VIEWS) -> Cameras:
     offsets = torch.stack([angles.cos(), torch.full_like(angles, -0.4), angles.sin()], dim=-1)
     target = torch.from_numpy(middle).expand(views, 3)
     width, height = PICTURE
-    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
     K = intrinsics(width, width, width / 2, height / 2)
-    c2w = look_at(target + FACING * radius * offsets, target, up)
+    c2w = look_at(target + FACING * radius * offsets, target, FILES_UP)
     return Cameras.from_c2w(c2w, K.repeat(views, 1, 1), width, height)
 
 

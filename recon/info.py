@@ -40,6 +40,8 @@ def table() -> Table:
     result.add_row("torchvision", lpips or "not installed", "" if lpips else "LPIPS is given as n/a")
     board = _version("tensorboard")
     result.add_row("tensorboard", board or "not installed", "" if board else "--tensorboard cannot be used")
+    las = _version("laspy")
+    result.add_row("laspy", las or "not installed", "" if las else "exports no .las and .laz")
     return result
 
 

@@ -52,6 +52,9 @@ from recon.viewer.viewer import Viewer
 
 log = logging.getLogger("recon")
 
+# What is shown of a model, whose world [4,4] leads from to the frame of the capture's files.
+Keep = Callable[[Gaussians, torch.Tensor], Gaussians]
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -72,17 +75,16 @@ class Shown:
     source_from_world: torch.Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
 
 
-def open_source(source: Path, device: torch.device) -> Shown:
-    """A run, a checkpoint, a splat file, or a capture that was not trained yet."""
+def open_source(source: Path, device: torch.device, keep: Keep | None = None) -> Shown:
+    """A run, a checkpoint, a splat file, or a capture that was not trained yet; or what `keep` leaves of it."""
     if source.exists() and export.is_splats(source):
-        return opened_file(source)
+        return opened_file(source, keep)
     if source.is_dir() and not _holds_a_run(source):
-        return _open_capture(source, device)
+        return _open_capture(source, device, keep)
     run = runs.find(source)
     state = load_state(source, device)
-    subject = SplatSubject(
-        state.model, background=opening.background_of(state), source_from_world=state.source_from_world
-    )
+    model = state.model if keep is None else keep(state.model, state.source_from_world)
+    subject = SplatSubject(model, background=opening.background_of(state), source_from_world=state.source_from_world)
     scene = None
     try:
         scene = opening.corrected(opening.scene_of(run, device), state)
@@ -109,9 +111,11 @@ def _holds_a_run(folder: Path) -> bool:
     return True
 
 
-def opened_file(path: Path) -> Shown:
+def opened_file(path: Path, keep: Keep | None = None) -> Shown:
     """A splat file, moved to the middle of the world and made a handy size; COLMAP's frame is taken for its own."""
-    model, _ = load_with_frame(path)
+    model, in_file = load_with_frame(path)
+    if keep is not None:
+        model = keep(model, in_file)
     source_from_world = _handy_frame(model)
     moved = model.transformed(source_from_world.inverse())
     subject = SplatSubject(moved, source_from_world=source_from_world)
@@ -131,7 +135,7 @@ def _handy_frame(model: Gaussians) -> torch.Tensor:
     return frame
 
 
-def _open_capture(folder: Path, device: torch.device) -> Shown:
+def _open_capture(folder: Path, device: torch.device, keep: Keep | None) -> Shown:
     """A capture as it comes: its points as small splats, and its photos."""
     scene = normalize(load_scene(folder, downscale=_thumb_downscale(folder)))
     settings = Options(scene=str(folder)).train_config()
@@ -139,6 +143,8 @@ def _open_capture(folder: Path, device: torch.device) -> Shown:
     with torch.no_grad():  # a training begins with faint ones that touch each other
         model.logit_opacities.fill_(logit(0.95))
         model.log_scales += math.log(0.3)
+    if keep is not None:
+        model = keep(model, scene.source_from_world)
     subject = SplatSubject(model, source_from_world=scene.source_from_world)
     say(f"{scene.name} was not trained yet: its points and photos are shown. Train it: recon train {folder}")
     return Shown(subject, scene.name, folder, scene, source_from_world=scene.source_from_world)
@@ -245,8 +251,16 @@ def view(source: Path, address: Address, device: torch.device, *, open_page: boo
     serve(make_viewer(shown, address, edits=True), open_page=open_page)
 
 
-def share(source: Path, out: Path, device: torch.device, *, camera_path: Path | None, description: str) -> None:
-    """Write one page of HTML that shows a run, a file or a capture."""
-    shown = open_source(source, device)
+def share(
+    source: Path,
+    out: Path,
+    device: torch.device,
+    *,
+    camera_path: Path | None = None,
+    description: str = "",
+    keep: Keep | None = None,
+) -> None:
+    """Write one page of HTML that shows a run, a file or a capture, or what `keep` leaves of it."""
+    shown = open_source(source, device, keep)
     tour = None if camera_path is None else tours.load(camera_path, shown.source_from_world)
     write_page(out, shown.subject, shown.name, shown.scene, tour=tour, description=description)

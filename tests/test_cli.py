@@ -19,7 +19,11 @@ import tiny
 from recon import checkpoint, cli, runs
 from recon.datasets import nerfstudio
 from recon.datasets.files import naming
+from recon.datasets.normalize import normalize
+from recon.datasets.ply import read_vertices
+from recon.datasets.point_cloud import NORMALS
 from recon.viewer import tour
+from shared_pages import data_in
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,52 @@ def test_export_of_a_run_says_what_a_format_costs_on_the_held_out_photos(trained
     said = capsys.readouterr().out
     wanted = r"Held-out views \(\d+\) differ by [\d.]+ dB; against the photos [\d.]+ dB became [\d.]+ dB"
     assert re.search(wanted, said), said
+
+
+@pytest.mark.parametrize(("frame", "axis"), [("y-up", 1), ("z-up", 2)])
+def test_export_turns_up_where_it_is_asked_to_be(trained, capture, tmp_path, monkeypatch, frame, axis):
+    run_cli(monkeypatch, "export", trained, tmp_path / "scene.ply", "--frame", frame)
+    exported = recon.load(tmp_path / "scene.ply")
+    state = checkpoint.load(runs.find(trained).checkpoints()[0])
+    moved, offset = points_between(state.model.means.detach().double(), exported.means.detach().double())
+    assert torch.allclose(moved[:, 2] / moved[:, 2].norm(), torch.eye(3).double()[axis], atol=1e-5)  # the world's up
+    view = normalize(recon.load_scene(capture)).views[0]
+    file_from_world = torch.eye(4, dtype=torch.float64)
+    file_from_world[:3, :3], file_from_world[:3, 3] = moved, offset
+    with torch.no_grad():
+        expected = state.model.render(view.camera).rgb
+        picture = exported.render(view.camera.transformed(file_from_world)).rgb
+    assert float((expected - picture).abs().max()) < 2e-3
+
+
+def points_between(before, after):
+    """The linear part [3,3] and the offset [3] that lead from points [N,3] to others."""
+    rows = torch.cat([before, torch.ones_like(before[:, :1])], dim=1)
+    solved = torch.linalg.lstsq(rows, after).solution
+    return solved[:3].T, solved[3]
+
+
+def test_export_of_points_turns_normals_to_the_cameras(trained, capture, tmp_path, monkeypatch, capsys):
+    run_cli(monkeypatch, "export", trained, tmp_path / "scene.points.ply", "--min-opacity", 0.01)
+    assert "either way" not in capsys.readouterr().out
+    rows = read_vertices(tmp_path / "scene.points.ply")
+    xyz, normals = (torch.from_numpy(np.stack([rows[n] for n in names], 1)).double() for names in ("xyz", NORMALS))
+    eyes = torch.cat([view.camera.positions for view in recon.load_scene(capture).views]).double()
+    near = torch.cdist(xyz, eyes).topk(4, largest=False).indices
+    towards = torch.nn.functional.normalize(eyes[near] - xyz[:, None], dim=-1).sum(dim=1)
+    assert len(rows) > 10
+    assert float((towards * normals).sum(dim=1).min()) > -1e-5
+
+
+def test_export_makes_the_page_to_share_of_what_is_left(trained, tmp_path, monkeypatch, capsys):
+    run_cli(monkeypatch, "export", trained, tmp_path / "page.html")
+    run_cli(monkeypatch, "view", trained, "--share-page", tmp_path / "same.html")
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "same.html").read_bytes()
+    run_cli(monkeypatch, "export", trained, tmp_path / "few.html", "--max-count", 20)
+    assert "Wrote 20 splats" in capsys.readouterr().out
+    run_cli(monkeypatch, "export", trained, tmp_path / "scene.spz")
+    run_cli(monkeypatch, "export", tmp_path / "scene.spz", tmp_path / "file.html", "--remove-floaters")
+    assert data_in((tmp_path / "file.html").read_text("utf-8"))["seconds"] > 0
 
 
 @pytest.mark.parametrize("mode", ["rgb", "depth", "normals"])

@@ -11,8 +11,8 @@ import torch
 from recon import exporting, gaussians
 from recon.datasets.errors import InputError
 from recon.export import LOSSES, SAVERS, export, load
-from recon.exporting import Parts
 from recon.gaussians import Gaussians
+from recon.parts import Parts
 from splat_files import assert_same, columns_of
 from test_splat_formats import scene_of
 from tiny import gaussians as tiny_cloud
@@ -20,7 +20,7 @@ from tiny import gaussians as tiny_cloud
 
 def written(tmp_path: Path, scene: Gaussians, parts: Parts | None = None) -> Gaussians:
     export(scene, tmp_path / "source.ply")
-    exporting.export_to(tmp_path / "source.ply", tmp_path / "out.ply", "capture", parts)
+    exporting.export_to(tmp_path / "source.ply", tmp_path / "out.ply", parts=parts)
     return load(tmp_path / "out.ply")
 
 
@@ -94,14 +94,14 @@ def test_nothing_left_is_said_and_nothing_written(tmp_path: Path) -> None:
 
 def test_the_suffix_is_looked_at_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"out\.xyz: no splat format has the suffix"):
-        exporting.export_to(tmp_path / "nowhere", tmp_path / "out.xyz", "capture")
+        exporting.export_to(tmp_path / "nowhere", tmp_path / "out.xyz")
 
 
 @pytest.mark.parametrize("suffix", sorted(LOSSES))
 def test_the_loss_is_said(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     export(tiny_cloud(60, degree=2), tmp_path / "source.ply")
     out = tmp_path / (suffix if suffix[0] != "." else f"out{suffix}")
-    exporting.export_to(tmp_path / "source.ply", out, "capture")
+    exporting.export_to(tmp_path / "source.ply", out)
     said = capsys.readouterr().out
     assert f"Lost in {suffix}: {LOSSES[suffix]}." in said
     found = re.search(r"Pictures around it differ by ([\d.]+) dB\.", said)
@@ -116,7 +116,7 @@ def test_the_loss_is_said(tmp_path: Path, suffix: str, capsys: pytest.CaptureFix
 def test_formats_without_loss_say_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(SAVERS) - set(LOSSES) == {".ply", ".glb"}
     export(scene_of(5, 0), tmp_path / "source.ply")
-    exporting.export_to(tmp_path / "source.ply", tmp_path / "out.glb", "capture")
+    exporting.export_to(tmp_path / "source.ply", tmp_path / "out.glb")
     assert "ost" not in capsys.readouterr().out.replace("source", "")
 
 

@@ -88,7 +88,7 @@ def distribution(requirement: str) -> str:
 def test_every_import_is_declared() -> None:
     """Installed by the base or an extra, not by luck as a dependency of something else."""
     extras = project()["optional-dependencies"]
-    used = [*project()["dependencies"], *extras["cuda"], *extras["track"], *extras["lpips"]]
+    used = [*project()["dependencies"], *extras["cuda"], *extras["track"], *extras["lpips"], *extras["las"]]
     declared = {distribution(requirement) for requirement in used}
     owners = importlib.metadata.packages_distributions()
     missing = {}

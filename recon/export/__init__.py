@@ -39,6 +39,10 @@ LOADERS: dict[str, Callable[[Path], Gaussians]] = {
 }
 
 
+# Formats that store other axes than those of a .ply: the signs to and from them. Who asks for a direction of up means
+# that of the file as other programs see it.
+AXES: dict[str, tuple[int, int, int]] = {".spz": spz.AXES, ".glb": glb.AXES, ".spz.glb": glb.AXES}
+
 # What is lost in a format, for those who write it; in the others it is nothing but the last bits of a float.
 LOSSES: dict[str, str] = {
     ".compressed.ply": compressed_ply.LOSS,
