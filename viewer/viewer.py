@@ -38,6 +38,7 @@ T = TypeVar("T")
 SPLATS = "/splats"  # the name of the scene's node in a browser
 MOST_SPLATS = 300_000  # that a browser is sent
 MOST_SPLATS_TRAINING = 60_000
+SPLATS_EVERY, SPLATS_EVERY_TRAINING = 0.3, 5.0  # s; an edit is to be seen soon, and a training to get on
 BACK = 0.2  # of the distance to the middle: so far behind the photos' cameras a browser begins
 
 
@@ -76,7 +77,7 @@ class Viewer:
         self.version = 0
         self.at_end = contextlib.ExitStack()  # what panels have to let go of
         self.refresh_every = 0.5  # s between pictures for a camera at rest while the scene changes
-        self.splats_every = 5.0  # s between splats for a browser that draws, while the scene changes
+        self.splats_every = SPLATS_EVERY  # s between splats for a browser that draws
         self.picture_seconds = 1 / 30  # that a picture may take while a camera moves
         self.most_splats = MOST_SPLATS
         self._crop: Box | None = None
@@ -282,12 +283,12 @@ class Viewer:
 
     def training(self, share: float) -> None:
         """Say that the scene changes, and that so much of the time is for looking at it."""
-        self.most_splats = MOST_SPLATS_TRAINING
+        self.most_splats, self.splats_every = MOST_SPLATS_TRAINING, SPLATS_EVERY_TRAINING
         self.picture_seconds = min(1 / 30, max(0.008, 0.06 * share))
 
     def trained(self) -> None:
         """Say that the scene no longer changes by itself."""
-        self.most_splats, self.picture_seconds = MOST_SPLATS, 1 / 30
+        self.most_splats, self.splats_every, self.picture_seconds = MOST_SPLATS, SPLATS_EVERY, 1 / 30
         self.refresh()
 
     def _set_start(self) -> None:
