@@ -71,7 +71,8 @@ def watched(browser: Browser, **options: Any) -> Iterator[Page]:
     page.on("console", lambda said: wrong.append(f"console: {said.text}") if is_error(said) else None)
     page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
     page.on(
-        "requestfailed", lambda failed: wrong.append(f"failed: {failed.url} {failed.failure}") if is_bad(failed) else 0
+        "requestfailed",
+        lambda failed: wrong.append(f"failed: {failed.url} {failed.failure}") if is_bad(failed) else None,
     )
     page.on("request", request)
     try:
