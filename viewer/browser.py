@@ -27,6 +27,7 @@ Way = Literal["auto", "server", "client"]
 REST = 0.15  # s without a move after which the whole picture is made
 AHEAD = 2  # pictures that may be under way to a browser
 MOVING = 0.5  # s since its last move for which a browser counts as one that moves
+RETRY = 5.0  # s after which splats that could not be made are tried again
 STALLED = 2.0  # s after which a browser that confirms nothing is sent one more picture all the same
 RATE = 2e6  # bytes/s of splats that a browser is sent at most while the scene changes
 BYTES_PER_SPLAT = 32  # of viser's layout
@@ -152,7 +153,7 @@ class Browser:
     def failed(self, error: Exception) -> None:
         now = time.monotonic()
         self._drawn, self._drawn_at = (self._viewer.version, True), now
-        self._splats_next = now + self._viewer.splats_every
+        self._splats_next = now + RETRY
         text = f"The picture could not be made: {error}"
         if text != self._said:
             self._said = text
