@@ -95,6 +95,7 @@ def test_a_browser_gets_the_picture_of_its_camera_first_small_then_whole(tmp_pat
         client.wait(colour_at((1, -2, 0.5)))
         assert client.picture(whole=True).shape == (180, 320, 3)
         [browser] = viewer.browsers()
+        wait_until(lambda: browser.wishes.look != Look(), "its tab is there, which has all drawn anew")
         wait_until(lambda: client.pictures == browser._sent and browser.due(time.monotonic()) == NEVER, "at rest")
         quiet = client.pictures
         time.sleep(0.4)
