@@ -59,7 +59,7 @@ def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
         assert (panel.duration.value, panel.stop.value) == (4.0, "3")
         client.set("Its place", "Earlier")
         wait_until(lambda: xs(panel) == [1, 3, 2])
-        assert panel.stop.value == "2"
+        wait_until(lambda: panel.stop.value == "2")
         client.set("To the next, s", 5.0)
         wait_until(lambda: panel.tour.duration == 7.0)
         client.set("Altogether, s", 14.0)
@@ -79,11 +79,11 @@ def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
         wait_until(lambda: xs(panel) == [2, 1])
         client.set("Whole path", "Clear")
         wait_until(lambda: len(panel.tour) == 0)
-        assert panel.stop.value == "–"
+        wait_until(lambda: panel.stop.value == "–")
         client.set("This stop", "Remove")  # nothing there, nothing happens
         client.set("Whole path", "Orbit")
         wait_until(lambda: len(panel.tour) > 5)
-        assert panel.tour.closed
+        wait_until(lambda: panel.tour.closed)
 
 
 def test_two_quick_clicks_are_two_different_ones(tmp_path: Path) -> None:
