@@ -166,7 +166,7 @@ def render(
 
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
-        scene = opening.corrected(opening.scene_of(runs.find(run), where), state)
+        scene = opening.trained_scene(runs.find(run), state, where)
         chosen = rendering.camera_path(path, scene, frames)
     tone = rendering.tone_of(runs.find(run))
     rendering.render_to(

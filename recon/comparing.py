@@ -72,7 +72,8 @@ class PhotoComparison:
             shots: how each of the views was exposed; None: as the scene is.
         """
         self._views, self._subject, self._shots = scene.views, subject, shots
-        self._photo: tuple[tuple[int, int, int, Colour], Tensor] | None = None  # the last one, and what it was made for
+        # The last photo and where it counts, and what they were made for.
+        self._photo: tuple[tuple[int, int, int, Colour], Tensor, Tensor | None] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -95,26 +96,25 @@ class PhotoComparison:
             if self._shots is not None and look.mode == "rgb":
                 shot = self._shots[index].resized(part.width / self._views[index].camera.width)
                 render = render * shot.factor(part.height, part.width).to(render)
-            photo = self._sized_photo(index, part, look.background or self._subject.background)
+            photo, counts = self._sized(index, part, look.background or self._subject.background)
             if how == "error":
                 result = np.zeros_like(picture)
-                part.of(result)[:] = draw_error(render.clamp(0, 1), photo, self._counts(index, part))
+                part.of(result)[:] = draw_error(render.clamp(0, 1), photo, counts)
             else:
                 result = picture // DARKER
                 share = (share * width - part.left) / part.width
                 part.of(result)[:] = wipe(to_uint8(render), to_uint8(photo), share)
         return result
 
-    def _sized_photo(self, index: int, part: Part, background: Colour) -> Tensor:
+    def _sized(self, index: int, part: Part, background: Colour) -> tuple[Tensor, Tensor | None]:
+        """A photo as large as a part of a picture, and [H,W] which of its pixels count; None: all."""
         key = (index, part.width, part.height, background)
         if self._photo is None or self._photo[0] != key:
-            photo = over_background(self._views[index].load().cpu(), torch.tensor(background))
-            self._photo = (key, _resized(photo, part))
-        return self._photo[1]
-
-    def _counts(self, index: int, part: Part) -> Tensor | None:
-        mask = self._views[index].mask
-        return None if mask is None else _resized(mask.load().cpu(), part)[..., 0] > 0.5
+            photo, mask = over_background(self._views[index].load().cpu(), torch.tensor(background)), None
+            if (source := self._views[index].mask) is not None:
+                mask = _resized(source.load().cpu(), part)[..., 0] > 0.5
+            self._photo = (key, _resized(photo, part), mask)
+        return self._photo[1:]
 
 
 def _resized(image: Tensor, part: Part) -> Tensor:

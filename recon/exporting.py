@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,16 +15,17 @@ from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
-from recon.loading import load_state, load_with_frame
+from recon.loading import load_with_state
 from recon.parts import Parts, Place, chosen
 from recon.terminal import say
 from recon.train import TrainState
 
+Capture = tuple[TrainState, Scene]
+
 MOST_VIEWS = 8  # held-out photos that are rendered for the loss
 VIEWS = 6  # around splats without photos
 PICTURE = (400, 300)  # px, of these
-MOST = 0.8  # share of the splats that they show
-FACING = 2.5  # the distance they are taken from, in radii of that share
+FACING = 2.5  # the distance they are taken from, in radii of most splats
 FILES_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)  # where no photos tell: as in COLMAP's manner
 
 
@@ -36,11 +36,11 @@ def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts 
     """
     place, parts = place or Place(), parts or Parts()
     kind = export.suffix_of(out, [*export.SAVERS, *clouds.SAVERS])
-    model, source_from_world = load_with_frame(source)
+    model, source_from_world, state = load_with_state(source)
     file_from_world = file_frame(source, source_from_world, place)
     model = kept(model, file_from_world, parts if kind in export.SAVERS else _of_points(parts))
     if kind in clouds.SAVERS:
-        _write_points(source, out, kind, model, file_from_world)
+        _write_points(capture_of(source, state), out, kind, model, file_from_world)
         return
     if place.is_turned_up and kind in export.AXES:
         flip = torch.diag(torch.tensor([*export.AXES[kind], 1], dtype=torch.float64))
@@ -50,7 +50,7 @@ def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts 
     say(f"Wrote {len(model):,} Gaussians: {out} ({_sizes(size, len(model))})")
     if kind in export.LOSSES and len(model):
         say(f"Lost in {kind}: {export.LOSSES[kind]}.")
-        say(str(loss(source, model, export.load(out), file_from_world)))
+        say(str(loss(capture_of(source, state), model, export.load(out), file_from_world)))
 
 
 def file_frame(source: Path, source_from_world: Tensor, place: Place) -> Tensor:
@@ -86,12 +86,11 @@ def _of_points(parts: Parts) -> Parts:
     return replace(parts, min_opacity=clouds.MIN_OPACITY) if parts.min_opacity is None else parts
 
 
-def _write_points(source: Path, out: Path, kind: str, model: Gaussians, file_from_world: Tensor) -> None:
+def _write_points(capture: Capture | None, out: Path, kind: str, model: Gaussians, file_from_world: Tensor) -> None:
     """Write splats, which are in the coordinates of the file, as points."""
-    opened = _capture(source)
     eyes = None
-    if opened is not None:
-        positions = [view.camera.transformed(file_from_world).positions for view in opened[1].views]
+    if capture is not None:
+        positions = [view.camera.transformed(file_from_world).positions for view in capture[1].views]
         eyes = torch.cat(positions)
     points, normals = clouds.points_of(model, eyes)
     clouds.save(points, normals, out, kind)
@@ -134,15 +133,14 @@ class Loss:
 
 
 @torch.no_grad()
-def loss(source: Path, model: Gaussians, written: Gaussians, file_from_world: Tensor) -> Loss:
-    """What it costs to write `model`, which comes from `source`, and to read it again as `written`.
+def loss(capture: Capture | None, model: Gaussians, written: Gaussians, file_from_world: Tensor) -> Loss:
+    """What it costs to write `model`, which was trained on `capture`, and to read it again as `written`.
 
     Both are in the coordinates of the file, which `file_from_world` [4,4] leads to from those of the photos' cameras.
     """
-    opened = _capture(source)
-    if opened is None or not opened[1].test:
+    if capture is None or not capture[1].test:
         return Loss(difference(model, written, around(model)))
-    state, scene = opened
+    state, scene = capture
     numbers = scene.test[:: -(-len(scene.test) // MOST_VIEWS)]
     views = [scene.views[number] for number in numbers]
     errors = [difference(model, written, view.camera.transformed(file_from_world)) for view in views]
@@ -160,25 +158,23 @@ def loss(source: Path, model: Gaussians, written: Gaussians, file_from_world: Te
     return Loss(sum(errors) / len(errors), len(views), before, after)
 
 
-def _capture(source: Path) -> tuple[TrainState, Scene] | None:
-    """The state and the capture of a run; None where there is nothing of the kind."""
-    if export.is_splats(source):
+def capture_of(source: Path, state: TrainState | None) -> Capture | None:
+    """A state that was loaded from `source`, and its capture; None where there is nothing of the kind."""
+    if state is None:
         return None
     try:
-        state = load_state(source)
-        return state, opening.corrected(opening.scene_of(runs.find(source), torch.device("cpu")), state)
+        return state, opening.trained_scene(runs.find(source), state, torch.device("cpu"))
     except InputError:  # a checkpoint alone, or a capture that is gone: the export itself needs neither
         return None
 
 
 def around(model: Gaussians, views: int = VIEWS) -> Cameras:
     """Cameras around splats that come without any, looking at most of them from a little above (-y, as in COLMAP)."""
-    means = model.means.detach().double().cpu().numpy()
-    middle = np.median(means, axis=0)
-    radius = float(np.quantile(np.linalg.norm(means - middle, axis=1), MOST)) or float(model.scales.max()) or 1.0
+    middle, radius = model.bulk()
+    radius = radius or float(model.scales.max()) or 1.0
     angles = torch.arange(views, dtype=torch.float64) * (2 * math.pi / views)
     offsets = torch.stack([angles.cos(), torch.full_like(angles, -0.4), angles.sin()], dim=-1)
-    target = torch.from_numpy(middle).expand(views, 3)
+    target = middle.expand(views, 3)
     width, height = PICTURE
     K = intrinsics(width, width, width / 2, height / 2)
     c2w = look_at(target + FACING * radius * offsets, target, FILES_UP)

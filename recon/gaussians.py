@@ -39,6 +39,8 @@ FINAL = {"means": 0.016, "quats": 0.2, "log_scales": 0.2, "logit_opacities": 0.2
 # One more SH band after each of these shares of the training: colour first, then what depends on the direction.
 SH_WARMUP = 0.125
 
+MOST = 0.8  # share of the Gaussians that counts as most of them
+
 
 class Gaussians:
     """The trainable parameters of N Gaussians, and how they are rendered.
@@ -243,6 +245,13 @@ class Gaussians:
             opacity_reg=self.opacity_reg,
             scale_reg=self.scale_reg,
         )
+
+    @torch.no_grad()
+    def bulk(self) -> tuple[Tensor, float]:
+        """The middle [3] of the centres, float64 on the CPU, and the radius around it in which most of them lie."""
+        means = self.means.double().cpu().numpy()
+        middle = np.median(means, axis=0)
+        return torch.from_numpy(middle), float(np.quantile(np.linalg.norm(means - middle, axis=1), MOST))
 
     @torch.no_grad()
     def normals(self) -> Tensor:

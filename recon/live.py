@@ -16,7 +16,7 @@ from recon.train import StepMetrics, TrainState
 from recon.viewer.queue import Share
 from recon.viewer.train_panel import TrainPanel
 from recon.viewer.viewer import Viewer
-from recon.viewing import Shown, make_viewer, name_of
+from recon.viewing import make_viewer, shown_of
 
 SCORE_EVERY = 3.0  # s between scores of held-out photos, while somebody looks
 
@@ -27,14 +27,10 @@ def live_view(run: Run, state: TrainState, scene: Scene, stopping: Callable[[], 
     Args:
         stopping: whether the training was asked to end.
     """
-    subject = SplatSubject(
-        state.model, background=opening.background_of(state), source_from_world=state.source_from_world
-    )
-    viewer = make_viewer(
-        Shown(subject, name_of(run), run.path, scene, source_from_world=state.source_from_world), address, edits=False
-    )
+    shown = shown_of(run, state, state.model, scene)
+    viewer = make_viewer(shown, address, edits=False)
     say(f"Viewer: {viewer.address}")
-    return LiveView(viewer, subject, state, scene, stopping, f"recon view {run.path}")
+    return LiveView(viewer, shown.subject, state, scene, stopping, f"recon view {run.path}")
 
 
 class LiveView:

@@ -24,13 +24,20 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> Gaussians:
 
 def load_with_frame(path: Path | str, device: torch.device | str = "cpu") -> tuple[Gaussians, Tensor]:
     """As `load`, and [4,4] float64 from its world to the frame of the capture's files; what was exported is in that."""
+    return load_with_state(path, device)[:2]
+
+
+def load_with_state(
+    path: Path | str, device: torch.device | str = "cpu"
+) -> tuple[Gaussians, Tensor, TrainState | None]:
+    """As `load_with_frame`, and the training state that it comes from; None for a file."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such run or file")
     if (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX:
         state = load_state(path, device)
-        return state.model, state.source_from_world
-    return export.load(path).to(device), torch.eye(4, dtype=torch.float64)
+        return state.model, state.source_from_world, state
+    return export.load(path).to(device), torch.eye(4, dtype=torch.float64), None
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> TrainState:

@@ -64,6 +64,11 @@ def scene_of(run: Run, device: torch.device, values: dict[str, Any] | None = Non
     return scene
 
 
+def trained_scene(run: Run, state: TrainState, device: torch.device) -> Scene:
+    """The capture of a run, with the poses that were learned; `InputError` as of `scene_of`."""
+    return corrected(scene_of(run, device), state)
+
+
 def photos_of(scene: Scene) -> dict[str, list[list[Any]]]:
     """Which photos a scene has: names and sizes."""
 

@@ -21,9 +21,7 @@ from viser import UploadedFile
 
 from recon import export, opening, runs
 from recon.comparing import PhotoComparison
-from recon.datasets import load_scene
 from recon.datasets.errors import InputError
-from recon.datasets.normalize import normalize
 from recon.datasets.scene import Scene
 from recon.exposure import Shot
 from recon.gaussians import Gaussians, logit
@@ -33,6 +31,7 @@ from recon.runs import Run
 from recon.sharing import page_from, write_page
 from recon.subject import SplatSubject
 from recon.terminal import say
+from recon.train import TrainState
 from recon.video import write_video
 from recon.viewer import tour as tours
 from recon.viewer.browser import Browser
@@ -79,15 +78,17 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None) ->
     """A run, a checkpoint, a splat file, or a capture that was not trained yet; or what `keep` leaves of it."""
     if source.exists() and export.is_splats(source):
         return opened_file(source, keep)
-    if source.is_dir() and not _holds_a_run(source):
-        return _open_capture(source, device, keep)
-    run = runs.find(source)
+    try:
+        run = runs.find(source)
+    except InputError:
+        if source.is_dir():
+            return _open_capture(source, device, keep)
+        raise
     state = load_state(source, device)
     model = state.model if keep is None else keep(state.model, state.source_from_world)
-    subject = SplatSubject(model, background=opening.background_of(state), source_from_world=state.source_from_world)
     scene = None
     try:
-        scene = opening.corrected(opening.scene_of(run, device), state)
+        scene = opening.trained_scene(run, state, device)
     except InputError as error:
         say(f"Shown without photos: {error}")
     shots = None
@@ -95,20 +96,16 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None) ->
         shots = state.exposure.predicted(scene.views, range(len(scene.views)))
         for row, place in enumerate(state.exposure.places.tolist()):
             shots[place] = state.exposure.shot(row, scene.views[place].camera)
-    return Shown(subject, name_of(run), run.path, scene, shots, state.source_from_world)
+    return shown_of(run, state, model, scene, shots)
 
 
-def name_of(run: Run) -> str:
-    """What a run is called: its capture."""
-    return Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
-
-
-def _holds_a_run(folder: Path) -> bool:
-    try:
-        runs.find(folder)
-    except InputError:
-        return False
-    return True
+def shown_of(
+    run: Run, state: TrainState, model: Gaussians, scene: Scene | None, shots: list[Shot] | None = None
+) -> Shown:
+    """A model of a run, which is called as its capture."""
+    subject = SplatSubject(model, background=opening.background_of(state), source_from_world=state.source_from_world)
+    name = Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
+    return Shown(subject, name, run.path, scene, shots, state.source_from_world)
 
 
 def opened_file(path: Path, keep: Keep | None = None) -> Shown:
@@ -124,22 +121,18 @@ def opened_file(path: Path, keep: Keep | None = None) -> Shown:
 
 def _handy_frame(model: Gaussians) -> torch.Tensor:
     """[4,4] float64: a frame with the splats' middle at 0, most of them within 1 of it, and +z where -y was."""
-    means = model.means.detach().double().cpu()
-    middle = means.median(dim=0).values
-    radius = float((means - middle).norm(dim=-1).quantile(0.8)) if len(means) < 1_000_000 else 0.0
-    if not radius:
-        radius = float((means[:: max(1, len(means) // 100_000)] - middle).norm(dim=-1).median()) or 1.0
+    middle, radius = model.bulk()
     frame = torch.eye(4, dtype=torch.float64)
-    frame[:3, :3] = radius * torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    frame[:3, :3] = (radius or 1.0) * torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
     frame[:3, 3] = middle
     return frame
 
 
 def _open_capture(folder: Path, device: torch.device, keep: Keep | None) -> Shown:
     """A capture as it comes: its points as small splats, and its photos."""
-    scene = normalize(load_scene(folder, downscale=_thumb_downscale(folder)))
-    settings = Options(scene=str(folder)).train_config()
-    model = opening.initial_model(scene, settings, device)
+    options = Options(scene=str(folder))
+    scene, _ = opening.open_scene(options, device)
+    model = opening.initial_model(scene, options.train_config(), device)
     with torch.no_grad():  # a training begins with faint ones that touch each other
         model.logit_opacities.fill_(logit(0.95))
         model.log_scales += math.log(0.3)
@@ -148,11 +141,6 @@ def _open_capture(folder: Path, device: torch.device, keep: Keep | None) -> Show
     subject = SplatSubject(model, source_from_world=scene.source_from_world)
     say(f"{scene.name} was not trained yet: its points and photos are shown. Train it: recon train {folder}")
     return Shown(subject, scene.name, folder, scene, source_from_world=scene.source_from_world)
-
-
-def _thumb_downscale(folder: Path) -> int:
-    longest = max(max(view.camera.width, view.camera.height) for view in load_scene(folder).views)
-    return max(1, round(longest / 800))
 
 
 def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:

@@ -26,7 +26,7 @@ from recon.export import sog
 from recon.export.rows import Rows
 from recon.gaussians import Gaussians
 from recon.kernels.runtime import set_threads
-from recon.loading import load_with_frame
+from recon.loading import load_with_state
 
 DOCUMENT = ROOT / "docs" / "formats.md"
 OFF = 0.02  # of the spread of each parameter: how far copies are from each other
@@ -43,7 +43,8 @@ def many(model: Gaussians, count: int) -> Gaussians:
 
 def measured(source: Path, count: int, repeats: int) -> list[dict[str, Any]]:
     """A row for each format."""
-    model, to_capture = load_with_frame(source)
+    model, to_capture, state = load_with_state(source)
+    capture = exporting.capture_of(source, state)
     model = model.transformed(to_capture)
     large = many(model, count)
     rows = []
@@ -54,7 +55,7 @@ def measured(source: Path, count: int, repeats: int) -> list[dict[str, Any]]:
             path = Path(folder) / f"scene{suffix}"
             export.export(model, path)
             size = export.bytes_of(path)
-            lost = exporting.loss(source, model, export.load(path), to_capture)
+            lost = exporting.loss(capture, model, export.load(path), to_capture)
             writing, reading = [], []
             for _ in range(repeats):
                 began = time.process_time()

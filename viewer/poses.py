@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.datasets.cameras import Cameras, intrinsics
+from recon.viewer import paths
 
 if TYPE_CHECKING:
     import viser
@@ -41,15 +42,13 @@ def pose_of(client: viser.ClientHandle) -> Pose | None:
 
 def camera_of(pose: Pose, width: int, height: int) -> Cameras:
     """A batch of one, for a picture of this size that fills the window."""
-    from scipy.spatial.transform import Rotation
-
-    c2w = np.eye(4)
-    c2w[:3, :3] = Rotation.from_quat(pose.wxyz, scalar_first=True).as_matrix()
-    c2w[:3, 3] = pose.position
+    c2w = torch.eye(4, dtype=torch.float64)
+    c2w[:3, :3] = paths.rotations(torch.from_numpy(pose.wxyz)[None])[0]
+    c2w[:3, 3] = torch.from_numpy(pose.position)
     fy = 0.5 * height / math.tan(0.5 * pose.fov)
     fx = fy * (width / height) / (pose.width / pose.height)
     K = intrinsics(fx, fy, width / 2, height / 2)
-    return Cameras.from_c2w(torch.from_numpy(c2w)[None], K, width, height)
+    return Cameras.from_c2w(c2w[None], K, width, height)
 
 
 def fov_of(camera: Cameras) -> float:
@@ -59,7 +58,4 @@ def fov_of(camera: Cameras) -> float:
 
 def wxyz_of(camera: Cameras) -> NDArray[np.float64]:
     """[4] world from camera of a batch of one."""
-    from scipy.spatial.transform import Rotation
-
-    rotation = camera.viewmats[0, :3, :3].double().cpu().numpy().T
-    return np.asarray(Rotation.from_matrix(rotation).as_quat(scalar_first=True))
+    return paths.quaternions(camera.viewmats[:, :3, :3].double().cpu().transpose(1, 2))[0].numpy()

@@ -67,17 +67,9 @@ class ViewPanel:
                 self.range = gui.add_vector2("From, to", (0.5, 3.0), min=(0.001, 0.001), step=0.05, disabled=True)
             self._add_comparison(gui)
             self._add_navigation(gui)
-        handles: list[Any] = [
-            self.mode,
-            self.way,
-            self.resolution,
-            self.adaptive,
-            self.size,
-            self.degree,
-            self.own_background,
-        ]
-        handles += [self.background, self.near, self.far, self.colour_map, self.own_range, self.range]
-        for handle in handles:
+        picture: list[Any] = [self.resolution, self.adaptive, self.size, self.degree, self.own_background]
+        picture += [self.background, self.near, self.far]
+        for handle in (self.mode, self.way, *picture, self.colour_map, self.own_range, self.range):
             handle.on_update(self._changed)
         browser.on_stated, browser.on_show = self._state, self._begin
         browser.on_navigation = self._navigated

@@ -32,14 +32,13 @@ from recon.export.rows import (
     Floats,
     Rows,
     check_count,
-    colours,
     exponentials,
     joined,
     logarithms,
     logit,
     read_bytes,
     sigmoid,
-    to_bytes,
+    to_rgba,
     unit,
     wxyz,
     xyzw,
@@ -70,7 +69,7 @@ def save(gaussians: Gaussians, path: Path | str) -> None:
     rows = Rows.of(gaussians, path).turned(AXES)
     degree = sh.degree_of(1 + rows.shN.shape[1])
     opacities = sigmoid(rows.logit_opacities.astype(np.float64))
-    shown = to_bytes(np.concatenate([colours(rows.sh0), opacities[:, None]], axis=1))
+    shown = to_rgba(rows.sh0, opacities)
     attributes: dict[str, NDArray] = {
         "POSITION": rows.means,
         "COLOR_0": shown,  # for programs that draw points

@@ -24,16 +24,13 @@ from recon.datasets.files import atomic_write
 from recon.export.rows import (
     Floats,
     Rows,
-    coefficients,
-    colours,
     exponentials,
-    from_bytes,
+    from_rgba,
     joined,
     logarithms,
-    logit,
     read_bytes,
     sigmoid,
-    to_bytes,
+    to_rgba,
     unit,
 )
 from recon.gaussians import Gaussians
@@ -82,8 +79,7 @@ def save(gaussians: Gaussians, path: Path | str) -> None:
     table["mean"] = np.clip(np.rint(offsets) + STEPS, 0, 2 * STEPS + 1)
     table["scale"] = np.clip(exponentials(rows.log_scales, str(path)), SMALLEST_HALF, LARGEST_HALF)
     table["quat"] = unit(rows.quats)
-    opacities = sigmoid(rows.logit_opacities)[:, None]
-    table["rgba"] = to_bytes(np.concatenate([colours(rows.sh0), opacities], axis=1))
+    table["rgba"] = to_rgba(rows.sh0, sigmoid(rows.logit_opacities))
     table["sh"] = np.clip(_in_bands(rows.shN), -LARGEST_HALF, LARGEST_HALF)
     partial = counts[full:].astype("<u4").tobytes()
     body = partial + centres.astype("<f4").tobytes() + table.tobytes()
@@ -179,12 +175,13 @@ def _rows(table: np.ndarray, means: Floats, level: int, sh_range: tuple[float, f
         lowest, highest = sh_range
         with np.errstate(invalid="ignore", over="ignore"):
             harmonics = harmonics / 255 * np.float32(highest - lowest) + np.float32(lowest)
+    sh0, logit_opacities = from_rgba(table["rgba"])
     return Rows(
         means,
         table["quat"].astype(np.float32),
         logarithms(table["scale"]),
-        logit(from_bytes(table["rgba"][:, 3])),
-        coefficients(from_bytes(table["rgba"][:, :3])),
+        logit_opacities,
+        sh0,
         _from_bands(harmonics),
     )
 

@@ -161,6 +161,16 @@ def coefficients(rgb: Floats) -> Floats:
     return (rgb - 0.5) / sh.C0
 
 
+def to_rgba(sh0: Floats, opacities: Floats) -> Bytes:
+    """[N,4] what is shown of constant coefficients and opacities 0..1 [N], in bytes."""
+    return to_bytes(np.concatenate([colours(sh0), opacities[:, None]], axis=1))
+
+
+def from_rgba(rgba: Bytes) -> tuple[Floats, Floats]:
+    """The constant coefficients [N,3] and the logits of the opacities [N] of `to_rgba`."""
+    return coefficients(from_bytes(rgba[:, :3])), logit(from_bytes(rgba[:, 3]))
+
+
 def unit(quats: Floats) -> Floats:
     """Quaternions of length 1; those of length 0 become the identity, wxyz."""
     lengths = np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)

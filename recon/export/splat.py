@@ -13,19 +13,7 @@ import numpy as np
 
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
-from recon.export.rows import (
-    Rows,
-    coefficients,
-    colours,
-    exponentials,
-    from_bytes,
-    logarithms,
-    logit,
-    read_bytes,
-    sigmoid,
-    to_bytes,
-    unit,
-)
+from recon.export.rows import Rows, exponentials, from_rgba, logarithms, read_bytes, sigmoid, to_rgba, unit
 from recon.gaussians import Gaussians
 
 LOSS = "colour that depends on the direction is left out, rotations are within a degree, colours and opacities in bytes"
@@ -43,7 +31,7 @@ def save(gaussians: Gaussians, path: Path | str) -> None:
     table = np.empty(len(rows), dtype=ROW)
     table["mean"] = rows.means
     table["scale"] = exponentials(rows.log_scales, str(path))
-    table["rgba"] = to_bytes(np.concatenate([colours(rows.sh0), opacities[:, None]], axis=1))
+    table["rgba"] = to_rgba(rows.sh0, opacities)
     table["quat"] = np.clip(np.rint(unit(rows.quats) * 128 + 128), 0, 255)
     with atomic_write(path) as file:
         file.write(table.tobytes())
@@ -56,11 +44,12 @@ def load(path: Path | str) -> Gaussians:
     if len(data) % ROW.itemsize:
         raise InputError(f"{path}: {len(data):,} bytes are no whole number of splats of {ROW.itemsize}")
     table = np.frombuffer(data, ROW)
+    sh0, logit_opacities = from_rgba(table["rgba"])
     return Rows(
         table["mean"],
         unit(table["quat"] / 128.0 - 1),
         logarithms(table["scale"]),
-        logit(from_bytes(table["rgba"][:, 3])),
-        coefficients(from_bytes(table["rgba"][:, :3])),
+        logit_opacities,
+        sh0,
         np.zeros((len(table), 0, 3)),
     ).gaussians(str(path))
