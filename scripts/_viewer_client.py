@@ -6,7 +6,8 @@ import io
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ import zstandard
 from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from recon.viewer.viewer import Viewer
 
 CAMERA = "ViewerCameraMessage"
 PICTURE = "BackgroundImageMessage"
@@ -182,6 +185,18 @@ class ViewerClient:
                     self.say("shown", number=numbers[-1], ms=0.0)
         except ConnectionClosed:
             pass
+
+
+@contextmanager
+def drawn(viewer: Viewer) -> Iterator[Viewer]:
+    """A viewer that a thread draws for, which ends with it."""
+    thread = threading.Thread(target=viewer.queue.run)
+    thread.start()
+    try:
+        yield viewer
+    finally:
+        viewer.close()
+        thread.join()
 
 
 def decoded(message: Received) -> NDArray[np.uint8]:

@@ -20,7 +20,6 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ import psutil
 
 from _bench_report import DOCUMENT, run, section, table, write_section
 from _bench_scene import make_camera, make_model, make_training
-from _viewer_client import CAMERA, PICTURE, ViewerClient, decoded
+from _viewer_client import CAMERA, PICTURE, ViewerClient, decoded, drawn
 from recon import machine
 from recon.live import LiveView
 from recon.options import Address
@@ -106,13 +105,9 @@ def idle(arguments: argparse.Namespace) -> list[Row]:
     """Nothing else is done."""
     rows = []
     for whole in (True, False):
-        viewer = make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))
-        thread = threading.Thread(target=viewer.queue.run)
-        thread.start()
-        rows.append({"while": "idle", "pictures": "whole" if whole else "adaptive"})
-        rows[-1] |= result_of(browser(viewer.port, arguments, whole=whole))
-        viewer.close()
-        thread.join()
+        row: Row = {"while": "idle", "pictures": "whole" if whole else "adaptive"}
+        with drawn(make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))) as viewer:
+            rows.append(row | result_of(browser(viewer.port, arguments, whole=whole)))
     return rows
 
 
@@ -151,17 +146,13 @@ def trained(arguments: argparse.Namespace, *, looked_at: bool) -> tuple[float, R
 
 def crowd(arguments: argparse.Namespace) -> list[Row]:
     """Many browsers at once: pictures of the one that got fewest and most, and memory at the start and at the end."""
-    viewer = make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    processes = [browser(viewer.port, arguments, whole=False, latency=False) for _ in range(arguments.browsers)]
     memory, process = [], psutil.Process()
-    while any(other.poll() is None for other in processes):
-        memory.append(process.memory_info().rss / 1e6)
-        time.sleep(1.0)
-    results = [result_of(other) for other in processes]
-    viewer.close()
-    thread.join()
+    with drawn(make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))) as viewer:
+        processes = [browser(viewer.port, arguments, whole=False, latency=False) for _ in range(arguments.browsers)]
+        while any(other.poll() is None for other in processes):
+            memory.append(process.memory_info().rss / 1e6)
+            time.sleep(1.0)
+        results = [result_of(other) for other in processes]
     settled = len(memory) // 5
     return [
         {

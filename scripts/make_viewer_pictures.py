@@ -25,6 +25,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 import _chromium
+from _viewer_client import drawn
 from recon import machine, opening, runs, viewing
 from recon.datasets.files import atomic_write
 from recon.live import LiveView
@@ -95,15 +96,11 @@ def write(name: str, picture: Image.Image) -> None:
 
 @contextmanager
 def served(shown: Shown, browser: Browser) -> Iterator[Shot]:
-    viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
-    thread = threading.Thread(target=viewer.queue.run)
-    thread.start()
-    try:
-        with _chromium.watched(browser, viewport=WINDOW) as page:
-            yield Shot(viewer, page)
-    finally:
-        viewer.close()
-        thread.join()
+    with (
+        drawn(viewing.make_viewer(shown, Address(port=0), edits=True)) as viewer,
+        _chromium.watched(browser, viewport=WINDOW) as page,
+    ):
+        yield Shot(viewer, page)
 
 
 def modes(shot: Shot) -> None:

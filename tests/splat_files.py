@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from recon import sh
@@ -38,6 +39,24 @@ def random_gaussians(count: int, degree: int, seed: int = 0) -> Gaussians:
         normal(count, sh.num_coefficients(degree) - 1, 3),
         rasterizer=reference.rasterize,
     )
+
+
+def written_by_gsplat(scene: Gaussians, kind: str, path: Path) -> Path:
+    """A scene as gsplat writes it: "ply", "splat" or "ply_compressed", of which the last wants unit quaternions."""
+    gsplat = pytest.importorskip("gsplat", reason="gsplat is not installed")
+    values = scene.state_dict()
+    unit = torch.nn.functional.normalize(values["quats"], dim=-1)
+    gsplat.export_splats(
+        means=values["means"],
+        scales=values["log_scales"],
+        quats=unit if kind == "ply_compressed" else values["quats"],
+        opacities=values["logit_opacities"],
+        sh0=values["sh0"],
+        shN=values["shN"],
+        format=kind,
+        save_to=str(path),
+    )
+    return path
 
 
 def assert_same(a: Gaussians, b: Gaussians) -> None:

@@ -14,7 +14,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.ply import read_vertices
 from recon.export import export, load, ply
 from recon.raster import reference
-from splat_files import STANDARD_FIELDS, assert_same, columns_of, random_gaussians
+from splat_files import STANDARD_FIELDS, assert_same, columns_of, random_gaussians, written_by_gsplat
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
@@ -72,22 +72,11 @@ def test_open3d_reads_the_same_fields(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_gsplat_writes_the_same_rows(tmp_path: Path, degree: int) -> None:
-    gsplat = pytest.importorskip("gsplat", reason="gsplat is not installed")
     scene = random_gaussians(9, degree)
-    values = scene.state_dict()
-    gsplat.export_splats(
-        means=values["means"],
-        scales=values["log_scales"],
-        quats=values["quats"],
-        opacities=values["logit_opacities"],
-        sh0=values["sh0"],
-        shN=values["shN"],
-        format="ply",
-        save_to=str(tmp_path / "theirs.ply"),
-    )
-    assert_same(ply.load(tmp_path / "theirs.ply"), scene)
+    written = written_by_gsplat(scene, "ply", tmp_path / "theirs.ply")
+    assert_same(ply.load(written), scene)
     ply.save(scene, tmp_path / "ours.ply")
-    theirs, ours = read_vertices(tmp_path / "theirs.ply"), read_vertices(tmp_path / "ours.ply")
+    theirs, ours = read_vertices(written), read_vertices(tmp_path / "ours.ply")
     kept = [name for name in ours.dtype.names or () if name not in ("nx", "ny", "nz")]
     assert kept == list(theirs.dtype.names or ())
     packed = np.stack([ours[name] for name in kept], axis=1)

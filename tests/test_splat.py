@@ -11,6 +11,7 @@ import torch
 
 from recon.datasets.errors import InputError
 from recon.export import export, load, splat
+from splat_files import written_by_gsplat
 from test_splat_formats import angles_between, matched, scene_of
 
 
@@ -33,20 +34,9 @@ def test_it_is_the_scene_of_the_ply_that_it_was_made_from(real_data: Callable[[s
 
 
 def test_gsplat_writes_the_same_rows_but_for_rounding(tmp_path: Path) -> None:
-    gsplat = pytest.importorskip("gsplat", reason="gsplat is not installed")
     scene = scene_of(60, 0)
-    values = scene.state_dict()
-    gsplat.export_splats(
-        means=values["means"],
-        scales=values["log_scales"],
-        quats=values["quats"],
-        opacities=values["logit_opacities"],
-        sh0=values["sh0"],
-        shN=values["shN"],
-        format="splat",
-        save_to=str(tmp_path / "theirs.splat"),
-    )
-    theirs = matched(load(tmp_path / "theirs.splat"), scene)
+    written = written_by_gsplat(scene, "splat", tmp_path / "theirs.splat")
+    theirs = matched(load(written), scene)
     export(scene, tmp_path / "ours.splat")
     ours = matched(load(tmp_path / "ours.splat"), scene)
     assert torch.equal(theirs["means"], ours["means"])
