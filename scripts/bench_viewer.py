@@ -3,6 +3,7 @@
 
     python scripts/bench_viewer.py                     idle and while training, one browser
     python scripts/bench_viewer.py --browsers 10 --seconds 300    ten browsers at once: memory, and who is starved
+    python scripts/bench_viewer.py --device cuda       drawn and trained on a GPU
     python scripts/bench_viewer.py --document          the first, into docs/benchmarks.md
 
 The scene is that of `bench_raster.py --fps`: 200,000 random Gaussians, SH degree 3, that fill a picture of 1280x720. A
@@ -101,12 +102,16 @@ def make(subject: SplatSubject) -> Viewer:
     return make_viewer(Shown(subject, "benchmark", Path.cwd()), Address(port=0), edits=False)
 
 
+def a_scene(arguments: argparse.Namespace) -> SplatSubject:
+    return SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0).to(machine.pick_device(arguments.device)))
+
+
 def idle(arguments: argparse.Namespace) -> list[Row]:
     """Nothing else is done."""
     rows = []
     for whole in (True, False):
         row: Row = {"while": "idle", "pictures": "whole" if whole else "adaptive"}
-        with drawn(make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))) as viewer:
+        with drawn(make(a_scene(arguments))) as viewer:
             rows.append(row | result_of(browser(viewer.port, arguments, whole=whole)))
     return rows
 
@@ -127,7 +132,7 @@ def training(arguments: argparse.Namespace) -> list[Row]:
 
 def trained(arguments: argparse.Namespace, *, looked_at: bool) -> tuple[float, Row]:
     """Steps per second, and what the browser says."""
-    state, views = make_training(COUNT, 480, 270, 1.0)
+    state, views = make_training(COUNT, 480, 270, 1.0, machine.pick_device(arguments.device))
     subject = SplatSubject(state.model)
     viewer = make(subject)
     process = browser(viewer.port, arguments, whole=False) if looked_at else None
@@ -147,7 +152,7 @@ def trained(arguments: argparse.Namespace, *, looked_at: bool) -> tuple[float, R
 def crowd(arguments: argparse.Namespace) -> list[Row]:
     """Many browsers at once: pictures of the one that got fewest and most, and memory at the start and at the end."""
     memory, process = [], psutil.Process()
-    with drawn(make(SplatSubject(make_model(COUNT, WIDTH, HEIGHT, 1.0)))) as viewer:
+    with drawn(make(a_scene(arguments))) as viewer:
         processes = [browser(viewer.port, arguments, whole=False, latency=False) for _ in range(arguments.browsers)]
         while any(other.poll() is None for other in processes):
             memory.append(process.memory_info().rss / 1e6)
@@ -171,6 +176,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="that a camera moves")
     parser.add_argument("--browsers", type=int, default=1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
     parser.add_argument("--document", action="store_true", help=f"write the tables to {DOCUMENT.name}")
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)

@@ -63,6 +63,27 @@ def test_it_is_what_the_viewer_is_handed(model: Gaussians) -> None:
     assert (editor.selected, editor.deleted, editor.scale) == (0, 0, 1.0)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["rgb", "depth", "normals", "alpha", "points"])
+def test_a_gpu_draws_the_same(model: Gaussians, camera: Cameras, mode: Mode) -> None:
+    look, pictures = Look(mode, depth_range=(2.0, 4.0), crop=BOX), []
+    for subject in (SplatSubject(model, BLUE), SplatSubject(model.to("cuda"), BLUE)):
+        subject.select(BALL, "replace", BOX)
+        pictures.append(subject.draw(camera, look).astype(float))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1  # of 255: single pixels differ where an alpha is cut
+    assert np.ptp(pictures[1]) > 100
+
+
+@pytest.mark.gpu
+def test_ellipsoids_and_picks_on_a_gpu(model: Gaussians, camera: Cameras) -> None:
+    on_cpu, on_gpu = SplatSubject(model, BLUE), SplatSubject(model.to("cuda"), BLUE)
+    assert np.ptp(on_gpu.draw(camera, Look("ellipsoids"))) > 100
+    expected = on_cpu.pick(camera, 40.5, 32.5, Look())
+    assert expected is not None
+    assert on_gpu.pick(camera, 40.5, 32.5, Look()) == pytest.approx(expected, abs=1e-3)
+    assert len(on_gpu.splats(100, Look()).centres) == 100
+
+
 @pytest.mark.parametrize("mode", ["rgb", "depth", "normals", "alpha"])
 def test_pictures_are_those_of_a_render(model: Gaussians, camera: Cameras, mode: render.Mode) -> None:
     subject = SplatSubject(model, BLUE)
