@@ -114,7 +114,8 @@ class Batches:
             drawn = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
             background = drawn.to(self._device, non_blocking=True)
         if (index, level) not in self._cameras:
-            self._cameras[index, level] = view.camera.resized(width, height).to(self._device, torch.float32)
+            device = "cpu" if self._config.refine_poses else self._device  # where they are refined
+            self._cameras[index, level] = view.camera.resized(width, height).to(device, torch.float32)
         self._forget_other_levels(wanted)
         stored = self._stored[index]
         if level == 1 and stored is not None and self._device.type == "cpu":

@@ -22,8 +22,6 @@ FORMAT = 1
 SUFFIX = ".safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 EXPOSURE, POSES = "exposure.", "poses."
-ON_CPU = {f"{EXPOSURE}{name}" for name in ("places", "lenses", "centres")}
-ON_CPU |= {f"{POSES}{name}" for name in ("photos", "lenses", "visits")}
 
 
 def save(state: TrainState, path: Path) -> None:
@@ -131,11 +129,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
     strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
 
     def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): value if name in ON_CPU else value.to(device)
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     exposure, poses = part(EXPOSURE), part(POSES)
     red, green, blue = header["background"]

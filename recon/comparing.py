@@ -95,7 +95,7 @@ class PhotoComparison:
             render = part.of(torch.from_numpy(picture)) / 255
             if self._shots is not None and look.mode == "rgb":
                 shot = self._shots[index].resized(part.width / self._views[index].camera.width)
-                render = render * shot.factor(part.height, part.width).to(render)
+                render = render * shot.factor(part.height, part.width, render.device)
             photo, counts = self._sized(index, part, look.background or self._subject.background)
             if how == "error":
                 result = np.zeros_like(picture)

@@ -19,16 +19,17 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.along import between
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
 from recon.kernels.expose import COEFFICIENTS, EVERY, PRODUCTS, ROBUST, SATURATED, SQUARES
+from recon.late import Late
 
 Lens = tuple[float, float, float]
 
@@ -56,9 +57,9 @@ class Shot:
     coefficients: Tensor
     lens: Lens
 
-    def factor(self, height: int, width: int) -> Tensor:
+    def factor(self, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
         """[H,W,3]"""
-        coefficients = self.coefficients
+        coefficients = self.coefficients.to(device, non_blocking=True)
         powers = _powers(self.lens, height, width, COEFFICIENTS, coefficients.device, coefficients.dtype)
         return (powers @ coefficients.T).exp()
 
@@ -69,7 +70,8 @@ class Shot:
 
     def exposed(self, rgb: Tensor) -> Tensor:
         """A picture [...,H,W,3] of the scene as this photo shows it; differentiable."""
-        return rgb * self.factor(*rgb.shape[-3:-1])
+        height, width = rgb.shape[-3:-1]
+        return rgb * self.factor(height, width, rgb.device)
 
     @torch.no_grad()
     def sums(self, exposed: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -100,7 +102,7 @@ def _powers(lens: Lens, height: int, width: int, count: int, device: torch.devic
 
 
 class Exposure:
-    """The exposures of a capture's photos. Zero gains and fall-offs to begin with: pictures as they are."""
+    """The exposures of a capture's photos, on the CPU. Zero gains and fall-offs to begin with: pictures as they are."""
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class Exposure:
             falloff: [L,3,POWERS]
         """
         self.places, self.lenses, self.centres, self.means = places, lenses, centres, means
+        self._late = Late(self._learn)
         self.gains = means.new_zeros(len(places), 3) if gains is None else gains
         self.falloff = means.new_zeros(len(means), 3, POWERS) if falloff is None else falloff
         shapes = {
@@ -133,14 +136,14 @@ class Exposure:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} of the exposure is {tuple(getattr(self, name).shape)}, not {shape}")
-        # As plain numbers: to read them from a GPU in every step would make the program wait.
+        # As plain numbers, which are read faster.
         self._lenses: list[int] = lenses.tolist()
         self._centres: list[list[float]] = centres.tolist()
         if not all(0 <= lens < len(means) for lens in self._lenses):
             raise ValueError("lenses of the exposure are not all there")
 
     @classmethod
-    def of(cls, scene: Scene, device: torch.device | str = "cpu") -> Exposure:
+    def of(cls, scene: Scene) -> Exposure:
         """For the photos that a scene is trained on."""
         sizes: dict[tuple[int, int], int] = {}
         lenses: list[int] = []
@@ -160,11 +163,12 @@ class Exposure:
             torch.tensor(scene.train),
             torch.tensor(lenses),
             torch.tensor(centres, dtype=torch.float64),
-            torch.stack(means).float().to(device),
+            torch.stack(means).float(),
         )
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the constructor takes."""
+        self._late.settle()
         return {name: getattr(self, name) for name in ("places", "lenses", "centres", "means", "gains", "falloff")}
 
     def shot(self, photo: int, cameras: Cameras) -> Shot:
@@ -176,18 +180,18 @@ class Exposure:
         constant = gain - falloff @ self.means[lens]
         return Shot(torch.cat([constant[:, None], falloff], dim=1), _lens(centre, cameras))
 
-    @torch.no_grad()
     def learn(self, photo: int, sums: Tensor, progress: float) -> None:
-        """A step towards what a photo tells.
+        """A step towards what a photo tells; if a GPU says so, it is taken some steps later.
 
         Args:
             sums: of `Shot.sums`.
             progress: the share of the training that is done, 0..1.
         """
-        arrays: tuple[Any, ...] = (self.gains, self.falloff, self.means, sums.double())
-        if sums.device.type == "cpu":
-            arrays = tuple(array.numpy() for array in arrays)  # in which so little is done five times as fast
-        gains, falloff, means, sums = arrays
+        self._late.tell(photo, sums, progress)
+
+    def _learn(self, photo: int, sums: NDArray[np.float64], progress: float) -> None:
+        # As arrays, in which so little is done five times as fast.
+        gains, falloff, means = self.gains.numpy(), self.falloff.numpy(), self.means.numpy()
         lens = self._lenses[photo]
         rate, falloff_rate = (first * (last / first) ** progress for first, last in (GAIN_RATES, FALLOFF_RATES))
         step = _gauss_newton(sums)
@@ -202,7 +206,8 @@ class Exposure:
             views: all of the capture, in order.
             wanted: which of them.
         """
-        places, gains = self.places.tolist(), self.gains.double().cpu().numpy()
+        self._late.settle()
+        places, gains = self.places.tolist(), self.gains.double().numpy()
         found = between(gains, [view.camera for view in views], places, wanted)
         nearest = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
         return [
@@ -223,17 +228,7 @@ def _lens(centre: Sequence[float], cameras: Cameras) -> Lens:
     return centre[0] * cameras.width, centre[1] * cameras.height, 0.5 * math.hypot(cameras.width, cameras.height)
 
 
-def _gauss_newton(sums: Any) -> Any:
-    """The change [3,COEFFICIENTS] that `sums` ask for, float32; both are tensors or arrays."""
+def _gauss_newton(sums: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The change [3,COEFFICIENTS] that `sums` ask for."""
     sums = sums / sums[:, :1].clip(1e-12)  # all are 0 where no pixel counts; then the change is 0 as well
-    if isinstance(sums, np.ndarray):
-        return np.linalg.solve(sums[:, HANKEL] + ADDED, sums[:, SQUARES:, None])[..., 0].astype(np.float32)
-    hankel, added = _on(sums.device)
-    # Not `solve`, which looks whether it could, and on a GPU waits for that.
-    return torch.linalg.solve_ex(sums[:, hankel] + added, sums[:, SQUARES:, None])[0][..., 0].float()
-
-
-@functools.cache
-def _on(device: torch.device) -> tuple[Tensor, Tensor]:
-    """HANKEL and ADDED: to copy them in each step would make a GPU wait."""
-    return torch.from_numpy(HANKEL).to(device), torch.from_numpy(ADDED).to(device)
+    return np.linalg.solve(sums[:, HANKEL] + ADDED, sums[:, SQUARES:, None])[..., 0].astype(np.float32)

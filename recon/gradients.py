@@ -6,6 +6,7 @@ it is done without.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,13 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recon import losses
+from recon import losses, poses
 from recon.batches import Batch
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.model import RenderOutput
 from recon.optim import SelectiveAdam
-from recon.poses import MOTION, moved
 from recon.raster import straight
 from recon.raster.passes import motion_gradient
 
@@ -79,9 +79,11 @@ def of_view(
             done.exposure,
             functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
         )
-    cameras, motion = batch.cameras, torch.zeros(1, MOTION, device=model.device, requires_grad=of_camera)
+    cameras = batch.cameras.to(model.device)
     if of_camera:
-        cameras = moved(cameras, motion)
+        cameras = dataclasses.replace(
+            cameras, viewmats=cameras.viewmats.detach().requires_grad_(), Ks=cameras.Ks.detach().requires_grad_()
+        )
     out = model.render(
         cameras, background=batch.background, train_frac=progress, depth=measured is not None, absgrad=absgrad
     )
@@ -100,8 +102,10 @@ def of_view(
     # A regulariser reaches every row; without one, rows that were not seen have no gradient.
     visible = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
 
+    @torch.no_grad()
     def of_motion() -> Tensor:
-        assert motion.grad is not None
-        return motion.grad[0]
+        assert cameras.viewmats.grad is not None
+        assert cameras.Ks.grad is not None
+        return poses.motion_gradient(cameras, cameras.viewmats.grad, cameras.Ks.grad)
 
     return Outcome(loss.detach(), out, visible, exposure, of_motion if of_camera else None)

@@ -22,12 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.along import between
 from recon.config import PoseChoice
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
+from recon.late import Late
+
+Doubles = NDArray[np.float64]
 
 MOTION = 7  # a turn (3) and a step (3) in the axes of the camera, the logarithm of a zoom
 
@@ -66,6 +70,14 @@ def _rotations(turns: Any, across: Any, identity: Any) -> Any:
     square = (turns * turns).sum(-1)[:, None, None]
     sine, versine = (((((s[4] * square + s[3]) * square) + s[2]) * square + s[1]) * square + s[0] for s in SERIES)
     return identity + sine * matrices + versine * (matrices @ matrices)
+
+
+def motion_gradient(cameras: Cameras, g_viewmats: Tensor, g_Ks: Tensor) -> Tensor:
+    """The gradient [MOTION] of a camera's motion at rest, see `moved`, from those of its matrices; a batch of one."""
+    turn = g_viewmats[0, :3] @ cameras.viewmats[0, :3].T
+    turn = (turn - turn.T).flatten()
+    zoom = (g_Ks[0, :2, :2] * cameras.Ks[0, :2, :2]).sum()
+    return torch.cat([turn[7:8], turn[2:4], g_viewmats[0, :3, 3], zoom[None]])
 
 
 def wanted(choice: PoseChoice, scene: Scene, steps: int) -> bool:
@@ -117,27 +129,21 @@ class Poses:
         for name, shape in shapes.items():
             if given[name].shape != shape:
                 raise ValueError(f"{name} of the poses are {tuple(given[name].shape)}, not {shape}")
-        self.photos, self.lenses = photos.cpu(), lenses.cpu()
-        # As plain numbers: to read them from a GPU in every step would make the program wait.
+        self.photos, self.lenses = photos, lenses
+        self._late = Late(self._learn)
+        # As plain numbers, which are read faster.
         self._lenses: list[int] = lenses.tolist()
         self._visits: list[int] = visits.tolist()
         if not all(0 <= lens < kinds for lens in self._lenses):
             raise ValueError("lenses of the poses are not all there")
-        self.device = turns.device
-        away = places - places.mean(dim=0)
-        constants = (ACROSS, np.eye(3), away / (away * away).sum().clamp_min(1e-12), away)
-        self._across, self._identity, self._pull, self._away = (self._own(each) for each in constants)
-        self.rotations, self.places, self.turns, self.steps = map(self._own, (rotations, places, turns, steps))
-        self.zooms, self.means, self.zoom_means, self.squares = map(self._own, (zooms, means, zoom_means, squares))
-        self._levers = (self.places @ self._across).reshape(-1, 3, 3)  # x -> place x x
-
-    def _own(self, values: Any) -> Any:
-        """In double precision, on the device; on a CPU as an array, with which so little is done five times as fast."""
-        tensor = torch.as_tensor(values, dtype=torch.float64, device=self.device)
-        return tensor.numpy() if self.device.type == "cpu" else tensor
+        self.rotations, self.places, self.turns, self.steps = map(_own, (rotations, places, turns, steps))
+        self.zooms, self.means, self.zoom_means, self.squares = map(_own, (zooms, means, zoom_means, squares))
+        self._away = self.places - self.places.mean(axis=0)
+        self._pull = self._away / (self._away * self._away).sum().clip(1e-12)
+        self._levers = (self.places @ ACROSS).reshape(-1, 3, 3)  # x -> place x x
 
     @classmethod
-    def of(cls, scene: Scene, device: torch.device | str = "cpu") -> Poses:
+    def of(cls, scene: Scene) -> Poses:
         """For the photos that a scene is trained on; nothing corrected yet."""
         kinds: dict[tuple[float, ...], int] = {}
         lenses, views = [], scene.train_views
@@ -147,13 +153,13 @@ class Poses:
             lenses.append(kinds.setdefault(kind, len(kinds)))
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
+            return torch.zeros(*shape, dtype=torch.float64)
 
         count, several = len(views), len(kinds)
         return cls(
             photos=torch.tensor(scene.train),
-            rotations=torch.cat([view.camera.viewmats[:, :3, :3].double() for view in views]).to(device),
-            places=torch.cat([view.camera.positions.double() for view in views]).to(device),
+            rotations=torch.cat([view.camera.viewmats[:, :3, :3].double() for view in views]),
+            places=torch.cat([view.camera.positions.double() for view in views]),
             lenses=torch.tensor(lenses),
             turns=zeros(count, 3),
             steps=zeros(count, 3),
@@ -166,6 +172,7 @@ class Poses:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the constructor takes."""
+        self._late.settle()
         names = ("rotations", "places", "turns", "steps", "zooms", "means", "zoom_means", "squares")
         plain = {"photos": self.photos, "lenses": self.lenses, "visits": torch.tensor(self._visits)}
         return {name: torch.as_tensor(getattr(self, name)) for name in names} | plain
@@ -175,25 +182,28 @@ class Poses:
         where = (self.rotations[photo], self.places[photo] + self.steps[photo], self.turns[photo])
         return self._corrected(cameras, *where, self.zooms[self._lenses[photo]])
 
-    def _corrected(self, cameras: Cameras, rotation: Any, place: Any, turn: Any, zoom: Any) -> Cameras:
-        turned = rotation @ _rotations(-turn[None], self._across, self._identity)[0]
-        viewmat = torch.eye(4, device=self.device)
-        viewmat[:3, :3], viewmat[:3, 3] = torch.as_tensor(turned), torch.as_tensor(-(turned @ place))
-        K = cameras.Ks.to(self.device, torch.float32, copy=True)
-        K[:, :2, :2] *= torch.as_tensor(zoom).exp().float()
+    def _corrected(self, cameras: Cameras, rotation: Doubles, place: Doubles, turn: Doubles, zoom: float) -> Cameras:
+        turned = rotation @ _rotations(-turn[None], ACROSS, np.eye(3))[0]
+        viewmat = torch.eye(4)
+        viewmat[:3, :3], viewmat[:3, 3] = torch.from_numpy(turned), torch.from_numpy(-(turned @ place))
+        K = cameras.Ks.to("cpu", torch.float32, copy=True)
+        K[:, :2, :2] *= float(np.float32(np.exp(zoom)))
         return Cameras(viewmat[None], K, cameras.width, cameras.height)
 
-    @torch.no_grad()
     def learn(self, photo: int, gradient: Tensor, progress: float) -> None:
-        """A step against a gradient [MOTION] of the motion of a photo's camera.
+        """A step against a gradient of the motion of a photo's camera; if a GPU has it, the step is taken some steps
+        later.
 
         Args:
+            gradient: [MOTION]
             progress: the share of the training that is done, 0..1.
         """
-        if progress < START:
-            return
+        if progress >= START:
+            self._late.tell(photo, gradient, progress)
+
+    def _learn(self, photo: int, slope: Doubles, progress: float) -> None:
         rate = RATES[0] * (RATES[1] / RATES[0]) ** ((progress - START) / (1 - START))
-        slope, lens = self._own(gradient), self._lenses[photo]
+        lens = self._lenses[photo]
         self._visits[photo] += 1
         total = sum(self._visits)
         of_lens = sum(n for n, own in zip(self._visits, self._lenses, strict=True) if own == lens)
@@ -219,11 +229,12 @@ class Poses:
 
     def corrected(self, views: Sequence[View]) -> tuple[View, ...]:
         """All views of the capture, in order: those trained on where they are, others by those before and after."""
+        self._late.settle()
         found = [view.camera for view in views]
         known = self.photos.tolist()
         others = sorted(set(range(len(views))) - set(known))
         if others:
-            learned = torch.cat([torch.as_tensor(self.turns), torch.as_tensor(self.steps)], dim=1).cpu().numpy()
+            learned = np.concatenate([self.turns, self.steps], axis=1)
             guesses = np.concatenate(
                 [between(learned[:, part], found, known, others) for part in (slice(0, 3), slice(3, 6))], axis=1
             )
@@ -231,11 +242,16 @@ class Poses:
             found[photo] = self.camera(row, views[photo].camera)
         for guess, photo in zip(guesses if others else (), others, strict=True):
             camera = views[photo].camera
-            turn, step = self._own(guess[:3]), self._own(guess[3:])
-            rotation, place = self._own(camera.viewmats[0, :3, :3]), self._own(camera.positions[0])
+            rotation, place = _own(camera.viewmats[0, :3, :3]), _own(camera.positions[0])
             nearest = min(range(len(known)), key=lambda row: abs(known[row] - photo))
-            found[photo] = self._corrected(camera, rotation, place + step, turn, self.zooms[self._lenses[nearest]])
+            zoom = self.zooms[self._lenses[nearest]]
+            found[photo] = self._corrected(camera, rotation, place + guess[3:], guess[:3], zoom)
         return tuple(
             dataclasses.replace(view, camera=camera.to(view.camera.viewmats.device))
             for view, camera in zip(views, found, strict=True)
         )
+
+
+def _own(values: Tensor) -> Doubles:
+    """As an array, with which so little is done five times as fast, in double precision."""
+    return values.to("cpu", torch.float64).numpy()

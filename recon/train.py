@@ -80,8 +80,8 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
         extent=scene.extent,
         background=scene.background,
         source_from_world=scene.source_from_world,
-        exposure=Exposure.of(scene, model.device) if config.exposure else None,
-        poses=Poses.of(scene, model.device) if config.refine_poses else None,
+        exposure=Exposure.of(scene) if config.exposure else None,
+        poses=Poses.of(scene) if config.refine_poses else None,
     )
 
 

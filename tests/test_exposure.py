@@ -18,7 +18,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import Scene, View
 from recon.evaluate import evaluate
-from recon.exposure import Exposure, Shot, _gauss_newton
+from recon.exposure import Exposure, Shot
 from recon.kernels.expose import SATURATED, expose, expose_gradient
 from recon.opening import initial_model
 from recon.train import TrainState, start, train
@@ -103,14 +103,6 @@ def test_exposures_are_found(hide: float) -> None:
         error = (factors[0] / factors[1]).log().abs()
         assert error.mean() < 0.005
         assert error.max() < 0.05  # in the corners, where there are few pixels
-
-
-def test_arrays_and_tensors_ask_for_the_same_change() -> None:
-    picture, photo = pictures(30, 40)
-    sums = Shot(torch.zeros(3, 4), (20.0, 15.0, 25.0)).sums(picture, photo).double()
-    change = _gauss_newton(sums)
-    assert change[:, 0].abs().min() > 0.01
-    np.testing.assert_allclose(_gauss_newton(sums.numpy()), change.numpy(), rtol=1e-5)
 
 
 def test_what_is_cut_off_does_not_count() -> None:

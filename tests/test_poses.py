@@ -27,7 +27,7 @@ from recon.evaluate import evaluate
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
 from recon.opening import corrected
-from recon.poses import MOTION, Poses, moved, rotations, wanted
+from recon.poses import MOTION, Poses, motion_gradient, moved, rotations, wanted
 from recon.raster import cpu
 from recon.registration import placed
 from recon.train import TrainState, start, train
@@ -50,6 +50,17 @@ def test_a_camera_turns_about_its_centre_steps_along_its_axes_and_zooms(
     torch.testing.assert_close(stepped.viewmats[0, :3, 3] - camera.viewmats[0, :3, 3], torch.tensor(step).double())
     torch.testing.assert_close(stepped.Ks[0, :2, :2], camera.Ks[0, :2, :2] * math.exp(zoom))
     torch.testing.assert_close(stepped.Ks[0, :, 2], camera.Ks[0, :, 2])
+
+
+def test_the_gradient_of_a_motion_follows_from_those_of_the_matrices() -> None:
+    generator = torch.Generator().manual_seed(2)
+    camera = tiny.ring(5, 60, 40)[1].to("cpu", torch.float64)
+    weights = [torch.randn(1, size, size, generator=generator, dtype=torch.float64) for size in (4, 3)]
+    motion = torch.zeros(1, MOTION, dtype=torch.float64, requires_grad=True)
+    there = moved(camera, motion)
+    ((there.viewmats * weights[0]).sum() + (there.Ks * weights[1]).sum()).backward()
+    assert motion.grad is not None
+    torch.testing.assert_close(motion_gradient(camera, *weights), motion.grad[0])
 
 
 def test_rotations_are_differentiable_at_zero() -> None:

@@ -158,7 +158,7 @@ class _Projection(torch.autograd.Function):
             channels = torch.cat([channels, depths[..., None]], dim=-1)
         ctx.save_for_backward(
             *(means, quats, scales, logit_opacities, opacities, radii, conics),
-            *(means2d, visible, directions, coefficients, channels),
+            *(visible, directions, coefficients, channels),
         )
         ctx.view = view
         ctx.mark_non_differentiable(radii, depths)
@@ -177,7 +177,7 @@ class _Projection(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         from gsplat.cuda._backend import _C
 
-        means, quats, scales, logits, opacities, radii, conics, means2d, *of_colour = ctx.saved_tensors
+        means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
         visible, directions, coefficients, channels = of_colour
         view = ctx.view
         # A loss of the centres alone has no gradient of the others.
@@ -193,13 +193,11 @@ class _Projection(torch.autograd.Function):
         g_means, _, g_quats, g_scales, g_viewmats = _C.projection_ewa_3dgs_fused_bwd(
             *(means, None, quats, scales, *view.matrices_and_size()),
             *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None),
-            with_viewmats,
+            with_viewmats or with_Ks,
         )
-        g_Ks = None
+        g_Ks = of_intrinsics(view.cameras, g_viewmats) if with_Ks else None
         if with_viewmats:
             g_viewmats = g_viewmats + of_directions(view.cameras.viewmats, g_directions)
-        if with_Ks:
-            g_Ks = of_intrinsics(view.cameras.Ks, visible, means2d, conics, g_means2d, g_conics)
         g_coefficients = _summed(g_coefficients)
         g_logits = None
         if g_opacities is not None:  # sigmoid' is sigmoid(x) sigmoid(-x); 1 - sigmoid(x) has no digits where x is large
@@ -225,31 +223,17 @@ def of_directions(viewmats: Tensor, g_directions: Tensor) -> Tensor:
     return gradient
 
 
-def of_intrinsics(
-    Ks: Tensor, visible: Tensor, means2d: Tensor, conics: Tensor, g_means2d: Tensor, g_conics: Tensor
-) -> Tensor:
-    """The gradient [C,3,3] of intrinsics, which gsplat has none of, from those of what was projected.
+def of_intrinsics(cameras: Cameras, g_viewmats: Tensor) -> Tensor:
+    """The gradient [C,3,3] of intrinsics, which gsplat has none of, from the projection's of view matrices [C,4,4].
 
-    A focal length scales the way from the principal point and one row of the factor of the covariance, that is without
-    what `EPS2D` adds. That it moves the limits of the Jacobian is left out: they are outside the picture.
-
-    Args:
-        visible: [C,N] bool.
-        means2d: [C,N,2]; conics: [C,N,3], the upper triangle of the inverse covariances; and their gradients.
+    A longer focal length does the same as a first or second row of the view matrix that is as many times longer, and a
+    shifted principal point as some of the third row added to it; even to what is cut at the limits of the Jacobian.
     """
-    a, b, c = conics.unbind(-1)
-    determinant = a * c - b * b
-    size_x, size_xy, size_y = c / determinant - EPS2D, -b / determinant, a / determinant - EPS2D
-    g_a, g_b, g_c = g_conics[..., 0], 0.5 * g_conics[..., 1], g_conics[..., 2]
-    # Of the covariance, which is the inverse: -conic G conic
-    ax, ay, cx, cy = a * g_a + b * g_b, a * g_b + b * g_c, b * g_a + c * g_b, b * g_b + c * g_c
-    g_x, g_xy, g_y = -(ax * a + ay * b), -(ax * b + ay * c), -(cx * b + cy * c)
-    away = means2d - Ks[:, None, :2, 2]
-    of_focal = torch.stack([g_x * size_x + g_xy * size_xy, g_y * size_y + g_xy * size_xy], dim=-1)
-    of_focal = (2 * of_focal + g_means2d * away) / torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], dim=-1)[:, None]
-    gradient = torch.zeros_like(Ks)
-    focal, centre = (torch.where(visible[..., None], g, 0).sum(dim=1) for g in (of_focal, g_means2d))
-    gradient[:, 0, 0], gradient[:, 1, 1], gradient[:, :2, 2] = focal[:, 0], focal[:, 1], centre
+    along = g_viewmats[:, :2] @ cameras.viewmats.mT  # [C,2,4]
+    focal_x, focal_y = cameras.Ks[:, 0, 0], cameras.Ks[:, 1, 1]
+    gradient = torch.zeros_like(cameras.Ks)
+    gradient[:, 0, 0], gradient[:, 0, 2] = along[:, 0, 0] / focal_x, along[:, 0, 2] / focal_x
+    gradient[:, 1, 1], gradient[:, 1, 2] = along[:, 1, 1] / focal_y, along[:, 1, 2] / focal_y
     return gradient
 
 
