@@ -93,7 +93,9 @@ class Cameras:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same cameras there; these ones, if they are there already."""
-        viewmats, Ks = self.viewmats.to(device=device, dtype=dtype), self.Ks.to(device=device, dtype=dtype)
+        # To a GPU nobody waits for what is small; from there it must have arrived.
+        ahead = device is not None and torch.device(device).type == "cuda"
+        viewmats, Ks = (m.to(device=device, dtype=dtype, non_blocking=ahead) for m in (self.viewmats, self.Ks))
         if viewmats is self.viewmats and Ks is self.Ks:
             return self
         return self._with(viewmats=viewmats, Ks=Ks)

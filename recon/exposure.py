@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon import losses
 from recon.along import between
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
@@ -72,6 +73,16 @@ class Shot:
         """A picture [...,H,W,3] of the scene as this photo shows it; differentiable."""
         height, width = rgb.shape[-3:-1]
         return rgb * self.factor(height, width, rgb.device)
+
+    def exposed_and_sums(self, rgb: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`exposed` and the `sums` of that, on a GPU in one pass where Triton can be used."""
+        if rgb.is_cuda and mask is None and losses.has_triton():
+            from recon import exposure_cuda
+
+            coefficients = self.coefficients.to(rgb.device, non_blocking=True)
+            return exposure_cuda.expose(rgb, target, coefficients, self.lens)
+        exposed = self.exposed(rgb)
+        return exposed, self.sums(exposed.detach(), target, mask)
 
     @torch.no_grad()
     def sums(self, exposed: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -89,8 +89,7 @@ def of_view(
     )
     picture, exposure = out.rgb, None
     if shot is not None:
-        picture = shot.exposed(picture)
-        exposure = shot.sums(picture.detach(), batch.image, batch.mask)
+        picture, exposure = shot.exposed_and_sums(picture, batch.image, batch.mask)
     loss = losses.photometric(picture, batch.image, ssim_weight=ssim_weight, mask=batch.mask)
     if measured is not None and out.depth is not None:
         loss = loss + depth_weight * losses.relative_depth(out.depth, out.alpha, measured)
@@ -100,7 +99,7 @@ def of_view(
         loss.backward()  # type: ignore[no-untyped-call]
     assert out.radii is not None
     # A regulariser reaches every row; without one, rows that were not seen have no gradient.
-    visible = None if regularisers else (out.radii[..., 0] > 0).any(dim=0)
+    visible = None if regularisers else out.radii[0, :, 0] > 0
 
     @torch.no_grad()
     def of_motion() -> Tensor:

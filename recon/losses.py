@@ -63,6 +63,11 @@ def _on_gpu() -> Callable[[Tensor, Tensor, float], Tensor] | None:
     return losses_cuda.photometric if losses_cuda.usable() else None
 
 
+def has_triton() -> bool:
+    """Whether kernels can be compiled for the GPU."""
+    return _on_gpu() is not None
+
+
 def photometric_reference(
     rgb: Tensor, target: Tensor, *, ssim_weight: float = 0.2, mask: Tensor | None = None
 ) -> Tensor:

@@ -56,6 +56,24 @@ def test_the_kernel_is_what_pytorch_says(height: int, width: int, masked: bool) 
     np.testing.assert_allclose(by_picture, gradient * planes(double.factor(height, width)[None]), rtol=2e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 16), (37, 53), (270, 480)])
+def test_the_kernel_of_a_gpu_is_what_pytorch_says(height: int, width: int) -> None:
+    picture, photo = pictures(height, width)
+    lens = (0.4 * width, 0.55 * height, 0.5 * math.hypot(width, height))
+    given = picture.cuda().requires_grad_()
+    exposed, sums = Shot(COEFFICIENTS, lens).exposed_and_sums(given, photo.cuda())
+    gradient = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2))
+    exposed.backward(gradient.cuda())
+    double = Shot(COEFFICIENTS.double(), lens)
+    wanted, told = double.exposed_and_sums(picture.double(), photo.double())
+    torch.testing.assert_close(exposed.detach().cpu().double(), wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sums.cpu().double(), told, rtol=1e-4, atol=1e-5 * float(told.abs().max()))
+    assert given.grad is not None
+    factor = double.factor(height, width)[None]
+    torch.testing.assert_close(given.grad.cpu().double(), gradient.double() * factor, rtol=1e-5, atol=1e-6)
+
+
 def a_capture(count: int, sizes: tuple[tuple[int, int], ...] = ((60, 45),)) -> Scene:
     cameras = [tiny.ring(count, *sizes[i % len(sizes)])[i] for i in range(count)]
     views = tuple(View(f"{i:03d}", camera, ArrayImage(torch.zeros(1, 1, 3))) for i, camera in enumerate(cameras))

@@ -287,7 +287,7 @@ def test_what_gsplat_does_not_give_follows_from_what_it_gives() -> None:
     weight = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
     (wanted,) = torch.autograd.grad((directions * weight).sum(), viewmats)
     with torch.no_grad():
-        torch.testing.assert_close(gsplat_cuda.of_directions(viewmats, weight), wanted)
+        torch.testing.assert_close(gsplat_cuda.of_directions(viewmats, weight), wanted[:, :3])
 
 
 @both

@@ -7,6 +7,7 @@ PyTorch, and invert the cameras on the GPU and wait for the outcome.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -197,7 +198,7 @@ class _Projection(torch.autograd.Function):
         )
         g_Ks = of_intrinsics(view.cameras, g_viewmats) if with_Ks else None
         if with_viewmats:
-            g_viewmats = g_viewmats + of_directions(view.cameras.viewmats, g_directions)
+            g_viewmats[:, :3] += of_directions(view.cameras.viewmats, g_directions)
         g_coefficients = _summed(g_coefficients)
         g_logits = None
         if g_opacities is not None:  # sigmoid' is sigmoid(x) sigmoid(-x); 1 - sigmoid(x) has no digits where x is large
@@ -215,12 +216,10 @@ class _Projection(torch.autograd.Function):
 
 
 def of_directions(viewmats: Tensor, g_directions: Tensor) -> Tensor:
-    """The gradient [C,4,4] of view matrices from that of the directions [C,N,3] from their positions to Gaussians."""
-    g_positions = -g_directions.sum(dim=1)  # of -R^T t
-    gradient = torch.zeros_like(viewmats)
-    gradient[:, :3, :3] = -viewmats[:, :3, 3, None] * g_positions[:, None]
-    gradient[:, :3, 3] = -(viewmats[:, :3, :3] @ g_positions[..., None])[..., 0]
-    return gradient
+    """The gradient [C,3,4] of view matrices from that of the directions [C,N,3] from their positions to Gaussians."""
+    total = g_directions.sum(dim=1)[..., None]  # of R^T t, which a position is the opposite of
+    rotation, translation = viewmats[:, :3, :3], viewmats[:, :3, 3:]
+    return torch.cat([translation @ total.mT, rotation @ total], dim=2)
 
 
 def of_intrinsics(cameras: Cameras, g_viewmats: Tensor) -> Tensor:
@@ -229,12 +228,15 @@ def of_intrinsics(cameras: Cameras, g_viewmats: Tensor) -> Tensor:
     A longer focal length does the same as a first or second row of the view matrix that is as many times longer, and a
     shifted principal point as some of the third row added to it; even to what is cut at the limits of the Jacobian.
     """
-    along = g_viewmats[:, :2] @ cameras.viewmats.mT  # [C,2,4]
-    focal_x, focal_y = cameras.Ks[:, 0, 0], cameras.Ks[:, 1, 1]
-    gradient = torch.zeros_like(cameras.Ks)
-    gradient[:, 0, 0], gradient[:, 0, 2] = along[:, 0, 0] / focal_x, along[:, 0, 2] / focal_x
-    gradient[:, 1, 1], gradient[:, 1, 2] = along[:, 1, 1] / focal_y, along[:, 1, 2] / focal_y
-    return gradient
+    along = g_viewmats[:, :3] @ cameras.viewmats[:, :3].mT
+    focal = cameras.Ks.diagonal(dim1=1, dim2=2)[..., None]
+    return along / focal * _intrinsic(cameras.Ks.device)
+
+
+@functools.cache
+def _intrinsic(device: torch.device) -> Tensor:
+    """[3,3] 1 where a matrix of intrinsics has a focal length or the principal point."""
+    return torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]], device=device)
 
 
 def _summed(values: Tensor) -> Tensor:
