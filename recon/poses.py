@@ -60,16 +60,26 @@ def moved(cameras: Cameras, motion: Tensor) -> Cameras:
 
 
 def rotations(turns: Tensor) -> Tensor:
-    """Rotation matrices [C,3,3] of rotation vectors [C,3] of at most a radian; differentiable, at 0 too."""
-    return _rotations(turns, turns.new_tensor(ACROSS), torch.eye(3, dtype=turns.dtype, device=turns.device))
+    """Rotation matrices [C,3,3] of rotation vectors [C,3] of at most a radian; differentiable, at 0 too.
+
+    Rodrigues' formula.
+    """
+    matrices = (turns @ turns.new_tensor(ACROSS)).reshape(-1, 3, 3)
+    sine, versine = _series((turns * turns).sum(-1)[:, None, None])
+    return torch.eye(3, dtype=turns.dtype, device=turns.device) + sine * matrices + versine * (matrices @ matrices)
 
 
-def _rotations(turns: Any, across: Any, identity: Any) -> Any:
-    """`rotations` of tensors or arrays: Rodrigues' formula."""
-    matrices = (turns @ across).reshape(-1, 3, 3)
-    square = (turns * turns).sum(-1)[:, None, None]
-    sine, versine = (((((s[4] * square + s[3]) * square) + s[2]) * square + s[1]) * square + s[0] for s in SERIES)
-    return identity + sine * matrices + versine * (matrices @ matrices)
+def _rotation(turn: Doubles) -> Doubles:
+    """The same of one vector [3]: [3,3]. In numpy so little is done many times as fast."""
+    x, y, z = turn.tolist()
+    matrix = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    sine, versine = _series(x * x + y * y + z * z)
+    return np.eye(3) + sine * matrix + versine * (matrix @ matrix)
+
+
+def _series(square: Any) -> Any:
+    """sin(a)/a and (1 - cos(a))/a^2 of a^2: numbers or tensors."""
+    return ((((((s[4] * square + s[3]) * square) + s[2]) * square + s[1]) * square + s[0]) for s in SERIES)
 
 
 def motion_gradient(cameras: Cameras, g_viewmats: Tensor, g_Ks: Tensor) -> Tensor:
@@ -183,12 +193,11 @@ class Poses:
         return self._corrected(cameras, *where, self.zooms[self._lenses[photo]])
 
     def _corrected(self, cameras: Cameras, rotation: Doubles, place: Doubles, turn: Doubles, zoom: float) -> Cameras:
-        turned = rotation @ _rotations(-turn[None], ACROSS, np.eye(3))[0]
-        viewmat = torch.eye(4)
-        viewmat[:3, :3], viewmat[:3, 3] = torch.from_numpy(turned), torch.from_numpy(-(turned @ place))
-        K = cameras.Ks.to("cpu", torch.float32, copy=True)
-        K[:, :2, :2] *= float(np.float32(np.exp(zoom)))
-        return Cameras(viewmat[None], K, cameras.width, cameras.height)
+        turned = rotation @ _rotation(-turn)
+        viewmats, Ks = np.zeros((1, 4, 4), np.float32), cameras.Ks.cpu().numpy().astype(np.float32)
+        viewmats[0, :3, :3], viewmats[0, :3, 3], viewmats[0, 3, 3] = turned, -(turned @ place), 1
+        Ks[:, :2, :2] *= np.float32(np.exp(zoom))
+        return Cameras(torch.from_numpy(viewmats), torch.from_numpy(Ks), cameras.width, cameras.height)
 
     def learn(self, photo: int, gradient: Tensor, progress: float) -> None:
         """A step against a gradient of the motion of a photo's camera; if a GPU has it, the step is taken some steps
