@@ -120,13 +120,14 @@ def save_packed(gaussians: Gaussians, path: Path | str) -> None:
 def load(path: Path | str) -> Gaussians:
     """Read all splats of a .glb, packed or not; `InputError` says what is wrong with it, or that there are none."""
     path = Path(path)
-    document, binary = _chunks(read_bytes(path), str(path))
+    data = read_bytes(path)
+    document, binary = _chunks(data, str(path))
     parts: list[Rows] = []
     count = 0
     for primitive, placed in _primitives(document, str(path)):
         rows = _rows(document, binary, primitive, str(path)).turned(AXES)
         count += len(rows)
-        check_count(count, str(path))  # nodes may show the same splats over and over
+        check_count(count, len(data), str(path))  # nodes may show the same splats over and over
         if len(parts) == MOST_PARTS:
             raise InputError(f"{path}: shows splats in more than {MOST_PARTS:,} places")
         if placed is not None:

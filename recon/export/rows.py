@@ -21,8 +21,10 @@ from recon.gaussians import Gaussians
 Floats = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
 
-# Files whose size does not vouch for a number of splats, because they are compressed, may announce at most so many.
+# Files whose size does not vouch for a number of splats, because they are compressed, may announce at most so many;
+# and no more than they have bytes, unless they are few: real splats take several bytes however they are packed.
 MOST_SPLATS = 1 << 24
+FEW_SPLATS = 1 << 16
 # Opacities of 0 and 1 have no logit; a byte of 0 or 255 stands for this far from them.
 OPACITY_MARGIN = 1e-6
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -234,7 +236,9 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def check_count(count: int, where: str) -> None:
-    """Refuse a number of splats that a compressed file only announces, before memory is taken for them."""
+def check_count(count: int, size: int, where: str) -> None:
+    """Refuse a number of splats that a compressed file of `size` bytes only announces, before memory is taken."""
     if count > MOST_SPLATS:
         raise InputError(f"{where}: announces {count:,} splats, more than the {MOST_SPLATS:,} that are taken")
+    if count > max(FEW_SPLATS, size):
+        raise InputError(f"{where}: announces {count:,} splats, and has {size:,} bytes")

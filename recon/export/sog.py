@@ -95,10 +95,12 @@ def load(path: Path | str) -> Gaussians:
     path = Path(path)
     if path.is_dir() or path.suffix.lower() == ".json":
         file = path / META if path.is_dir() else path
-        return _decoded(lambda name, most: _beside(file.parent / name, most), file.name, str(file))
+        size = sum(each.stat().st_size for each in file.parent.iterdir())
+        return _decoded(lambda name, most: _beside(file.parent / name, most), file.name, size, str(file))
+    data = read_bytes(path)
     try:
-        with zipfile.ZipFile(io.BytesIO(read_bytes(path))) as archive:
-            return _decoded(lambda name, most: _member(archive, name, most, path), META, str(path))
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _decoded(lambda name, most: _member(archive, name, most, path), META, len(data), str(path))
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not a .sog file: {error}") from error
 
@@ -123,7 +125,8 @@ def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes
     return data
 
 
-def _decoded(files: Files, meta_name: str, where: str) -> Gaussians:
+def _decoded(files: Files, meta_name: str, size: int, where: str) -> Gaussians:
+    """The splats of a set of files that have so many bytes together."""
     try:
         meta = json.loads(files(meta_name, MOST_META))
     except (ValueError, RecursionError) as error:
@@ -135,7 +138,7 @@ def _decoded(files: Files, meta_name: str, where: str) -> Gaussians:
     count = whole(meta, "count", where) if version == 2 else _first(means, where)
     if count < 0:
         raise InputError(f"{where}: announces {count} splats")
-    check_count(count, where)
+    check_count(count, size, where)
 
     def pixels(part: str, which: int = 0, least: int = count) -> Bytes:
         """[pixels,4] of an image of a part."""

@@ -120,7 +120,7 @@ def decode(data: bytes, where: str) -> Rows:
         raise InputError(f"{where}: SH degree {degree}; 0 to 4 are known")
     if bits > FINEST:
         raise InputError(f"{where}: {bits} bits of fraction, of positions that have 24")
-    check_count(count, where)
+    check_count(count, len(data), where)
     higher = (degree + 1) ** 2 - 1
     sizes = [size * count for size in (9, 1, 3, 3, 3 if version == 2 else 4, 3 * higher)]
     if version == 4:
