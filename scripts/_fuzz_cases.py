@@ -6,6 +6,7 @@ zip or a gzip stream alone would hardly get past its checksums.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import os
@@ -187,6 +188,15 @@ def _glb(folder_: Path) -> list[Sample]:
     return [*_written(of_gltf, ".glb", folder_), *_written(of_gltf, ".spz.glb", folder_)]
 
 
+def _usdz(folder_: Path) -> list[Sample]:
+    stored = functools.partial(zipped, method=zipfile.ZIP_STORED)
+    return [
+        *_written(plain, ".usdz", folder_),
+        *_written(stored, ".usdz", folder_),
+        *_written(zipped, ".usdz", folder_),
+    ]
+
+
 def _model(binary: bool) -> Callable[[Path], list[Sample]]:
     """A model of COLMAP: two cameras, two photos, three points."""
 
@@ -231,6 +241,9 @@ READERS: dict[str, Reader] = {
     "splat": Reader(export.load, _plain(".splat")),
     "ksplat": Reader(export.load, _plain(".ksplat")),
     "glb": Reader(export.load, _glb),
+    "usda": Reader(export.load, _plain(".usda")),
+    "usdc": Reader(export.load, _plain(".usdc")),
+    "usdz": Reader(export.load, _usdz),
     "points": Reader(point_cloud.read_points, _text_ply),
     "colmap.bin": Reader(_read_model, _model(binary=True)),
     "colmap.txt": Reader(_read_model, _model(binary=False)),

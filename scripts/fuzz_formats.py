@@ -40,7 +40,6 @@ from recon.datasets.errors import InputError
 MEMORY = 1 << 30  # bytes that a reader may take beyond what its process had when it began
 SECONDS = 10.0  # of one core, for one file
 HUNG = 60.0  # seconds after which a process is ended
-PROCESSES = 2
 ATTACKS = 10  # every so many files one is of `attacks`, until all were tried
 CORPUS = 2_000  # samples that are kept, at most
 
@@ -166,7 +165,8 @@ class Reading:
 
     def is_done(self) -> bool:
         """Looks after the process; whether the time is over."""
-        hung = self.began.value and time.time() - self.began.value > HUNG
+        began = self.began.value
+        hung = began > 0 and time.time() - began > HUNG
         if hung or not self.process.is_alive():
             wrong = "hung" if hung else f"died with {self.process.exitcode}"
             keep(self.out / self.name, f"{wrong}, {self.seed}", self.folder / "case")
@@ -178,11 +178,11 @@ class Reading:
         return True
 
 
-def fuzzed(names: list[str], seconds: float, out: Path) -> list[dict[str, Any]]:
+def fuzzed(names: list[str], seconds: float, out: Path, processes: int) -> list[dict[str, Any]]:
     """A row for each reader."""
     waiting, running, rows = list(names), [], []
     while waiting or running:
-        while waiting and len(running) < PROCESSES:
+        while waiting and len(running) < processes:
             running.append(Reading(waiting.pop(0), seconds, out))
         time.sleep(0.2)
         for reading in [each for each in running if each.is_done()]:
@@ -197,12 +197,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="*", help=f"of {', '.join(READERS)}; all of them if none is named")
     parser.add_argument("--minutes", type=float, default=10, help="for each reader")
+    parser.add_argument("--processes", type=int, default=2, help="readers at a time")
     parser.add_argument("--out", type=Path, default=Path("findings"), help="where files of findings are kept")
     wanted = parser.parse_args()
     unknown = [name for name in wanted.readers if name not in READERS]
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such reader; there is {', '.join(READERS)}")
-    rows = fuzzed(wanted.readers or list(READERS), 60 * wanted.minutes, wanted.out)
+    rows = fuzzed(wanted.readers or list(READERS), 60 * wanted.minutes, wanted.out, wanted.processes)
     print(table(rows))
     sys.exit(any(row["findings"] for row in rows))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from recon.datasets.errors import InputError
-from recon.export import compressed_ply, glb, ksplat, ply, sog, splat, spz
+from recon.export import compressed_ply, glb, ksplat, ply, sog, splat, spz, usd
 from recon.gaussians import Gaussians
 
 
@@ -27,6 +27,7 @@ SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {
     ".ksplat": ksplat.save,
     ".glb": glb.save,
     ".spz.glb": glb.save_packed,
+    **dict.fromkeys(usd.SUFFIXES, usd.save),
 }
 LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     ".ply": _load_ply,
@@ -36,12 +37,18 @@ LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     ".splat": splat.load,
     ".ksplat": ksplat.load,
     ".glb": glb.load,
+    **dict.fromkeys(usd.SUFFIXES, usd.load),
 }
 
 
 # Formats that store other axes than those of a .ply: the signs to and from them. Who asks for a direction of up means
 # that of the file as other programs see it.
-AXES: dict[str, tuple[int, int, int]] = {".spz": spz.AXES, ".glb": glb.AXES, ".spz.glb": glb.AXES}
+AXES: dict[str, tuple[int, int, int]] = {
+    ".spz": spz.AXES,
+    ".glb": glb.AXES,
+    ".spz.glb": glb.AXES,
+    **dict.fromkeys(usd.SUFFIXES, usd.AXES),
+}
 
 # What is lost in a format, for those who write it; in the others it is nothing but the last bits of a float.
 LOSSES: dict[str, str] = {

@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recon import sh
 from recon.datasets.errors import InputError
@@ -226,6 +227,16 @@ def morton_order(means: Floats) -> NDArray[np.int64]:
         for bit in range(len(means).bit_length()):
             code |= ((rank >> np.uint64(bit)) & np.uint64(1)) << np.uint64(3 * bit + axis)
     return np.argsort(code, kind="stable")
+
+
+def evenly_placed(placed: Tensor, where: str) -> Tensor:
+    """[4,4] the place of splats in a file; `InputError` if they cannot be brought there and stay splats."""
+    square = placed[:3, :3] @ placed[:3, :3].T
+    even = square[0, 0] * torch.eye(3, dtype=torch.float64)
+    turned = torch.allclose(square, even, rtol=1e-4, atol=float(square[0, 0]) * 1e-4)
+    if not (turned and torch.isfinite(placed).all() and torch.linalg.det(placed[:3, :3]) > 1e-30):
+        raise InputError(f"{where}: mirrors splats, or stretches them unevenly, or to nothing")
+    return placed
 
 
 def read_bytes(path: Path) -> bytes:

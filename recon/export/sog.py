@@ -23,7 +23,7 @@ import numpy as np
 
 from recon import sh
 from recon.datasets.errors import InputError
-from recon.datasets.fields import entry, listed, numbers, whole
+from recon.datasets.fields import entry, listed, numbers, shown, whole
 from recon.datasets.files import atomic_write
 from recon.export import planes
 from recon.export.clustering import codebook, palette
@@ -57,6 +57,9 @@ MOST_ENTRIES = 1 << 16
 # and nearly double the file.
 FEWEST_ENTRIES = 1 << 10
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same scene gives the same file
+
+# What Python's reader raises of damaged files, which is more than it says.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
 
 Files = Callable[[str, int], bytes]  # the bytes of a file of the set, of which there may be only so many
 
@@ -101,7 +104,7 @@ def load(path: Path | str) -> Gaussians:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _decoded(lambda name, most: _member(archive, name, most, path), META, len(data), str(path))
-    except zipfile.BadZipFile as error:
+    except ZIP_ERRORS as error:
         raise InputError(f"{path}: not a .sog file: {error}") from error
 
 
@@ -118,7 +121,7 @@ def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes
             data = file.read(most + 1)
     except KeyError as error:
         raise InputError(f"{path}: holds no {name!r}") from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except ZIP_ERRORS as error:
         raise InputError(f"{path}: {name!r} in it is damaged: {str(error)[:80]!r}") from error
     if len(data) > most:
         raise InputError(f"{path}: {name!r} in it has more than the {most:,} bytes that are taken")
@@ -133,7 +136,7 @@ def _decoded(files: Files, meta_name: str, size: int, where: str) -> Gaussians:
         raise InputError(f"{where}: {META} is not JSON: {error}") from error
     version = meta.get("version", 1) if isinstance(meta, Mapping) else None
     if version not in (1, 2):
-        raise InputError(f"{where}: version {version!r} of SOG is not known; 1 and 2 are")
+        raise InputError(f"{where}: version {shown(version)} of SOG is not known; 1 and 2 are")
     means = entry(meta, "means", dict, where)
     count = whole(meta, "count", where) if version == 2 else _first(means, where)
     if count < 0:
@@ -196,8 +199,8 @@ def _image(files: Files, fields: Mapping[str, Any], part: str, which: int, least
     """[H,W,4] an image that a part names, which has to have at least so many pixels."""
     names = entry(fields, "files", list, f"{where}: {part}")
     name = names[which] if which < len(names) else None
-    if not isinstance(name, str) or not name or name != Path(name).name or "\\" in name or "\0" in name:
-        raise InputError(f"{where}: {part}: {name!r} is not the name of an image")
+    if not isinstance(name, str) or not 0 < len(name) < 256 or name != Path(name).name or set(name) & {"\\", "\0"}:
+        raise InputError(f"{where}: {part}: {shown(name)} is not the name of an image")
     image = planes.decode(files(name, MOST_PLANE), f"{where}: {name}")
     if image.shape[0] * image.shape[1] < least:
         raise InputError(f"{where}: {name}: {image.shape[1]}x{image.shape[0]} pixels for {least:,} splats")
