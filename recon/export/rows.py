@@ -28,6 +28,9 @@ MOST_SPLATS = 1 << 24
 FEW_SPLATS = 1 << 16
 # Opacities of 0 and 1 have no logit; a byte of 0 or 255 stands for this far from them.
 OPACITY_MARGIN = 1e-6
+# The product, from the right, of a quaternion wxyz with 1, i, j and k: which component goes where, with which sign.
+HALF_TURNS = np.array([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])
+HALF_TURN_SIGNS = np.array([[1, 1, 1, 1], [-1, 1, 1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1]])
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -179,6 +182,17 @@ def unit(quats: Floats) -> Floats:
     lengths = np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)
     identity = np.array([1.0, 0.0, 0.0, 0.0])
     return np.where(lengths > 0, quats / np.where(lengths > 0, lengths, 1), identity)
+
+
+def with_large_w(quats: Floats) -> Floats:
+    """Unit quaternions wxyz of the same Gaussians whose w is the largest component.
+
+    Half a turn about an axis of its own leaves a Gaussian as it is, and brings one of the other components, with some
+    sign, to the place of w.
+    """
+    largest = np.abs(quats).argmax(axis=1)
+    turned = np.take_along_axis(quats, HALF_TURNS[largest], axis=1) * HALF_TURN_SIGNS[largest]
+    return turned * np.where(turned[:, :1] < 0, -1, 1)
 
 
 def smallest_three(quats: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -41,7 +41,7 @@ def main(file: str, out: str, most: int) -> dict[str, Any]:
         left_out = _taken_out(layer)
         stage = Usd.Stage.Open(layer)
         places = UsdGeom.XformCache(Usd.TimeCode.EarliestTime())
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         prims: list[dict[str, Any]] = []
         for prim in stage.Traverse():
             hidden = UsdGeom.Imageable(prim).ComputeVisibility() == UsdGeom.Tokens.invisible
