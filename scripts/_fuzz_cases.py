@@ -184,6 +184,11 @@ def _sog(folder_: Path) -> list[Sample]:
     return [*_written(zipped, ".sog", folder_), folder(folder_ / "folder"), *_written(plain, ".sog", folder_)]
 
 
+def _streamed(folder_: Path) -> list[Sample]:
+    export.export(scene_of(2000, 1), folder_ / "folder" / "lod-meta.json")
+    return [folder(folder_ / "folder")]
+
+
 def _glb(folder_: Path) -> list[Sample]:
     return [*_written(of_gltf, ".glb", folder_), *_written(of_gltf, ".spz.glb", folder_)]
 
@@ -238,6 +243,7 @@ READERS: dict[str, Reader] = {
     "compressed.ply": Reader(export.load, lambda folder_: _written(plain, ".compressed.ply", folder_)),
     "spz": Reader(export.load, _spz),
     "sog": Reader(export.load, _sog),
+    "lod-meta.json": Reader(export.load, _streamed),
     "splat": Reader(export.load, _plain(".splat")),
     "ksplat": Reader(export.load, _plain(".ksplat")),
     "glb": Reader(export.load, _glb),

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from recon.datasets.errors import InputError
-from recon.export import compressed_ply, glb, ksplat, ply, sog, splat, spz, usd
+from recon.export import compressed_ply, glb, ksplat, ply, sog, splat, spz, streamed, usd
 from recon.gaussians import Gaussians
 
 
@@ -23,6 +23,7 @@ SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {
     ".spz": spz.save,
     ".sog": sog.save,
     sog.META: sog.save,
+    streamed.META: streamed.save,
     ".splat": splat.save,
     ".ksplat": ksplat.save,
     ".glb": glb.save,
@@ -34,6 +35,7 @@ LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     ".spz": spz.load,
     ".sog": sog.load,
     sog.META: sog.load,
+    streamed.META: streamed.load,
     ".splat": splat.load,
     ".ksplat": ksplat.load,
     ".glb": glb.load,
@@ -57,6 +59,7 @@ LOSSES: dict[str, str] = {
     ".spz.glb": spz.LOSS,
     ".sog": sog.LOSS,
     sog.META: sog.LOSS,
+    streamed.META: streamed.LOSS,
     ".splat": splat.LOSS,
     ".ksplat": ksplat.LOSS,
 }
@@ -84,25 +87,27 @@ def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | No
 def load(path: Path | str) -> Gaussians:
     """Read a scene of Gaussians in the format that its name ends with; `InputError` says what is wrong with it.
 
-    A folder is one of SOG's images.
+    A folder is one of SOG's images, or of streamed SOG.
     """
     path = Path(path)
-    if path.is_dir() and sog.is_folder(path):
-        return sog.load(path)
+    for module in (streamed, sog):
+        if path.is_dir() and module.is_folder(path):
+            return module.load(path)
     return LOADERS[suffix_of(path, LOADERS)](path)
 
 
 def is_splats(path: Path) -> bool:
     """Whether this is something that `load` reads: a file by its name, a folder by what is in it."""
     if path.is_dir():
-        return sog.is_folder(path)
+        return sog.is_folder(path) or streamed.is_folder(path)
     return bool(_suffixes(path, LOADERS))
 
 
 def bytes_of(path: Path) -> int:
-    """The size of what `export` wrote; a meta.json has images beside it."""
-    images = sog.files_of(path) if path.name.lower() == sog.META else []
-    return sum(file.stat().st_size for file in [path, *images])
+    """The size of what `export` wrote; a meta.json has images beside it, and a lod-meta.json folders."""
+    lists = {sog.META: sog.files_of, streamed.META: streamed.files_of}
+    beside = lists[path.name.lower()](path) if path.name.lower() in lists else []
+    return sum(file.stat().st_size for file in [path, *beside])
 
 
 def suffix_of(path: Path, formats: Iterable[str]) -> str:

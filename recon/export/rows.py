@@ -229,6 +229,12 @@ def wxyz(quats: Floats) -> Floats:
     return np.roll(quats, 1, axis=1)
 
 
+def covered(rows: Rows) -> Floats:
+    """[N] the logarithm of how much splats cover: opacity times the area of the larger two axes."""
+    areas = np.sort(rows.log_scales, axis=1)[:, 1:].sum(axis=1, dtype=np.float64)
+    return np.log(np.maximum(sigmoid(rows.logit_opacities.astype(np.float64)), 1e-30)) + areas
+
+
 def morton_order(means: Floats) -> NDArray[np.int64]:
     """The order [N] of positions [N,3] along a Z-shaped curve: what is near in space is near in the file, mostly.
 

@@ -94,15 +94,21 @@ def files_of(path: Path) -> list[Path]:
 def save(gaussians: Gaussians, path: Path | str) -> None:
     """Write all Gaussians as version 2: one .sog, or, where `path` is a meta.json, that and the images beside it."""
     path = Path(path)
-    files = _encoded(Rows.of(gaussians, path))
+    rows = Rows.of(gaussians, path)
+    rows = rows.taken(morton_order(rows.means))
     if path.suffix.lower() == ".json":
-        for name, data in files.items():  # meta.json is the last, so that it never speaks of images that are not there
-            with atomic_write(path if name == META else path.parent / name) as file:
-                file.write(data)
+        write_folder(rows, path)
         return
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:  # images do not shrink once more
-        for name, data in files.items():
+        for name, data in _encoded(rows).items():
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), data)
+
+
+def write_folder(rows: Rows, path: Path) -> None:
+    """Write splats, in their order, as a meta.json and images beside it."""
+    for name, data in _encoded(rows).items():  # meta.json is the last: it never speaks of images that are not there
+        with atomic_write(path if name == META else path.parent / name) as file:
+            file.write(data)
 
 
 def load(path: Path | str) -> Gaussians:
@@ -243,7 +249,6 @@ def _harmonics(
 
 def _encoded(rows: Rows) -> dict[str, bytes]:
     """The files of version 2, by name, meta.json last."""
-    rows = rows.taken(morton_order(rows.means))
     count = len(rows)
     files: dict[str, bytes] = {}
 
