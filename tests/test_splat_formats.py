@@ -21,7 +21,7 @@ from recon.gaussians import PARAMETERS, Gaussians, quat_multiply
 from splat_files import columns_of, random_gaussians, write_ply
 from splat_tool import convert
 
-FORMATS = (".compressed.ply", ".spz", ".sog", ".splat", ".ksplat", ".glb", ".spz.glb", ".usda", ".usdc", ".usdz")
+FORMATS = (".compressed.ply", ".spz", ".sog", ".splat", ".ksplat", ".glb", ".spz.glb", ".usda", ".usdz")
 OPACITIES = {".sog": 2.1 / 255}  # the largest error, where it is not half a byte
 # What each keeps of a scene of unit normal deviates: the largest error of positions, of angles (degrees), of
 # logarithms of scales, and the RMS error of SH coefficients within +-0.6; and the highest SH degree.
@@ -33,7 +33,6 @@ PRECISION: dict[str, tuple[float, float, float, float, int]] = {
     ".ksplat": (4e-6, 0.1, 1e-3, 1e-3, 2),
     ".glb": (0.0, 0.1, 1e-5, 0.0, 3),
     ".usda": (0.0, 0.1, 1e-5, 0.0, 3),
-    ".usdc": (0.0, 0.1, 1e-5, 0.0, 3),
     ".usdz": (0.0, 0.1, 1e-5, 0.0, 3),
     ".spz.glb": (2.2e-4, 1.3, 0.032, 0.012, 3),
 }

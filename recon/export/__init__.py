@@ -30,6 +30,7 @@ SAVERS: dict[str, Callable[[Gaussians, Path], None]] = {
     ".spz.glb": glb.save_packed,
     **dict.fromkeys(usd.SUFFIXES, usd.save),
 }
+SAVERS_Z_UP: dict[str, Callable[[Gaussians, Path], None]] = dict.fromkeys(usd.SUFFIXES, usd.save_z_up)
 LOADERS: dict[str, Callable[[Path], Gaussians]] = {
     ".ply": _load_ply,
     ".spz": spz.load,
@@ -65,17 +66,19 @@ LOSSES: dict[str, str] = {
 }
 
 
-def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | None = None) -> None:
+def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | None = None, z_up: bool = False) -> None:
     """Write a scene in the format that the name of `path` ends with.
 
     Args:
         source_from_world: [4,4] similarity to the frame to write in, usually that of the capture's files
             (`Scene.source_from_world`); None: as the model is.
+        z_up: +z is up as other programs see the file, which matters where a format says which axis is.
     Raises:
         InputError: no format has this suffix, the scene cannot be written in it, or the file cannot be written.
     """
     path = Path(path)
-    save = SAVERS[suffix_of(path, SAVERS)]
+    suffix = suffix_of(path, SAVERS)
+    save = SAVERS_Z_UP.get(suffix, SAVERS[suffix]) if z_up else SAVERS[suffix]
     if source_from_world is not None:
         model = model.transformed(source_from_world)
     try:
