@@ -107,7 +107,7 @@ def number(fields: Mapping[str, Any], key: str, where: str) -> float | None:
     except OverflowError:  # whole numbers have no limit in JSON
         result = math.inf
     if not math.isfinite(result):
-        raise InputError(f"{where}: {key} {value!r} is not a finite number")
+        raise InputError(f"{where}: {key} {shown(value)} is not a finite number")
     return result
 
 
@@ -115,5 +115,5 @@ def text(fields: Mapping[str, Any], key: str, where: str) -> str | None:
     """A string; None where the key is not there or the string is empty."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: {key} {value!r} is not text")
+        raise InputError(f"{where}: {key} {shown(value)} is not text")
     return value or None

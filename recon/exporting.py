@@ -45,7 +45,7 @@ def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts 
     if place.is_turned_up and kind in export.AXES:
         flip = torch.diag(torch.tensor([*export.AXES[kind], 1], dtype=torch.float64))
         model, file_from_world = model.transformed(flip), flip @ file_from_world
-    export.export(model, out)
+    export.export(model, out, z_up=place.frame == "z-up")
     size = export.bytes_of(out)
     say(f"Wrote {len(model):,} Gaussians: {out} ({_sizes(size, len(model))})")
     if kind in export.LOSSES and len(model):

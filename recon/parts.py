@@ -15,7 +15,7 @@ from torch import Tensor
 from recon import sh
 from recon.datasets.errors import InputError
 from recon.datasets.normalize import rotation_to_z
-from recon.export.rows import Rows, joined, sigmoid
+from recon.export.rows import Rows, covered, joined, sigmoid
 from recon.floaters import loneliness, threshold
 from recon.gaussians import Gaussians
 from recon.loading import load
@@ -133,9 +133,7 @@ def chosen(model: Gaussians, parts: Parts) -> Gaussians:
         lonely = loneliness(rows.means[index], np.exp(rows.log_scales[index]), opacities[index].astype(np.float32))
         index = index[lonely <= threshold(parts.floaters)]
     if parts.max_count is not None and len(index) > parts.max_count:
-        areas = np.sort(rows.log_scales[index], axis=1)[:, 1:].sum(axis=1, dtype=np.float64)
-        covered = np.log(np.maximum(opacities[index], 1e-30)) + areas
-        index = np.sort(index[np.argsort(-covered, kind="stable")[: parts.max_count]])
+        index = np.sort(index[np.argsort(-covered(rows.taken(index)), kind="stable")[: parts.max_count]])
     if not len(index):
         raise InputError(f"nothing of {len(rows):,} Gaussians is left to write")
     degree = sh.degree_of(1 + rows.shN.shape[1])

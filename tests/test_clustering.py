@@ -46,7 +46,7 @@ def test_a_code_book_is_about_as_good_as_kmeans_and_keeps_rare_values() -> None:
 
 def test_a_palette_of_all_is_exact() -> None:
     vectors = np.random.default_rng(0).normal(size=(20, 9)).astype(np.float32)
-    entries, labels = palette(vectors, 20)
+    entries, labels = palette(vectors, 20, np.ones(20))
     assert np.array_equal(entries[labels], vectors)
 
 
@@ -55,7 +55,7 @@ def test_a_palette_is_nearly_as_good_as_plain_kmeans(size: int) -> None:
     generator = np.random.default_rng(1)
     heaps = generator.normal(size=(40, 9))
     vectors = (heaps[generator.integers(0, 40, 4000)] + 0.3 * generator.normal(size=(4000, 9))).astype(np.float32)
-    entries, labels = palette(vectors, size)
+    entries, labels = palette(vectors, size, np.ones(4000))
     assert len(entries) <= size
     assert labels.min() >= 0
     assert labels.max() < len(entries)
@@ -65,5 +65,20 @@ def test_a_palette_is_nearly_as_good_as_plain_kmeans(size: int) -> None:
 
 def test_equal_vectors_and_few_distinct_ones_have_no_error() -> None:
     vectors = np.repeat(np.eye(9, dtype=np.float32)[:3], 500, axis=0)
-    entries, labels = palette(vectors, 600)
+    entries, labels = palette(vectors, 600, np.ones(1500))
     assert error(vectors, entries[labels]) < 1e-12
+
+
+def test_a_palette_is_nearest_to_what_weighs_most() -> None:
+    generator = np.random.default_rng(2)
+    vectors = generator.normal(size=(4000, 9)).astype(np.float32)
+    weights = np.where(np.arange(4000) < 400, 100.0, 1.0)
+    heavy, light = slice(0, 400), slice(400, 4000)
+
+    def errors(weighing: np.ndarray) -> tuple[float, float]:
+        entries, labels = palette(vectors, 300, weighing)
+        return error(vectors[heavy], entries[labels[heavy]]), error(vectors[light], entries[labels[light]])
+
+    weighed, plain = errors(weights), errors(np.ones(4000))
+    assert weighed[0] < 0.6 * plain[0]
+    assert weighed[1] < 1.5 * plain[1]

@@ -16,6 +16,7 @@ import torch
 from recon.datasets.errors import InputError
 from recon.export import export, load
 from recon.gaussians import Gaussians
+from splat_tool import validated
 from test_splat_formats import angles_between, assert_alike, scene_of
 
 SPLATS = "KHR_gaussian_splatting"
@@ -258,3 +259,22 @@ def test_files_that_are_none_are_refused(tmp_path: Path, data: bytes, message: s
     with pytest.raises(InputError) as caught:
         load(tmp_path / "bad.glb")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 300])
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("suffix", [".glb", ".spz.glb"])
+def test_khronoss_validator_finds_no_error(tmp_path: Path, suffix: str, degree: int, count: int) -> None:
+    path = tmp_path / f"scene{suffix}"
+    export(scene_of(count, degree), path)
+    # It does not know the extension yet, and so neither the names that this gives to attributes.
+    unknown = ("MESH_PRIMITIVE_INVALID_ATTRIBUTE", "/attributes/KHR_gaussian_splatting:")
+    wrong = [message for message in validated(path) if message["severity"] < 2]
+    assert [m for m in wrong if m["code"] != unknown[0] or unknown[1] not in m["pointer"]] == []
+
+
+def test_khronoss_validator_finds_errors_where_there_are_some(tmp_path: Path) -> None:
+    document, binary = opened(tmp_path, scene_of(5, 0))
+    document["accessors"][0]["count"] = 500
+    said = validated(written(document, binary, tmp_path / "bad.glb"))
+    assert "ACCESSOR_TOO_LONG" in {message["code"] for message in said if message["severity"] == 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -214,3 +215,57 @@ def test_of_many_splats_view_dependent_colour_is_shared(tmp_path: Path) -> None:
     assert len(torch.unique(loaded.shN.reshape(4000, -1), dim=0)) <= 2000
     before, after = scene.shN.detach().var(), loaded.shN.detach().var()
     assert 0.8 * before < after < before * 1.01
+
+
+def test_positions_are_within_a_share_of_what_splats_are_thick(tmp_path: Path) -> None:
+    scene = scene_of(2000, 0)
+    with torch.no_grad():
+        scene.log_scales.sub_(2)
+        scene.means.mul_(10)
+    export(scene, tmp_path / "scene.sog")
+    loaded = load(tmp_path / "scene.sog")
+    nearest = torch.cdist(scene.means, loaded.means).argmin(dim=1)
+    off = (loaded.means[nearest] - scene.means).abs()
+    thickness = scene.scales.amin(dim=1, keepdim=True)
+    finest = 1.1 * (2 * math.log1p(float(scene.means.abs().max())) / 65535) * (1 + scene.means.abs())
+    assert (off <= torch.maximum(0.14 * thickness, finest)).all()
+    assert (off > finest).any()  # bits were spared
+
+
+def test_labels_come_in_the_order_in_which_splats_need_them(tmp_path: Path) -> None:
+    export(scene_of(3000, 1), tmp_path / "meta.json")
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    with Image.open(tmp_path / meta["shN"]["files"][1]) as image:
+        pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)[:3000].astype(int)
+    labels = pixels[:, 0] + 256 * pixels[:, 1]
+    first = np.unique(labels, return_index=True)[1]
+    assert (np.diff(first) > 0).all()
+    assert labels.max() == len(first) - 1 == meta["shN"]["count"] - 1
+
+
+def test_a_zip_of_a_kind_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scene.sog"
+    export(scene_of(3, 0), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 192  # the version of the format that is needed to unpack
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"scene\.sog: not a \.sog file: zip file version 19"):
+        load(path)
+
+
+def test_what_a_document_says_is_not_repeated_at_length(tmp_path: Path) -> None:
+    path = tmp_path / "scene.sog"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.json", json.dumps({"version": {"x" * 100_000: 1}}))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_few_bytes_cannot_hold_many_splats(tmp_path: Path) -> None:
+    path = tmp_path / "meta.json"
+    export(scene_of(3, 0), path)
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"count": 10_000_000}))
+    with pytest.raises(InputError, match=r"announces 10,000,000 splats, and has [\d,]+ bytes"):
+        load(path)

@@ -21,6 +21,7 @@ COARSE = 256  # clusters of the first level, of many vectors
 COARSE_SAMPLE = 65_536  # vectors that place them
 ROUNDS = 6  # of Lloyd's algorithm; later ones hardly change anything
 CODE_ROUNDS = 30
+TINY = float(np.finfo(np.float32).tiny)
 
 
 def codebook(values: NDArray[np.floating], size: int = 256) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -49,32 +50,38 @@ def codebook(values: NDArray[np.floating], size: int = 256) -> tuple[NDArray[np.
     return codes, np.searchsorted(middles, values.astype(np.float64)).astype(np.uint8)
 
 
-def palette(vectors: NDArray[np.float32], size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """At most `size` vectors [P,D] that stand for vectors [N,D], and which [N] stands for each of them."""
+def palette(
+    vectors: NDArray[np.float32], size: int, weights: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """At most `size` vectors [P,D] that stand for vectors [N,D], and which [N] stands for each of them.
+
+    Entries lie nearer to vectors of a greater weight [N], which is more than 0.
+    """
     if len(vectors) <= size:
         return vectors, np.arange(len(vectors))
     with one_torch_thread(torch.device("cpu")):  # the blocks are small: more threads would wait for each other
-        return _palette(vectors, size)
+        return _palette(vectors, size, torch.from_numpy(weights.astype(np.float32)))
 
 
-def _palette(vectors: NDArray[np.float32], size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _palette(vectors: NDArray[np.float32], size: int, weights: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     points = torch.from_numpy(np.ascontiguousarray(vectors))
     generator = rng.generator(0, "palette")
-    sample = points[torch.randperm(len(points), generator=generator)[:COARSE_SAMPLE]]
+    taken = _drawn(weights, COARSE_SAMPLE, generator)
+    sample = points[taken]
     coarse = min(COARSE, size)
-    centres = _lloyd(sample, sample[:coarse].clone())
+    centres = _lloyd(sample, sample[:coarse].clone(), weights[taken])
     cluster = _nearest(points, centres)
     order = torch.argsort(cluster, stable=True)
     counts = torch.bincount(cluster, minlength=coarse)
     errors = torch.zeros(coarse, dtype=torch.float64)
-    errors.index_add_(0, cluster, (points - centres[cluster]).double().square().sum(dim=1))
+    errors.index_add_(0, cluster, (points - centres[cluster]).double().square().sum(dim=1) * weights)
     entries, labels, used = [], torch.empty(len(points), dtype=torch.int64), 0
     for members, share in zip(order.split(counts.tolist()), _shares(errors, counts, size), strict=True):
         if not len(members):
             continue
         own = points[members]
-        chosen = torch.randperm(len(own), generator=generator)[:share]
-        fine = own[chosen].clone() if share == len(own) else _lloyd(own, own[chosen].clone())
+        chosen = _drawn(weights[members], share, generator)
+        fine = own[chosen] if share == len(own) else _lloyd(own, own[chosen], weights[members])
         labels[members] = used + _nearest(own, fine)
         entries.append(fine)
         used += len(fine)
@@ -102,13 +109,22 @@ def _shares(errors: Tensor, counts: Tensor, size: int) -> list[int]:
     return shares.tolist()
 
 
-def _lloyd(points: Tensor, centres: Tensor) -> Tensor:
-    """Centres moved to the means of the points that are nearest to them, some times over."""
+def _drawn(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Which [at most count] are drawn, each once, rather those of a greater weight.
+
+    Exponential deviates divided by the weights come in that order (Efraimidis and Spirakis 2006).
+    """
+    deviates = torch.empty_like(weights).exponential_(generator=generator)
+    return torch.argsort(deviates / weights, stable=True)[:count]
+
+
+def _lloyd(points: Tensor, centres: Tensor, weights: Tensor) -> Tensor:
+    """Centres moved to the weighted means of the points that are nearest to them, some times over."""
     for _ in range(ROUNDS):
         nearest = _nearest(points, centres)
-        counts = torch.bincount(nearest, minlength=len(centres))
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+        totals = torch.zeros(len(centres)).index_add_(0, nearest, weights)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points * weights[:, None])
+        centres = torch.where(totals[:, None] > 0, sums / totals.clamp_min(TINY)[:, None], centres)
     return centres
 
 

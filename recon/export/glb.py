@@ -25,13 +25,14 @@ from torch import Tensor
 
 from recon import sh
 from recon.datasets.errors import InputError
-from recon.datasets.fields import entry, listed, whole
+from recon.datasets.fields import entry, listed, shown, whole
 from recon.datasets.files import atomic_write
 from recon.export import spz
 from recon.export.rows import (
     Floats,
     Rows,
     check_count,
+    evenly_placed,
     exponentials,
     joined,
     logarithms,
@@ -120,13 +121,14 @@ def save_packed(gaussians: Gaussians, path: Path | str) -> None:
 def load(path: Path | str) -> Gaussians:
     """Read all splats of a .glb, packed or not; `InputError` says what is wrong with it, or that there are none."""
     path = Path(path)
-    document, binary = _chunks(read_bytes(path), str(path))
+    data = read_bytes(path)
+    document, binary = _chunks(data, str(path))
     parts: list[Rows] = []
     count = 0
     for primitive, placed in _primitives(document, str(path)):
         rows = _rows(document, binary, primitive, str(path)).turned(AXES)
         count += len(rows)
-        check_count(count, str(path))  # nodes may show the same splats over and over
+        check_count(count, len(data), str(path))  # nodes may show the same splats over and over
         if len(parts) == MOST_PARTS:
             raise InputError(f"{path}: shows splats in more than {MOST_PARTS:,} places")
         if placed is not None:
@@ -216,7 +218,7 @@ def _item(document: Mapping[str, Any], key: str, index: Any, where: str) -> Mapp
     """One of a list of objects of the document, by its number."""
     items = entry(document, key, list, where)
     if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(items):
-        raise InputError(f"{where}: {key} {index!r}: there are {len(items)}")
+        raise InputError(f"{where}: {key} {shown(index)}: there are {len(items)}")
     if not isinstance(items[index], dict):
         raise InputError(f"{where}: {key} {index} is not an object")
     return items[index]
@@ -260,13 +262,7 @@ def _placed(node: Mapping[str, Any], above: Tensor | None, where: str) -> Tensor
         own[:3, :3] = rotations_from_quats(turn)[0] * scale
         move = listed(node.get("translation", [0, 0, 0]), 3, f"{where}: translation")
         own[:3, 3] = torch.tensor(move, dtype=torch.float64)
-    placed = own if above is None else above @ own
-    square = placed[:3, :3] @ placed[:3, :3].T
-    even = square[0, 0] * torch.eye(3, dtype=torch.float64)
-    turned = torch.allclose(square, even, rtol=1e-4, atol=float(square[0, 0]) * 1e-4)
-    if not (turned and torch.isfinite(placed).all() and torch.linalg.det(placed[:3, :3]) > 1e-30):
-        raise InputError(f"{where}: mirrors splats, or stretches them unevenly, or to nothing")
-    return placed
+    return evenly_placed(own if above is None else above @ own, where)
 
 
 def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, Any], where: str) -> Rows:

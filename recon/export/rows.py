@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recon import sh
 from recon.datasets.errors import InputError
@@ -21,10 +22,15 @@ from recon.gaussians import Gaussians
 Floats = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
 
-# Files whose size does not vouch for a number of splats, because they are compressed, may announce at most so many.
+# Files whose size does not vouch for a number of splats, because they are compressed, may announce at most so many;
+# and no more than they have bytes, unless they are few: real splats take several bytes however they are packed.
 MOST_SPLATS = 1 << 24
+FEW_SPLATS = 1 << 16
 # Opacities of 0 and 1 have no logit; a byte of 0 or 255 stands for this far from them.
 OPACITY_MARGIN = 1e-6
+# The product, from the right, of a quaternion wxyz with 1, i, j and k: which component goes where, with which sign.
+HALF_TURNS = np.array([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])
+HALF_TURN_SIGNS = np.array([[1, 1, 1, 1], [-1, 1, 1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1]])
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -178,6 +184,17 @@ def unit(quats: Floats) -> Floats:
     return np.where(lengths > 0, quats / np.where(lengths > 0, lengths, 1), identity)
 
 
+def with_large_w(quats: Floats) -> Floats:
+    """Unit quaternions wxyz of the same Gaussians whose w is the largest component.
+
+    Half a turn about an axis of its own leaves a Gaussian as it is, and brings one of the other components, with some
+    sign, to the place of w.
+    """
+    largest = np.abs(quats).argmax(axis=1)
+    turned = np.take_along_axis(quats, HALF_TURNS[largest], axis=1) * HALF_TURN_SIGNS[largest]
+    return turned * np.where(turned[:, :1] < 0, -1, 1)
+
+
 def smallest_three(quats: Floats) -> tuple[NDArray[np.int64], Floats]:
     """Unit quaternions [N,4] as the position [N] of the largest component, and the others [N,3] with its sign removed.
 
@@ -212,6 +229,12 @@ def wxyz(quats: Floats) -> Floats:
     return np.roll(quats, 1, axis=1)
 
 
+def covered(rows: Rows) -> Floats:
+    """[N] the logarithm of how much splats cover: opacity times the area of the larger two axes."""
+    areas = np.sort(rows.log_scales, axis=1)[:, 1:].sum(axis=1, dtype=np.float64)
+    return np.log(np.maximum(sigmoid(rows.logit_opacities.astype(np.float64)), 1e-30)) + areas
+
+
 def morton_order(means: Floats) -> NDArray[np.int64]:
     """The order [N] of positions [N,3] along a Z-shaped curve: what is near in space is near in the file, mostly.
 
@@ -226,6 +249,16 @@ def morton_order(means: Floats) -> NDArray[np.int64]:
     return np.argsort(code, kind="stable")
 
 
+def evenly_placed(placed: Tensor, where: str) -> Tensor:
+    """[4,4] the place of splats in a file; `InputError` if they cannot be brought there and stay splats."""
+    square = placed[:3, :3] @ placed[:3, :3].T
+    even = square[0, 0] * torch.eye(3, dtype=torch.float64)
+    turned = torch.allclose(square, even, rtol=1e-4, atol=float(square[0, 0]) * 1e-4)
+    if not (turned and torch.isfinite(placed).all() and torch.linalg.det(placed[:3, :3]) > 1e-30):
+        raise InputError(f"{where}: mirrors splats, or stretches them unevenly, or to nothing")
+    return placed
+
+
 def read_bytes(path: Path) -> bytes:
     """All of a file; `InputError` where it cannot be read."""
     try:
@@ -234,7 +267,9 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def check_count(count: int, where: str) -> None:
-    """Refuse a number of splats that a compressed file only announces, before memory is taken for them."""
+def check_count(count: int, size: int, where: str) -> None:
+    """Refuse a number of splats that a compressed file of `size` bytes only announces, before memory is taken."""
     if count > MOST_SPLATS:
         raise InputError(f"{where}: announces {count:,} splats, more than the {MOST_SPLATS:,} that are taken")
+    if count > max(FEW_SPLATS, size):
+        raise InputError(f"{where}: announces {count:,} splats, and has {size:,} bytes")

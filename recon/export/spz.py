@@ -35,6 +35,7 @@ from recon.export.rows import (
     smallest_three,
     to_bytes,
     unit,
+    with_large_w,
     wxyz,
     xyzw,
 )
@@ -60,9 +61,6 @@ SH_STEPS = (2, 4)
 COLOUR = 0.15  # of 0..1 for each unit of sh0: wider than what is shown (0.28), as higher degrees may add to it
 LARGEST = (1 << 23) - 1  # that a position has room for
 FINEST = 24  # bits of fraction
-# The product, from the right, of a quaternion wxyz with 1, i, j and k: which component goes where, with which sign.
-HALF_TURNS = np.array([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])
-HALF_TURN_SIGNS = np.array([[1, 1, 1, 1], [-1, 1, 1, -1], [-1, -1, 1, 1], [-1, 1, -1, 1]])
 ROTATION_STEPS = {2: 127.5, 3: 511 * math.sqrt(2), 4: 511 * math.sqrt(2)}
 
 
@@ -120,7 +118,7 @@ def decode(data: bytes, where: str) -> Rows:
         raise InputError(f"{where}: SH degree {degree}; 0 to 4 are known")
     if bits > FINEST:
         raise InputError(f"{where}: {bits} bits of fraction, of positions that have 24")
-    check_count(count, where)
+    check_count(count, len(data), where)
     higher = (degree + 1) ** 2 - 1
     sizes = [size * count for size in (9, 1, 3, 3, 3 if version == 2 else 4, 3 * higher)]
     if version == 4:
@@ -220,12 +218,8 @@ def _positions(packed: Bytes, bits: int) -> Floats:
 def _packed_rotations(quats: Floats, version: int) -> Bytes:
     """Version 2: x, y, z, of which w > 0 follows. Later: the smallest three, a sign and 9 bits each."""
     if version == 2:
-        # A small w would follow from large x, y, z badly. Half a turn about an axis of its own leaves a Gaussian as it
-        # is, and brings one of the other components (with some sign) to the place of w: the largest one it shall be.
-        largest = np.abs(quats).argmax(axis=1)
-        quats = np.take_along_axis(quats, HALF_TURNS[largest], axis=1) * HALF_TURN_SIGNS[largest]
-        positive = quats * np.where(quats[:, :1] < 0, -1, 1)
-        return np.rint(np.clip(positive[:, 1:] * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+        xyz = with_large_w(quats)[:, 1:]  # a small w would follow badly from large others
+        return np.rint(np.clip(xyz * 127.5 + 127.5, 0, 255)).astype(np.uint8)
     largest, others = smallest_three(xyzw(quats))
     steps = np.minimum(np.rint(np.abs(others) * ROTATION_STEPS[version]), 511).astype(np.uint32)
     fields = steps | (others < 0).astype(np.uint32) << 9

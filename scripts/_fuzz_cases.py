@@ -1,0 +1,364 @@
+"""What fuzz_formats.py reads: the readers of splats and points, small files for each, and ways to damage them.
+
+A file is kept as the parts that are inside of it, and packed again after they were damaged: damage to the outside of a
+zip or a gzip stream alone would hardly get past its checksums.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import zstandard
+
+from recon import export, sh
+from recon.datasets import colmap_files, point_cloud
+from recon.export import spz
+from recon.gaussians import Gaussians
+
+Parts = dict[str, bytes]
+Rng = np.random.Generator
+
+BOMB = 1 << 27  # bytes that a bomb unpacks to
+DEEP = 100_000  # levels of nested JSON
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file, or a folder of them.
+
+    Attributes:
+        name: of what is read; a folder where it ends with "/".
+        parts: what is damaged, by name.
+        pack: the files of parts, by their paths below a folder of their own.
+        squeezes: whether files may be far smaller than their parts.
+    """
+
+    name: str
+    parts: Parts
+    pack: Callable[[Parts], Parts]
+    squeezes: bool = False
+
+
+@dataclass(frozen=True)
+class Reader:
+    """`samples` are whole files in a folder to write to, and `read` reads one; it may raise `InputError` only."""
+
+    read: Callable[[Path], object]
+    samples: Callable[[Path], list[Sample]]
+
+
+def scene_of(count: int, degree: int) -> Gaussians:
+    """Splats of all kinds."""
+    generator = torch.Generator().manual_seed(count + degree)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    higher = sh.num_coefficients(degree) - 1
+    return Gaussians(
+        normal(count, 3),
+        normal(count, 4),
+        normal(count, 3) - 2,
+        normal(count),
+        normal(count, 1, 3),
+        normal(count, higher, 3) / 5,
+    )
+
+
+# ------------------------------------------------------------------------------------------ containers
+
+
+def plain(name: str, data: bytes) -> Sample:
+    return Sample(name, {name: data}, dict)
+
+
+def gzipped(name: str, data: bytes) -> Sample:
+    def pack(parts: Parts) -> Parts:
+        return {name: gzip.compress(parts["inner"], 1, mtime=0)}
+
+    return Sample(name, {"inner": gzip.decompress(data)}, pack, True)
+
+
+def zipped(name: str, data: bytes, method: int = zipfile.ZIP_DEFLATED) -> Sample:
+    def pack(parts: Parts) -> Parts:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", method) as archive:
+            for member, content in parts.items():
+                archive.writestr(member, content)
+        return {name: out.getvalue()}
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return Sample(name, {member: archive.read(member) for member in archive.namelist()}, pack, True)
+
+
+def of_gltf(name: str, data: bytes) -> Sample:
+    def pack(parts: Parts) -> Parts:
+        text, binary = parts["json"], parts["bin"]
+        body = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+        return {name: struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body}
+
+    size = int.from_bytes(data[12:16], "little")
+    return Sample(name, {"json": data[20 : 20 + size], "bin": data[28 + size :]}, pack)
+
+
+def of_streams(name: str, data: bytes) -> Sample:
+    """An .spz of version 4: a header, a table of sizes, and so many streams."""
+    streams, table = data[15], struct.unpack_from("<I", data, 16)[0]
+    sizes = [struct.unpack_from("<QQ", data, table + 16 * i)[0] for i in range(streams)]
+    starts = np.cumsum([table + 16 * streams, *sizes])
+    unpack = zstandard.ZstdDecompressor().decompress
+    inner = {str(i): unpack(data[starts[i] : starts[i + 1]]) for i in range(streams)}
+
+    def pack(parts: Parts) -> Parts:
+        packed = [zstandard.ZstdCompressor(1).compress(parts[str(i)]) for i in range(streams)]
+        sizes = (struct.pack("<QQ", len(small), len(parts[str(i)])) for i, small in enumerate(packed))
+        return {name: b"".join([parts["header"][: 1 << 12], *sizes, *packed])}
+
+    return Sample(name, {"header": data[:table], **inner}, pack, True)
+
+
+def folder(path: Path) -> Sample:
+    """All files of a folder."""
+    files = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    return Sample("folder/", files, lambda parts: {f"folder/{name}": data for name, data in parts.items()})
+
+
+# ------------------------------------------------------------------------------------------ readers
+
+
+def _written(kind: Callable[[str, bytes], Sample], suffix: str, folder_: Path) -> list[Sample]:
+    """Scenes without and with harmonics, as they are exported."""
+    samples = []
+    for count, degree in ((40, 0), (5, 3)):
+        path = folder_ / f"{count}{suffix}"
+        export.export(scene_of(count, degree), path)
+        samples.append(kind(path.name, path.read_bytes()))
+    return samples
+
+
+def _real(suffix: str) -> list[Sample]:
+    """Tiny files of other programs, where there are any."""
+    root = os.environ.get("RECON_DATA")
+    return (
+        [plain(file.name, file.read_bytes()) for file in Path(root, "splats/tiny").glob(f"*{suffix}")] if root else []
+    )
+
+
+def _plain(suffix: str) -> Callable[[Path], list[Sample]]:
+    return lambda folder_: _written(plain, suffix, folder_) + _real(suffix)
+
+
+def _text_ply(folder_: Path) -> list[Sample]:
+    """Files of splats, and those of points in all encodings."""
+    header = "ply\nformat {} 1.0\ncomment {}\nelement vertex 3\nproperty {} x\nproperty double y\nproperty float z\n"
+    header += "property uchar red\nproperty uchar green\nproperty uchar blue\nelement face 1\n"
+    header += "property list uchar int vertex_indices\nend_header\n"
+    rows = [(1.5, 2.0, -3.0, 255, 0, 7), (0.0, 1e9, 2.0, 1, 2, 3), (4.0, 5.0, 6.0, 9, 9, 9)]
+    text = header.format("ascii", "text", "float") + "".join(" ".join(map(str, row)) + "\n" for row in rows)
+    samples = [plain("text.ply", (text + "3 0 1 2\n").encode())]
+    for order, name in (("<", "little"), (">", "big")):
+        body = b"".join(struct.pack(f"{order}fdfBBB", *row) for row in rows) + struct.pack(f"{order}B3i", 3, 0, 1, 2)
+        samples.append(plain(f"{name}.ply", header.format(f"binary_{name}_endian", name, "float").encode() + body))
+    return samples
+
+
+def _spz(folder_: Path) -> list[Sample]:
+    spz.save(scene_of(5, 3), folder_ / "v4.spz", version=4)
+    v4 = (folder_ / "v4.spz").read_bytes()
+    return [*_written(gzipped, ".spz", folder_), of_streams("v4.spz", v4), plain("v4.spz", v4), *_real(".spz")]
+
+
+def _sog(folder_: Path) -> list[Sample]:
+    export.export(scene_of(5, 1), folder_ / "folder" / "meta.json")
+    return [*_written(zipped, ".sog", folder_), folder(folder_ / "folder"), *_written(plain, ".sog", folder_)]
+
+
+def _streamed(folder_: Path) -> list[Sample]:
+    export.export(scene_of(2000, 1), folder_ / "folder" / "lod-meta.json")
+    return [folder(folder_ / "folder")]
+
+
+def _glb(folder_: Path) -> list[Sample]:
+    return [*_written(of_gltf, ".glb", folder_), *_written(of_gltf, ".spz.glb", folder_)]
+
+
+def _usdz(folder_: Path) -> list[Sample]:
+    stored = functools.partial(zipped, method=zipfile.ZIP_STORED)
+    return [
+        *_written(plain, ".usdz", folder_),
+        *_written(stored, ".usdz", folder_),
+        *_written(zipped, ".usdz", folder_),
+    ]
+
+
+def _model(binary: bool) -> Callable[[Path], list[Sample]]:
+    """A model of COLMAP: two cameras, two photos, three points."""
+
+    def samples(folder_: Path) -> list[Sample]:
+        import pycolmap
+
+        model = pycolmap.Reconstruction()
+        for i, kind in enumerate(("SIMPLE_RADIAL", "OPENCV"), start=1):
+            camera = pycolmap.Camera.create_from_model_name(i, kind, 50.0, 40, 30)
+            model.add_camera_with_trivial_rig(camera)
+            points = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+            photo = pycolmap.Image(name=f"{i}.png", keypoints=points, camera_id=i, image_id=i)
+            model.add_image_with_trivial_frame(photo, pycolmap.Rigid3d())
+        for i in range(3):
+            track = pycolmap.Track([pycolmap.TrackElement(1, i), pycolmap.TrackElement(2, i)])
+            model.add_point3D(np.array([0.1 * i, 0.2, 3.0]), track, np.array([255, 0, i], np.uint8))
+        (folder_ / "folder").mkdir()
+        (model.write_binary if binary else model.write_text)(folder_ / "folder")
+        whole = folder(folder_ / "folder")
+        parts = {name: data for name, data in whole.parts.items() if name[0] in "cip"}  # no rigs and frames
+        return [Sample(whole.name, parts, whole.pack)]
+
+    return samples
+
+
+def _read_model(folder_: Path) -> None:
+    for stem, read in (
+        ("cameras", colmap_files.read_cameras),
+        ("images", colmap_files.read_images),
+        ("points3D", colmap_files.read_points),
+    ):
+        file = colmap_files.find_file(folder_, stem)
+        if file is not None:
+            read(file)
+
+
+READERS: dict[str, Reader] = {
+    "ply": Reader(export.load, _plain(".ply")),
+    "compressed.ply": Reader(export.load, lambda folder_: _written(plain, ".compressed.ply", folder_)),
+    "spz": Reader(export.load, _spz),
+    "sog": Reader(export.load, _sog),
+    "lod-meta.json": Reader(export.load, _streamed),
+    "splat": Reader(export.load, _plain(".splat")),
+    "ksplat": Reader(export.load, _plain(".ksplat")),
+    "glb": Reader(export.load, _glb),
+    "usda": Reader(export.load, _plain(".usda")),
+    "usdc": Reader(export.load, _plain(".usdc")),
+    "usdz": Reader(export.load, _usdz),
+    "points": Reader(point_cloud.read_points, _text_ply),
+    "colmap.bin": Reader(_read_model, _model(binary=True)),
+    "colmap.txt": Reader(_read_model, _model(binary=False)),
+}
+
+# ------------------------------------------------------------------------------------------ damage
+
+NUMBERS = (0, 1, 2, 255, 256, 1 << 15, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, -1)
+FLOATS = (0.0, -1.0, 1e-45, 3e38, 1e300, float("inf"), float("-inf"), float("nan"))
+WORDS = [str(number).encode() for number in NUMBERS]
+WORDS += rb'-1 0.5 1e400 -0 nan NaN Infinity 1e30 null true [] {} [[]] [0] {"a":1} "" "x" "../x" "/etc/passwd"'.split()
+WORDS += b"\xff\xfe \x00 \xc3\xa9 \xf0\x9f ply end_header element property list float double int vertex".split()
+TOKEN = re.compile(rb'"[^"]*"|[-+.\w]+')
+
+
+def _at(data: bytes, rng: Rng) -> int:
+    """A place, as often near the beginning, where counts and sizes are, as anywhere."""
+    reach = len(data) if rng.random() < 0.5 else min(len(data), 128)
+    return int(rng.integers(0, reach + 1))
+
+
+def _bits(data: bytes, rng: Rng) -> bytes:
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 5))):
+        at = min(_at(data, rng), len(data) - 1)
+        changed[at] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def _number(data: bytes, rng: Rng) -> bytes:
+    size = int(rng.choice([1, 2, 4, 8]))
+    number = int(rng.choice(len(NUMBERS)))
+    written = (NUMBERS[number] & ((1 << 8 * size) - 1)).to_bytes(size, rng.choice(["little", "big"]))
+    at = _at(data, rng)
+    return data[:at] + written + data[at + size :]
+
+
+def _float(data: bytes, rng: Rng) -> bytes:
+    kind = str(rng.choice(["<f", "<d", "<e", ">f"]))
+    with np.errstate(over="ignore"):
+        written = np.array(FLOATS[int(rng.integers(len(FLOATS)))]).astype(np.dtype(kind)).tobytes()
+    at = _at(data, rng)
+    return data[:at] + written + data[at + len(written) :]
+
+
+def _cut(data: bytes, rng: Rng) -> bytes:
+    return data[: _at(data, rng)]
+
+
+def _removed(data: bytes, rng: Rng) -> bytes:
+    at = _at(data, rng)
+    return data[:at] + data[at + int(rng.integers(1, 40)) :]
+
+
+def _repeated(data: bytes, rng: Rng) -> bytes:
+    at = _at(data, rng)
+    piece = data[at : at + int(rng.integers(1, 200))]
+    return data[:at] + piece * int(rng.choice([2, 3, 100])) + data[at:]
+
+
+def _word(data: bytes, rng: Rng) -> bytes:
+    """Another word, in text and JSON."""
+    found = list(TOKEN.finditer(data[:20_000]))
+    if not found:
+        return _bits(data, rng)
+    match = found[int(rng.integers(len(found)))]
+    other = found[int(rng.integers(len(found)))].group() if rng.random() < 0.3 else WORDS[int(rng.integers(len(WORDS)))]
+    return data[: match.start()] + other + data[match.end() :]
+
+
+def _long(data: bytes, rng: Rng) -> bytes:
+    """A huge string, or brackets in brackets."""
+    huge = (b"[" * DEEP, b"A" * 300_000, b"9" * 5_000, b'{"a":' * DEEP, b" \n" * 50_000, b"(" * DEEP)
+    at = _at(data, rng)
+    return data[:at] + huge[int(rng.integers(len(huge)))] + data[at:]
+
+
+DAMAGE = (_bits, _bits, _number, _number, _float, _cut, _removed, _repeated, _word, _word, _word)
+
+
+def damaged(sample: Sample, other: Sample, rng: Rng) -> Sample:
+    """A sample with some of its parts damaged, one exchanged for a part of another, or one left out."""
+    parts = dict(sample.parts)
+    for _ in range(int(rng.choice([1, 1, 2, 3, 5]))):
+        name = str(rng.choice(sorted(parts)))
+        chance = rng.random()
+        if chance < 0.03:
+            parts[name] = other.parts[str(rng.choice(sorted(other.parts)))]
+        elif chance < 0.035:
+            parts[name] = _long(parts[name], rng)
+        elif parts[name]:
+            parts[name] = DAMAGE[int(rng.integers(len(DAMAGE)))](parts[name], rng)
+    return replace(sample, parts=parts)
+
+
+def attacks(samples: Sequence[Sample]) -> Iterator[Sample]:
+    """What random damage would hardly find: bombs, nesting, and parts that are not there."""
+    for sample in samples:
+        bomb = bytes(BOMB if sample.squeezes else 1 << 20)
+        for name, data in sample.parts.items():
+            for other in (b"", bomb, data[:64] + bomb, b"[" * DEEP, b"\0" * 64 + data):
+                yield replace(sample, parts=sample.parts | {name: other})
+
+
+def packed(sample: Sample, rng: Rng) -> Mapping[str, bytes]:
+    """The files of a sample; once in a while the outside is damaged, too."""
+    files = sample.pack(sample.parts)
+    if rng.random() < 0.15:
+        name = str(rng.choice(sorted(files)))
+        if files[name]:
+            files[name] = DAMAGE[int(rng.integers(len(DAMAGE)))](files[name], rng)
+    return files
