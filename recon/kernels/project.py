@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from recon.kernels.geometry import load_quads, load_scalars, load_triples, project, store_tuples
 from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, basis, colour, load_rows, view_direction
 from recon.kernels.lanes import (
@@ -64,6 +66,8 @@ from recon.kernels.tiles import SLOTS, ellipse, list_tiles
 NOT_FINITE = SLOTS + 1  # index into `state`, what the threads find out together
 STATE = 2
 
+f32 = np.float32
+
 AHEAD = 2  # blocks between asking for their coefficients and using these
 _FIELDS = RECORD * LANES
 
@@ -75,11 +79,14 @@ def is_finite(x: Any) -> Any:
 
 
 @inline
-def depth_slopes(p: Any) -> Any:
+def depth_slopes(p: Any, inverse: Any) -> Any:
     """See `recon.raster.reference.depth_slopes`.
 
     With f and g the x and y of the `image_axes`, z the depth of the half-axes and e = EPS2D, Cramer's rule gives
     ((gg + e) fz - fg gz) / determinant for x, whose terms cancel out in a needle; (f x g) (z x g) + e fz is the same.
+
+    Args:
+        inverse: HALF_LOG2E^2 / determinant; a division would be made together with others, and change their results.
     """
     f0, f1, f2, g0, g1, g2 = p.image_axes
     n0, n1, n2 = p.image_cross
@@ -87,7 +94,8 @@ def depth_slopes(p: Any) -> Any:
     x = n0 * (z1 * g2 - z2 * g1) + n1 * (z2 * g0 - z0 * g2) + n2 * (z0 * g1 - z1 * g0)
     y = n0 * (f1 * z2 - f2 * z1) + n1 * (f2 * z0 - f0 * z2) + n2 * (f0 * z1 - f1 * z0)
     x, y = x + EPS2D * (f0 * z0 + f1 * z1 + f2 * z2), y + EPS2D * (g0 * z0 + g1 * z1 + g2 * z2)
-    return x / p.determinant, y / p.determinant
+    inverse = inverse * f32(1 / float(HALF_LOG2E) ** 2)
+    return x * inverse, y * inverse
 
 
 @inline
@@ -95,13 +103,13 @@ def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any)
     """Write the records of LANES Gaussians from their projection `p`."""
     fields = stack(_FIELDS)
     a, b, _ = p.covariance
-    slope_x, slope_y = depth_slopes(p)
-    stretch = sqrt(HALF_LOG2E * a / p.determinant)
+    stretch, curve = sqrt(HALF_LOG2E * a / p.determinant), HALF_LOG2E / a
+    slope_x, slope_y = depth_slopes(p, stretch * stretch * curve)
     store(fields, X * LANES, p.centre[0])
     store(fields, Y * LANES, p.centre[1])
     store(fields, STRETCH * LANES, stretch)
     store(fields, SHEAR * LANES, stretch * b / a)
-    store(fields, CURVE * LANES, HALF_LOG2E / a)
+    store(fields, CURVE * LANES, curve)
     store(fields, LOG2_OPACITY * LANES, log2_opacity)
     store(fields, RED * LANES, rgb[0])
     store(fields, GREEN * LANES, rgb[1])
