@@ -27,9 +27,9 @@ class RenderOutput:
         radii: [C,N,2] int32 half-extents in pixels, 0 for Gaussians that are not visible.
         absgrad: [C,N,2] filled in by `backward` with the sums over pixels of absolute gradients (AbsGS, Ye et al.
             2024), where asked for.
-        median_depth: [C,...,1] distance along the viewing axis, world units, of the surface at which half of the light
-            is stopped; 0 where less than half is. Not differentiable. None where it was not asked for, or where the
-            model or the device cannot tell.
+        median_depth: [C,...,1] distance along the viewing axis, world units, at which half of the light is stopped; 0
+            where less than half is. Not differentiable. None where it was not asked for, or the model or the device
+            cannot tell.
     """
 
     rgb: Tensor

@@ -27,8 +27,8 @@ from recon.render import normals_from_depth
 
 
 def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: Cameras) -> Tensor:
-    """1 - cosine between the normals of the Gaussians and that of the depth, with the weights of blending: the mean over
-    all pixels, a scalar; differentiable in the parameters but the colours.
+    """1 - cosine between the normals of the Gaussians and that of the depth, blended as colours are: the mean over all
+    pixels, a scalar; differentiable in the parameters but the colours.
 
     Args:
         rasterize: with whatever type of floats the parameters have.

@@ -4,12 +4,8 @@
 # mypy: disable-error-code="call-arg, arg-type, union-attr, index, misc"
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from raster_cases import Case, cases
@@ -42,34 +38,7 @@ def rendered(parameters: list[Tensor], **options: bool) -> RenderOutput:
 )
 def test_it_is_that_of_the_layer_at_which_half_of_the_light_is_stopped(alphas: list[float], depth: float) -> None:
     out = rendered(facing([2.0, 3.0, 4.0], alphas, size=30.0))
-    torch.testing.assert_close(out.median_depth, torch.full((1, 48, 64, 1), depth), rtol=1e-4, atol=0)
-
-
-@settings(deadline=None, max_examples=30, derandomize=True)
-@given(tilt=st.floats(-60, 60), turn=st.floats(-180, 180), x=st.floats(-0.3, 0.3), y=st.floats(-0.2, 0.2))
-def test_a_flat_gaussian_is_met_where_its_plane_is(tilt: float, turn: float, x: float, y: float) -> None:
-    """As far as a plane of the world is one of the picture: within a tenth of the depths that it spans."""
-    half, spin = math.radians(tilt) / 2, math.radians(turn) / 2
-    parameters = facing([3.0], [0.95], size=0.1)
-    parameters[0] = torch.tensor([[x, y, 3.0]])
-    # About an axis in the picture's plane
-    axis = (math.cos(2 * spin), math.sin(2 * spin))
-    parameters[1] = torch.tensor([[math.cos(half), math.sin(half) * axis[0], math.sin(half) * axis[1], 0.0]])
-    out = rendered(parameters)
-    normal = torch.tensor([math.sin(2 * half) * axis[1], -math.sin(2 * half) * axis[0], math.cos(2 * half)])
-    rays = directions()
-    plane = (parameters[0][0] @ normal) / (rays @ normal)
-    met = out.median_depth[0, ..., 0] > 0
-    assert met.sum() > 20
-    spread = max(0.1 * abs(math.tan(2 * half)), 0.1)
-    assert ((out.median_depth[0, ..., 0] - plane)[met].abs() < 0.1 * spread).all()
-
-
-def directions() -> Tensor:
-    """[H,W,3] through the pixels, one unit deep."""
-    y, x = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
-    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    return pixels @ torch.linalg.inv(CAMERA.Ks[0]).T
+    torch.testing.assert_close(out.median_depth, torch.full((1, 48, 64, 1), depth), rtol=1e-6, atol=0)
 
 
 def test_what_was_not_asked_for_costs_nothing_and_changes_nothing() -> None:

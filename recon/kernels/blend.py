@@ -52,8 +52,6 @@ from recon.kernels.splat import (
     RED,
     ROWS,
     SHEAR,
-    SLOPE_X,
-    SLOPE_Y,
     SLOT_BITS,
     STRETCH,
     TILE_HEIGHT,
@@ -240,7 +238,6 @@ def blend_tiles(
                 x, y, stretch = get(records, record + X), get(records, record + Y), get(records, record + STRETCH)
                 shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
                 log2_opacity, distance = get(records, record + LOG2_OPACITY), get(records, record + DEPTH)
-                slope_x, slope_y = get(records, record + SLOPE_X), get(records, record + SLOPE_Y)
                 red = scalar_max(get(records, record + RED), ZERO)
                 green = scalar_max(get(records, record + GREEN), ZERO)
                 blue = scalar_max(get(records, record + BLUE), ZERO)
@@ -262,9 +259,8 @@ def blend_tiles(
                         after = before - opacity * before
                         drawn = after > TRANSMITTANCE_MIN
                         if with_median:
-                            surface = distance + slope_x * dx + slope_y * (load(state, DOWN + cell % ROWS * LANES) - y)
                             here = (before > HALF) & (after <= HALF)
-                            store(state, MEDIAN + i, select(here, surface, load(state, MEDIAN + i)))
+                            store(state, MEDIAN + i, select(here, distance, load(state, MEDIAN + i)))
                         weight = select(drawn, opacity * before, 0.0)
                         store(state, T + i, select(drawn, after, negative_absolute(before)))
                         store(state, SUM_RED + i, load(state, SUM_RED + i) + weight * red)
@@ -348,7 +344,7 @@ def blend_with_depths(
     counter: Any,
     thread: int,
 ) -> None:
-    """`blend_with_depth`, and median depths [H,W]: where T falls to a half, 0 where it does not."""
+    """`blend_with_depth`, and median depths [H,W]: of the Gaussian that takes T to a half, 0 where none does."""
     blend_tiles(
         *(width, height, records, entries, starts, background),
         *(rgb, alpha, transmittance, depth, median, True, True, counter),

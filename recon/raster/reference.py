@@ -32,30 +32,7 @@ def covariances(quats: Tensor, log_scales: Tensor) -> Tensor:
 
 
 def project(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """EWA projection into one camera: means2d [N,2] px, covariances2d [N,2,2] px^2 and depths [N] (eq. 5)."""
-    means2d, to_image, z = _linearised(means, camera)
-    covariances2d = to_image @ covariances(quats, log_scales) @ to_image.transpose(1, 2)
-    covariances2d = covariances2d + EPS2D * torch.eye(2, dtype=means.dtype, device=means.device)
-    return means2d, covariances2d, z
-
-
-@torch.no_grad()
-def depth_slopes(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -> Tensor:
-    """How the depth of each Gaussian changes across the picture: [N,2] world units per px.
-
-    That of the regression of depth on position, with the covariances of the projection. For a flat Gaussian it is the
-    slope of its plane (as in RaDe-GS, Zhang et al. 2024), for one smaller than a pixel nothing, and the depth leaves
-    the Gaussian nowhere.
-    """
-    _, to_image, _ = _linearised(means, camera)
-    _, covariances2d, _ = project(means, quats, log_scales, camera)
-    axis = camera.viewmats[0, 2, :3]
-    with_depth = to_image @ covariances(quats, log_scales) @ axis
-    return torch.linalg.solve(covariances2d, with_depth)
-
-
-def _linearised(means: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres [N,2] px, how they move with a point of the world ([N,2,3], px per world unit), and depths [N].
+    """EWA projection into one camera: means2d [N,2] px, covariances2d [N,2,2] px^2 and depths [N] (eq. 5).
 
     The Jacobian is taken at a direction clamped to slightly more than the image; without that, Gaussians far outside
     the view would smear over all of it.
@@ -76,8 +53,11 @@ def _linearised(means: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]
     jacobian = torch.stack([fx / safe_z, zero, -fx * u / safe_z, zero, fy / safe_z, -fy * v / safe_z], dim=-1).reshape(
         -1, 2, 3
     )
+    to_image = jacobian @ rotation
+    covariances2d = to_image @ covariances(quats, log_scales) @ to_image.transpose(1, 2)
+    covariances2d = covariances2d + EPS2D * torch.eye(2, dtype=means.dtype, device=means.device)
     means2d = torch.stack([fx * x / safe_z + cx, fy * y / safe_z + cy], dim=-1)
-    return means2d, jacobian @ rotation, z
+    return means2d, covariances2d, z
 
 
 @torch.no_grad()
@@ -131,7 +111,6 @@ def rasterize(
     pictures, radii = [], []
     for i, (_, covariances2d, depths) in enumerate(projected):
         camera = cameras[i]
-        slopes = depth_slopes(means, quats, log_scales, camera)
         directions = torch.nn.functional.normalize(means - camera.positions, dim=-1)
         colours = sh.evaluate(coefficients, directions, sh_degree)
         extents = visible_radii(means2d[i], covariances2d, depths, opacities, camera, near, far)
@@ -143,7 +122,6 @@ def rasterize(
                 means2d[i],
                 covariances2d,
                 depths,
-                slopes,
                 colours,
                 opacities,
                 order,
@@ -164,7 +142,6 @@ def _blend(
     means2d: Tensor,
     covariances2d: Tensor,
     depths: Tensor,
-    slopes: Tensor,
     colours: Tensor,
     opacities: Tensor,
     order: Tensor,
@@ -175,7 +152,7 @@ def _blend(
     """Front-to-back compositing (eq. 3) of the Gaussians in `order`.
 
     Returns rgb [H,W,3], alpha, depth and median depth [H,W,1]. The last is that of the Gaussian which takes the
-    transmittance to a half or below, where the pixel's ray meets it: its depth and slopes.
+    transmittance to a half or below, and 0 where none does.
     """
     ys = torch.arange(camera.height, dtype=means2d.dtype, device=means2d.device) + 0.5
     xs = torch.arange(camera.width, dtype=means2d.dtype, device=means2d.device) + 0.5
@@ -199,7 +176,7 @@ def _blend(
         rgb = rgb + weight[..., None] * colours[index]
         distance = distance + weight * depths[index]
         halfway = drawn & (transmittance > HALF) & (after <= HALF)
-        median = torch.where(halfway, (depths[index] + offset @ slopes[index]).detach(), median)
+        median = torch.where(halfway, depths[index].detach(), median)
         transmittance = torch.where(drawn, after, transmittance)
     alpha = 1 - transmittance
     expected = distance / alpha.clamp_min(1e-10)
