@@ -50,6 +50,7 @@ def train(
     exposure: bool = True,
     poses: PoseChoice = "auto",
     depth_weight: float = 0.0,
+    for_mesh: bool = False,
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
@@ -91,6 +92,8 @@ def train(
             rendered pictures and calibrated rigs.
         depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
             relative error beside the photometric loss. With 0 they only give the first points.
+        for_mesh: Make the geometry good enough for a mesh: flat Gaussians whose normals agree with the depth. Takes
+            longer, and photos are matched a little less well.
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
@@ -131,6 +134,7 @@ def train(
         exposure=exposure,
         poses=poses,
         depth_weight=depth_weight,
+        for_mesh=for_mesh,
         seed=seed,
     )
     if resume is not None:

@@ -51,6 +51,17 @@ class MCMCConfig:
 
 
 @dataclass(frozen=True)
+class SurfaceConfig:
+    """What makes Gaussians pieces of a surface; see `surface.py`. Shares are of the whole training."""
+
+    flatness: float = 10.0  # the smallest scale of a Gaussian is at most the middle one by this
+    flat_from: float = 0.3  # share; until then that grows from 1
+    normal_weight: float = 0.05  # of the disagreement between normals, beside the photometric loss
+    begins: float = 0.15  # share; the normals are compared from then on
+    every: int = 4  # steps between comparisons, each of which counts as many times
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
@@ -67,6 +78,7 @@ class TrainConfig:
     coarse: float = 0.3  # share of the steps that see photos at a quarter and at half of their size; see `pace`
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
+    surface: SurfaceConfig | None = None  # where the scene is to give a mesh
 
 
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
@@ -108,7 +120,10 @@ def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     if kind not in kinds:
         raise InputError(f"{source}: strategy.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
     strategy: AdaptiveConfig | MCMCConfig = checked(kinds[kind], nested, f"{source}: strategy.")
-    return checked(TrainConfig, values | {"strategy": strategy}, f"{source}: ")
+    surface = values.pop("surface", None)
+    if isinstance(surface, dict):
+        surface = checked(SurfaceConfig, surface, f"{source}: surface.")
+    return checked(TrainConfig, values | {"strategy": strategy, "surface": surface}, f"{source}: ")
 
 
 def checked(kind: type[T], values: dict[str, Any], prefix: str) -> T:

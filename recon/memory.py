@@ -144,7 +144,7 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         count=settings.strategy.max_gaussians,
         sh_degree=settings.sh_degree,
         threads=get_threads(),
-        gradients=isinstance(settings.strategy, MCMCConfig),
+        gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None,
         on_gpu=on_gpu,
     )
 

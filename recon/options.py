@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recon import config
-from recon.config import Background, PoseChoice, Preset, TrainConfig
+from recon.config import Background, PoseChoice, Preset, SurfaceConfig, TrainConfig
 from recon.datasets.errors import InputError
 
 
@@ -34,6 +34,7 @@ class Options:
     background: Background = "auto"
     exposure: bool = True
     depth_weight: float = 0.0
+    for_mesh: bool = False
     poses: PoseChoice = "auto"
     seed: int = 0
 
@@ -70,6 +71,7 @@ class Options:
             background=self.background,
             exposure=self.exposure,
             depth_weight=self.depth_weight,
+            surface=SurfaceConfig() if self.for_mesh else None,
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )

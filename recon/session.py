@@ -298,6 +298,7 @@ def evaluate_run(
         "step": state.step,
         "train_seconds": round(state.seconds, 3),
         "count": len(state.model),
+        "for_mesh": state.config.surface is not None,
         "model_bytes": size,
         "peak_memory_bytes": peak_memory,
         "memory_estimate_bytes": memory_estimate if trained else before.get("memory_estimate_bytes"),
@@ -311,9 +312,10 @@ def evaluate_run(
             f"From where the held-out photos fit best: {fitted.psnr:.2f} dB, SSIM {fitted.ssim:.4f}. The table takes"
             " their poses from the capture, corrected as those of the photos before and after."
         )
+    for_mesh = "" if state.config.surface is None else " for a mesh"
     memory = "" if peak_memory is None else f", peak memory {peak_memory / 1e9:.2f} GB"
     say(
-        f"{state.step:,} steps, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians,"
+        f"{state.step:,} steps{for_mesh}, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians,"
         f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")

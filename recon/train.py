@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from recon import gradients, pace
+from recon import gradients, pace, surface
 from recon.batches import Batch, Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene, View
@@ -99,6 +99,9 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
     Returns the loss and the picture.
     """
     exposure, poses = None if batch.transparent else state.exposure, state.poses
+    of_surface = state.config.surface
+    if of_surface is not None:
+        surface.flatten(state.model, of_surface, state.step, progress)
     if poses is not None:
         batch = dataclasses.replace(batch, cameras=poses.camera(batch.photo, batch.cameras))
     loss, out, visible, learned, motion = gradients.of_view(
@@ -112,6 +115,8 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
         of_camera=poses is not None,
     )
+    if of_surface is not None:
+        surface.pull(state.model, batch.cameras, of_surface, state.step, progress)
     state.optimizer.step(visible=visible)
     state.optimizer.zero_grad(set_to_none=True)
     if exposure is not None and learned is not None:

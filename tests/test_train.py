@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from recon import checkpoint
-from recon.config import AdaptiveConfig, MCMCConfig, TrainConfig
+from recon.config import AdaptiveConfig, MCMCConfig, SurfaceConfig, TrainConfig
 from recon.datasets.images import ArrayImage
 from recon.gaussians import FINAL, LEARNING_RATES
 from recon.kernels.runtime import get_threads, set_threads
@@ -41,13 +41,15 @@ def test_training_learns_a_view_it_has_not_seen(strategy):
     assert held_out_error(state) < before / 3
 
 
-@pytest.mark.parametrize("strategy", [ADAPTIVE, MCMC])
+@pytest.mark.parametrize(
+    "how", [{}, {"strategy": MCMC}, {"surface": SurfaceConfig()}], ids=["adaptive", "mcmc", "mesh"]
+)
 @pytest.mark.parametrize("stop", [1, 25, 37])
-def test_resuming_ends_with_the_same_parameters(strategy, stop, tmp_path):
+def test_resuming_ends_with_the_same_parameters(how, stop, tmp_path):
     threads = get_threads()
     set_threads(1)
     try:
-        config = dataclasses.replace(CONFIG, strategy=strategy)
+        config = dataclasses.replace(CONFIG, **how)
         straight = begin(config)
         train(straight, tiny.scene().train_views)
 

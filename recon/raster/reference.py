@@ -11,7 +11,7 @@ from torch import Tensor
 from recon import sh
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
-from recon.raster import ALPHA_MAX, ALPHA_MIN, EPS2D, FOV_MARGIN, MAX_SIGMAS, TRANSMITTANCE_MIN
+from recon.raster import ALPHA_MAX, ALPHA_MIN, EPS2D, FOV_MARGIN, HALF, MAX_SIGMAS, TRANSMITTANCE_MIN
 
 
 def rotations_from_quats(quats: Tensor) -> Tensor:
@@ -95,6 +95,7 @@ def rasterize(
     far: float = 1e10,
     depth: bool = True,
     absgrad: bool = False,
+    median_depth: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`."""
     cameras = cameras.to(means.device, means.dtype)
@@ -129,8 +130,12 @@ def rasterize(
                 absolute[i] if absolute is not None else None,
             )
         )
-    rgb, alpha, expected = (torch.stack(channel) for channel in zip(*pictures, strict=True))
-    return RenderOutput(rgb, alpha, expected if depth else None, means2d, torch.stack(radii), absgrad=absolute)
+    rgb, alpha, expected, median = (torch.stack(channel) for channel in zip(*pictures, strict=True))
+    return RenderOutput(
+        *(rgb, alpha, expected if depth else None, means2d, torch.stack(radii)),
+        absgrad=absolute,
+        median_depth=median if median_depth else None,
+    )
 
 
 def _blend(
@@ -143,15 +148,19 @@ def _blend(
     camera: Cameras,
     background: Tensor,
     absolute: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Front-to-back compositing (eq. 3) of the Gaussians in `order`: rgb [H,W,3], alpha [H,W,1], depth [H,W,1]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Front-to-back compositing (eq. 3) of the Gaussians in `order`.
+
+    Returns rgb [H,W,3], alpha, depth and median depth [H,W,1]. The last is that of the Gaussian which takes the
+    transmittance to a half or below, and 0 where none does.
+    """
     ys = torch.arange(camera.height, dtype=means2d.dtype, device=means2d.device) + 0.5
     xs = torch.arange(camera.width, dtype=means2d.dtype, device=means2d.device) + 0.5
     pixels = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)
     transmittance = torch.ones_like(pixels[..., 0])
     finished = torch.zeros_like(transmittance, dtype=torch.bool)
     rgb = torch.zeros_like(pixels[..., :1]).expand(-1, -1, 3)
-    distance = torch.zeros_like(transmittance)
+    distance, median = torch.zeros_like(transmittance), torch.zeros_like(transmittance)
     for index in order.tolist():
         centre = means2d[index].expand_as(pixels)
         if absolute is not None and centre.requires_grad:
@@ -166,10 +175,12 @@ def _blend(
         weight = torch.where(drawn, alpha * transmittance, torch.zeros_like(alpha))
         rgb = rgb + weight[..., None] * colours[index]
         distance = distance + weight * depths[index]
+        halfway = drawn & (transmittance > HALF) & (after <= HALF)
+        median = torch.where(halfway, depths[index].detach(), median)
         transmittance = torch.where(drawn, after, transmittance)
     alpha = 1 - transmittance
     expected = distance / alpha.clamp_min(1e-10)
-    return rgb + transmittance[..., None] * background, alpha[..., None], expected[..., None]
+    return rgb + transmittance[..., None] * background, alpha[..., None], expected[..., None], median[..., None]
 
 
 def _accumulate_absolute(centre: Tensor, absolute: Tensor) -> None:
