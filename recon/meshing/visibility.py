@@ -117,13 +117,15 @@ def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Arr
     eye = camera.positions[0].double().numpy()
     towards = eye - middles
     cosines = (normals * towards).sum(axis=1) / np.maximum(np.linalg.norm(towards, axis=1), 1e-30)
+    cosines = cosines.astype(np.float32)
     rows = np.flatnonzero((cosines > FLATTEST)[face])
     matrix = (camera.Ks[0].double() @ camera.viewmats[0, :3].double()).numpy().astype(np.float32)
     image = points[rows] @ matrix[:, :3].T + matrix[:, 3]
     depth = image[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         xy = image[:, :2] / depth[:, None]
-    inside = (depth > 0) & ((xy > 0) & (xy < np.float32([camera.width, camera.height]))).all(axis=1)
+        x, y = xy.T
+        inside = (depth > 0) & (x > 0) & (x < camera.width) & (y > 0) & (y < camera.height)
     rows, xy, depth = rows[inside], xy[inside], depth[inside]
 
     small = found.camera
@@ -132,8 +134,8 @@ def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Arr
     there = np.abs(bilinear(found.nearness, places)[:, 0] * depth - 1) < NEAR / float(small.Ks[0, 0, 0])
     shown = there & (trust > 0)
     rows, xy, depth, trust = rows[shown], xy[shown], depth[shown], trust[shown]
-    facing, distance = cosines[face[rows]], np.linalg.norm(points[rows] - eye, axis=1)
+    facing, distance = cosines[face[rows]], np.linalg.norm(points[rows] - eye.astype(np.float32), axis=1)
     focal = float(camera.Ks[0, 0, 0] * camera.Ks[0, 1, 1])
-    density = (focal * facing * distance / depth**3).astype(np.float32)
+    density = focal * facing * distance / depth**3
     # The slant counts once more: what the mesh is wrong by shifts a slanted photo most.
-    return Seen(rows, xy, density, (density * facing * trust).astype(np.float32))
+    return Seen(rows, xy, density, density * facing * trust)
