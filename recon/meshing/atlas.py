@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 PART = 1000  # triangles that are divided into charts together
 GAP = 1 / 256  # of the texture's side: how far charts are apart, so that smaller copies of it stay clean
-RIM = 1.5  # texels beyond a chart that bilinear interpolation reaches
+RIM = 2.0  # texels beside those in a chart that a look between texels touches, but at the tips of slivers
 ROWS_AT_ONCE = 256
 FARTHEST = 4.0  # a rim's weights are not beyond: those of slivers would be
 

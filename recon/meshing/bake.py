@@ -70,7 +70,7 @@ def sampled(
     """What the photos show of each texel."""
     triangles = mesh.vertices[mesh.faces]
     points = np.einsum("tk,tkc->tc", texels.weights, triangles[texels.face].astype(np.float32))
-    middles, normals, areas = _planes(mesh)
+    middles, normals, areas = planes(mesh)
     width = np.sqrt(areas / np.maximum(_flat_areas(uvs) * size**2, 1e-12)).astype(np.float32)  # of a texel
     caster = RayCaster(mesh.vertices, mesh.faces)
     samples = Samples(len(texels))
@@ -94,7 +94,7 @@ def _colours(photo: Array, xy: Array, across: Array) -> Array:
         if len(rows):
             size = max(1, width >> step), max(1, height >> step)
             image = planar(area_resize(photo, *size))
-            colours[rows] = bilinear(image, xy[rows] * np.float32([size[0] / width, size[1] / height]))
+            colours[rows] = bilinear(image, xy[rows] * np.array([size[0] / width, size[1] / height], np.float32))
     return colours
 
 
@@ -104,13 +104,11 @@ def painted(texels: atlas.Texels, colours: Array, size: int) -> Array:
     texture[texels.place] = np.rint(colours * 255)
     empty = np.ones(size * size, bool)
     empty[texels.place] = False
-    nearest = ndimage.distance_transform_edt(
-        empty.reshape(size, size), return_distances=False, return_indices=True
-    )
+    nearest = ndimage.distance_transform_edt(empty.reshape(size, size), return_distances=False, return_indices=True)
     return texture.reshape(size, size, 3)[tuple(nearest)]
 
 
-def _planes(mesh: Mesh) -> tuple[Array, Array, Array]:
+def planes(mesh: Mesh) -> tuple[Array, Array, Array]:
     """Middles [F,3], unit normals [F,3] and areas [F] of triangles. Normals are smoothed, but not across edges: how
     well a photo shows a triangle is not to change with the roughness of the mesh."""
     import trimesh

@@ -42,7 +42,8 @@ def filled(mesh: Mesh, texels: Texels, colours: Array, known: Array) -> Array:
     weights = texels.weights.clip(0, 1)
     inside = np.flatnonzero(known)
     apart = colours[inside] - _inside(base, corners[inside], weights[inside])
-    base = base + _spread(mesh.faces, *_at_corners(corners[inside], weights[inside], apart, len(base)))
+    closest = np.where(weights[inside] > 0.5, weights[inside], 0)
+    base = base + _spread(mesh.faces, *_at_corners(corners[inside], closest, apart, len(base)))
     result = colours.copy()
     result[unknown] = _inside(base, corners[unknown], weights[unknown])
     return result.clip(0, 1)
@@ -54,7 +55,8 @@ def _inside(values: Array, corners: Array, weights: Array) -> Array:
 
 
 def _at_corners(corners: Array, weights: Array, values: Array, count: int) -> tuple[Array, Array]:
-    """The means [V,3] of values [T,3] at the vertices around them, and which vertices have any [V]."""
+    """The means [V,3] at vertices of values [T,3] that count for the corners [T,3] by weights [T,3], and which vertices
+    have any [V]."""
     owner = corners.ravel()
     total = np.bincount(owner, weights.ravel(), count)
     sums = [np.bincount(owner, (weights * values[:, c, None]).ravel(), count) for c in range(3)]

@@ -29,6 +29,8 @@ RIDGE = 1e-4  # of the mean weight of a photo: holds those that share nothing wi
 def gains(samples: Samples, views: int) -> Array:
     """[V,3] logarithms, whose mean is 0: a sample divided by exp(gain) is as all photos would have it on the mean."""
     several = np.flatnonzero((samples.quality > 0).sum(axis=1) > 1)
+    if not len(several):
+        return np.zeros((views, 3))
     chosen = several[:: max(1, len(several) // TEXELS)]
     colours = samples.colours[chosen] / np.float32(65535)
     counts = (samples.quality[chosen] > 0) & ((colours > DARKEST) & (colours < BRIGHTEST)).all(axis=2)

@@ -115,10 +115,8 @@ def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Arr
         middles, normals: [F,3] of the triangles.
     """
     eye = camera.positions[0].double().numpy()
-    towards = eye - middles
-    cosines = (normals * towards).sum(axis=1) / np.maximum(np.linalg.norm(towards, axis=1), 1e-30)
-    cosines = cosines.astype(np.float32)
-    rows = np.flatnonzero((cosines > FLATTEST)[face])
+    heights = (normals * (eye - middles)).sum(axis=1).astype(np.float32)  # of the eye above each triangle's plane
+    rows = np.flatnonzero((heights > 0)[face])
     matrix = (camera.Ks[0].double() @ camera.viewmats[0, :3].double()).numpy().astype(np.float32)
     image = points[rows] @ matrix[:, :3].T + matrix[:, 3]
     depth = image[:, 2]
@@ -129,13 +127,12 @@ def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Arr
     rows, xy, depth = rows[inside], xy[inside], depth[inside]
 
     small = found.camera
-    places = xy * np.float32([small.width / camera.width, small.height / camera.height])
+    places = xy * np.array([small.width / camera.width, small.height / camera.height], np.float32)
     trust = bilinear(found.trust, places)[:, 0]
     there = np.abs(bilinear(found.nearness, places)[:, 0] * depth - 1) < NEAR / float(small.Ks[0, 0, 0])
-    shown = there & (trust > 0)
-    rows, xy, depth, trust = rows[shown], xy[shown], depth[shown], trust[shown]
-    facing, distance = cosines[face[rows]], np.linalg.norm(points[rows] - eye.astype(np.float32), axis=1)
-    focal = float(camera.Ks[0, 0, 0] * camera.Ks[0, 1, 1])
-    density = focal * facing * distance / depth**3
+    height = heights[face[rows]]
+    facing = height / np.linalg.norm(points[rows] - eye.astype(np.float32), axis=1)  # the cosine
+    shown = there & (trust > 0) & (facing > FLATTEST)
+    density = float(camera.Ks[0, 0, 0] * camera.Ks[0, 1, 1]) * height[shown] / depth[shown] ** 3
     # The slant counts once more: what the mesh is wrong by shifts a slanted photo most.
-    return Seen(rows, xy, density, density * facing * trust)
+    return Seen(rows[shown], xy[shown], density, density * facing[shown] * trust[shown])
