@@ -1,0 +1,1 @@
+"""Surfaces of trained scenes, and what they look like."""
