@@ -13,7 +13,7 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
-from recon.datasets import blender, synthetic
+from recon.datasets import blender, diorama, load_scene, synthetic
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.diorama import Material
 from recon.datasets.images import ArrayImage, split_every
@@ -47,11 +47,13 @@ class Truth:
 
     Attributes:
         vertices: [V,3]. faces: [F,3].
+        asked: [F] bool, the triangles that a mesh is compared with; others are there and hide things.
         cameras: of the pictures, in the same frame.
     """
 
     vertices: Array
     faces: Array
+    asked: Array
     cameras: list[Cameras]
 
 
@@ -127,7 +129,7 @@ def make_object(source: Path, folder: Path, material: Material | None) -> Truth:
     """
     mesh = read(source)
     cameras = cameras_around(mesh.vertices)
-    truth = Truth(mesh.vertices, mesh.faces, [cameras[i] for i in range(len(cameras))])
+    truth = Truth(mesh.vertices, mesh.faces, np.ones(len(mesh.faces), dtype=bool), [cameras[i] for i in range(len(cameras))])
     if (folder / "transforms_train.json").is_file():
         return truth
     caster = RayCaster(mesh.vertices, mesh.faces)
@@ -143,14 +145,16 @@ def make_object(source: Path, folder: Path, material: Material | None) -> Truth:
 
 def make_diorama(folder: Path) -> Truth:
     """The procedural scene, as `recon demo` makes it; a capture that is there is kept."""
-    made = synthetic.make(views=VIEWS)
-    if not (folder / "transforms.json").is_file():
+    there = (folder / "transforms.json").is_file()
+    made = synthetic.make(views=VIEWS) if not there else synthetic.make(views=1, width=8, height=8, points=1)
+    if not there:
         synthetic.write(made, folder, "nerfstudio")
-    return Truth(made.stage.exact_vertices, made.stage.faces, [view.camera for view in made.scene.views])
+    cameras = [view.camera for view in load_scene(folder).views]
+    faces = made.stage.faces
+    return Truth(made.stage.exact_vertices, faces, np.ones(len(faces), dtype=bool), cameras)
 
 
 def still_life(truth: Truth) -> Truth:
-    """What stands on the diorama's plinth, and the plinth: without floor and wall, which are ten times as large."""
-    stage = synthetic.make(views=1, width=8, height=8, points=1).stage
-    kept = stage.material != Material.COURT
-    return dataclasses.replace(truth, faces=truth.faces[kept])
+    """Of the diorama what stands on the plinth, and the plinth: without floor and wall, which are far larger."""
+    geometry = diorama.build()
+    return dataclasses.replace(truth, asked=geometry.material[geometry.faces[:, 0]] != Material.COURT)
