@@ -156,6 +156,7 @@ class Gaussians:
         train_frac: float = 1.0,
         depth: bool = True,
         absgrad: bool = False,
+        median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`."""
         if pixels is not None:
@@ -173,6 +174,7 @@ class Gaussians:
             background=background,
             depth=depth,
             absgrad=absgrad,
+            median_depth=median_depth,
         )
 
     def degree_at(self, train_frac: float) -> int:

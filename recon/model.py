@@ -27,6 +27,9 @@ class RenderOutput:
         radii: [C,N,2] int32 half-extents in pixels, 0 for Gaussians that are not visible.
         absgrad: [C,N,2] filled in by `backward` with the sums over pixels of absolute gradients (AbsGS, Ye et al.
             2024), where asked for.
+        median_depth: [C,...,1] distance along the viewing axis, world units, of the surface at which half of the light
+            is stopped; 0 where less than half is. Not differentiable. None where it was not asked for, or where the
+            model or the device cannot tell.
     """
 
     rgb: Tensor
@@ -35,6 +38,7 @@ class RenderOutput:
     means2d: Tensor | None = None
     radii: Tensor | None = None
     absgrad: Tensor | None = None
+    median_depth: Tensor | None = None
 
 
 class Model(Protocol):
@@ -49,6 +53,7 @@ class Model(Protocol):
         train_frac: float = 1.0,
         depth: bool = True,
         absgrad: bool = False,
+        median_depth: bool = False,
     ) -> RenderOutput:
         """Render.
 
@@ -59,6 +64,7 @@ class Model(Protocol):
             train_frac: progress of training, 0..1, 1 when it is over; every schedule inside a model follows from it.
             depth: whether depth is wanted; without it training saves the work.
             absgrad: whether `RenderOutput.absgrad` is wanted.
+            median_depth: whether `RenderOutput.median_depth` is wanted.
         """
         ...
 

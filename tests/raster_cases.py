@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.raster import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, reference
+from recon.raster import ALPHA_MAX, ALPHA_MIN, HALF, TRANSMITTANCE_MIN, reference
 
 NAMES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
 
@@ -126,7 +126,8 @@ def undecided(case: Case, margin: float = 2e-4) -> tuple[Tensor, Tensor, Tensor]
     """Where a rounding error of about `margin` can change what is drawn, and what is drawn at all.
 
     The picture is not continuous: a contribution starts at alpha = 1/255, a pixel ends at T = 1e-4, and at the cap of
-    alpha its gradient ends. Computed for all Gaussians and pixels at once, apart from the reference.
+    alpha its gradient ends; the median depth is another's where T is a half. Computed for all Gaussians and pixels at
+    once, apart from the reference.
 
     Returns:
         pixels [C,H,W] at such an edge; Gaussians [C,N] that contribute somewhere; half-extents [C,N,2] before rounding.
@@ -154,7 +155,8 @@ def undecided(case: Case, margin: float = 2e-4) -> tuple[Tensor, Tensor, Tensor]
         before = torch.cat([torch.ones_like(after[:1]), after[:-1]])
         alive = before > TRANSMITTANCE_MIN * (1 - 10 * margin)
         edge = ((alpha / ALPHA_MIN).log().abs() < margin) | ((alpha / ALPHA_MAX).log().abs() < margin)
-        edge |= reached & ((after / TRANSMITTANCE_MIN).log().abs() < 10 * margin)
+        for threshold in (TRANSMITTANCE_MIN, HALF):
+            edge |= reached & ((after / threshold).log().abs() < 10 * margin)
         pixels.append((edge & alive).any(dim=0))
         visible = torch.zeros(len(means), dtype=torch.bool)
         visible[order] = (reached & (after > TRANSMITTANCE_MIN)).flatten(1).any(dim=1)

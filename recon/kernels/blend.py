@@ -52,6 +52,8 @@ from recon.kernels.splat import (
     RED,
     ROWS,
     SHEAR,
+    SLOPE_X,
+    SLOPE_Y,
     SLOT_BITS,
     STRETCH,
     TILE_HEIGHT,
@@ -71,7 +73,7 @@ AHEAD = 8  # entries between a prefetch and the use of what it fetches
 # A processor takes a load for one of what it has just stored where their addresses differ by a multiple of 4096 bytes,
 # and waits. So the vectors of a cell lie together, and their number is odd.
 CELL = 7 * LANES
-T, SUM_RED, SUM_GREEN, SUM_BLUE, SUM_DEPTH, SUM_WEIGHT = (number * LANES for number in range(6))
+T, SUM_RED, SUM_GREEN, SUM_BLUE, SUM_DEPTH, SUM_WEIGHT, MEDIAN = (number * LANES for number in range(7))
 DOWN = CELLS * CELL
 STATE = DOWN + ROWS * LANES
 
@@ -169,7 +171,9 @@ def finish_tile(
     alpha: Any,
     transmittance: Any,
     depth: Any,
+    median: Any,
     with_depth: Any,
+    with_median: Any,
 ) -> None:
     """Write a tile into the pictures."""
     pixels = width * height
@@ -189,6 +193,8 @@ def finish_tile(
             # The sum of the weights is alpha, and more exact than 1 - T where there is little of it.
             expected = load(state, SUM_DEPTH + i) / maximum(load(state, SUM_WEIGHT + i), 1e-10)
             store_cell(depth, pixel, *area, expected)
+        if with_median:
+            store_cell(median, pixel, *area, load(state, MEDIAN + i))
 
 
 @inline
@@ -203,10 +209,12 @@ def blend_tiles(
     alpha: Any,
     transmittance: Any,
     depth: Any,
+    median: Any,
     with_depth: Any,
+    with_median: Any,
     counter: Any,
 ) -> None:
-    """The kernels below; `with_depth` is a constant, so the compiler leaves out what is not wanted."""
+    """The kernels below; `with_depth` and `with_median` are constants: the compiler leaves out what is not wanted."""
     state = stack(STATE)
     tiles, tiles_x = len(starts) - 1, (width + TILE_WIDTH - 1) // TILE_WIDTH
     while True:
@@ -232,6 +240,7 @@ def blend_tiles(
                 x, y, stretch = get(records, record + X), get(records, record + Y), get(records, record + STRETCH)
                 shear, curve = get(records, record + SHEAR), get(records, record + CURVE)
                 log2_opacity, distance = get(records, record + LOG2_OPACITY), get(records, record + DEPTH)
+                slope_x, slope_y = get(records, record + SLOPE_X), get(records, record + SLOPE_Y)
                 red = scalar_max(get(records, record + RED), ZERO)
                 green = scalar_max(get(records, record + GREEN), ZERO)
                 blue = scalar_max(get(records, record + BLUE), ZERO)
@@ -252,6 +261,10 @@ def blend_tiles(
                         before = load(state, T + i)
                         after = before - opacity * before
                         drawn = after > TRANSMITTANCE_MIN
+                        if with_median:
+                            surface = distance + slope_x * dx + slope_y * (load(state, DOWN + cell % ROWS * LANES) - y)
+                            here = (before > HALF) & (after <= HALF)
+                            store(state, MEDIAN + i, select(here, surface, load(state, MEDIAN + i)))
                         weight = select(drawn, opacity * before, 0.0)
                         store(state, T + i, select(drawn, after, negative_absolute(before)))
                         store(state, SUM_RED + i, load(state, SUM_RED + i) + weight * red)
@@ -260,7 +273,10 @@ def blend_tiles(
                         if with_depth:
                             store(state, SUM_DEPTH + i, load(state, SUM_DEPTH + i) + weight * distance)
                             store(state, SUM_WEIGHT + i, load(state, SUM_WEIGHT + i) + weight)
-        finish_tile(left, top, width, height, state, background, rgb, alpha, transmittance, depth, with_depth)
+        finish_tile(
+            *(left, top, width, height, state, background, rgb, alpha, transmittance),
+            *(depth, median, with_depth, with_median),
+        )
 
 
 _SIGNATURE = "i8, i8, f4[::1], i8[::1], i8[::1], f4[::1], f4[::1], f4[::1], f4[::1]"
@@ -290,7 +306,7 @@ def blend(
     """
     blend_tiles(
         *(width, height, records, entries, starts, background),
-        *(rgb, alpha, transmittance, alpha, False, counter),
+        *(rgb, alpha, transmittance, alpha, alpha, False, False, counter),
     )
 
 
@@ -312,5 +328,28 @@ def blend_with_depth(
     """`blend`, and expected depths [H,W]: the mean of the depths, weighted as the colours are."""
     blend_tiles(
         *(width, height, records, entries, starts, background),
-        *(rgb, alpha, transmittance, depth, True, counter),
+        *(rgb, alpha, transmittance, depth, depth, True, False, counter),
+    )
+
+
+@kernel(_SIGNATURE + ", f4[::1], f4[::1]")
+def blend_with_depths(
+    width: int,
+    height: int,
+    records: Any,
+    entries: Any,
+    starts: Any,
+    background: Any,
+    rgb: Any,
+    alpha: Any,
+    transmittance: Any,
+    depth: Any,
+    median: Any,
+    counter: Any,
+    thread: int,
+) -> None:
+    """`blend_with_depth`, and median depths [H,W]: where T falls to a half, 0 where it does not."""
+    blend_tiles(
+        *(width, height, records, entries, starts, background),
+        *(rgb, alpha, transmittance, depth, median, True, True, counter),
     )

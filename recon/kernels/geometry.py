@@ -112,6 +112,7 @@ class Projection(NamedTuple):
     scale: Any  # 3
     axes: Any  # columns: the half-axes in the camera, 9
     image_axes: Any  # the same through the Jacobian: x of the three, then y of the three
+    image_cross: Any  # the cross product of the x with the y
     covariance: Any  # a, b, c: px^2
     determinant: Any
     centre: Any  # px
@@ -184,6 +185,7 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
         scale=(s0, s1, s2),
         axes=(a0, a1, a2, a3, a4, a5, a6, a7, a8),
         image_axes=(f0, f1, f2, g0, g1, g2),
+        image_cross=(n0, n1, n2),
         covariance=(ff + EPS2D, f0 * g0 + f1 * g1 + f2 * g2, gg + EPS2D),
         determinant=n0 * n0 + n1 * n1 + n2 * n2 + EPS2D * (ff + gg) + EPS2D * EPS2D,
         centre=(fx * u + get(k, CX), fy * v + get(k, CY)),

@@ -23,7 +23,7 @@ from recon.kernels.runtime import KERNELS, Kernel, get_threads
 MOST_WORKERS = 8  # each takes a few hundred megabytes
 
 # A training needs none of these, so they are compiled when they are called.
-RARE = {"blend_with_depth", "blend_backward_full"}
+RARE = {"blend_with_depth", "blend_with_depths", "blend_backward_full"}
 
 _WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from recon.kernels.prepare import serve; serve(sys.argv[2])"
 

@@ -39,6 +39,7 @@ from recon.kernels.splat import (
     CHUNK,
     CURVE,
     DEPTH,
+    EPS2D,
     FAR,
     GREEN,
     HALF_LOG2E,
@@ -50,6 +51,8 @@ from recon.kernels.splat import (
     RECORD,
     RED,
     SHEAR,
+    SLOPE_X,
+    SLOPE_Y,
     STRETCH,
     TILE_WIDTH,
     WIDTH,
@@ -72,10 +75,27 @@ def is_finite(x: Any) -> Any:
 
 
 @inline
+def depth_slopes(p: Any) -> Any:
+    """See `recon.raster.reference.depth_slopes`.
+
+    With f and g the x and y of the `image_axes`, z the depth of the half-axes and e = EPS2D, Cramer's rule gives
+    ((gg + e) fz - fg gz) / determinant for x, whose terms cancel out in a needle; (f x g) (z x g) + e fz is the same.
+    """
+    f0, f1, f2, g0, g1, g2 = p.image_axes
+    n0, n1, n2 = p.image_cross
+    z0, z1, z2 = p.axes[6], p.axes[7], p.axes[8]
+    x = n0 * (z1 * g2 - z2 * g1) + n1 * (z2 * g0 - z0 * g2) + n2 * (z0 * g1 - z1 * g0)
+    y = n0 * (f1 * z2 - f2 * z1) + n1 * (f2 * z0 - f0 * z2) + n2 * (f0 * z1 - f1 * z0)
+    x, y = x + EPS2D * (f0 * z0 + f1 * z1 + f2 * z2), y + EPS2D * (g0 * z0 + g1 * z1 + g2 * z2)
+    return x / p.determinant, y / p.determinant
+
+
+@inline
 def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any) -> None:
     """Write the records of LANES Gaussians from their projection `p`."""
     fields = stack(_FIELDS)
     a, b, _ = p.covariance
+    slope_x, slope_y = depth_slopes(p)
     stretch = sqrt(HALF_LOG2E * a / p.determinant)
     store(fields, X * LANES, p.centre[0])
     store(fields, Y * LANES, p.centre[1])
@@ -87,6 +107,8 @@ def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any)
     store(fields, GREEN * LANES, rgb[1])
     store(fields, BLUE * LANES, rgb[2])
     store(fields, DEPTH * LANES, p.depth)
+    store(fields, SLOPE_X * LANES, slope_x)
+    store(fields, SLOPE_Y * LANES, slope_y)
     for part in range(0, RECORD, LANES):
         copy_transposed(fields, part * LANES, LANES, records, first * RECORD + part, RECORD)
 

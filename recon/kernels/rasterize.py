@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.kernels.bin import bin_gaussians
-from recon.kernels.blend import blend, blend_with_depth
+from recon.kernels.blend import blend, blend_with_depth, blend_with_depths
 from recon.kernels.blend_backward import blend_backward, blend_backward_absolute, blend_backward_full
 from recon.kernels.buffers import take
 from recon.kernels.camera_gradient import CAMERA_GRADIENT
@@ -91,6 +91,7 @@ class Pictures(NamedTuple):
     rgb: Floats  # [3,H,W]
     alpha: Floats | None  # [H,W]; gradients: None for zeros
     depth: Floats | None  # [H,W]; None if not wanted
+    median_depth: Floats | None = None  # [H,W]; None if not wanted, and among gradients
 
 
 def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float, far: float) -> Floats:
@@ -167,7 +168,10 @@ def blend_view(view: View, background: Floats, pictures: Pictures, transmittance
     assert pictures.alpha is not None
     outputs = (pictures.rgb.reshape(-1), pictures.alpha.reshape(-1), transmittance)
     common = (view.width, view.height, lists.records, lists.entries, lists.starts, background, *outputs)
-    if pictures.depth is None:
+    if pictures.median_depth is not None:
+        depth = take(pictures.median_depth.shape, np.float32) if pictures.depth is None else pictures.depth
+        launch(blend_with_depths, *common, depth.reshape(-1), pictures.median_depth.reshape(-1))
+    elif pictures.depth is None:
         launch(blend, *common)
     else:
         launch(blend_with_depth, *common, pictures.depth.reshape(-1))
@@ -198,7 +202,7 @@ def blend_view_backward(
     """
     rows, lists = len(g_means2d), view.lists
     sums = take(view.slot_count * SLOT, np.float32)
-    g_rgb, g_alpha, g_depth = (None if g is None else g.reshape(-1) for g in gradients)
+    g_rgb, g_alpha, g_depth, _ = (None if g is None else g.reshape(-1) for g in gradients)
     with_alpha = g_alpha is not None
     given = (
         view.width,

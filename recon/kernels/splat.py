@@ -42,6 +42,7 @@ STRETCH, SHEAR, CURVE = 2, 3, 4  # sqrt(HALF_LOG2E a / det), STRETCH b / a, HALF
 LOG2_OPACITY = 5
 RED, GREEN, BLUE = 6, 7, 8  # before negatives are cut
 DEPTH = 9
+SLOPE_X, SLOPE_Y = 10, 11  # of the depth across the picture, per px
 
 # Fields of the gradient of a record: of the covariance, of the logarithm of the opacity, of the colour and the depth.
 # They are stored by blocks of LANES Gaussians, one field after the other.

@@ -19,6 +19,7 @@ EPS2D = 0.3  # px^2 added to the diagonal of every projected covariance: no Gaus
 ALPHA_MIN = 1 / 255  # a contribution below this is skipped
 ALPHA_MAX = 0.999  # opacity of one Gaussian at one pixel is capped here
 TRANSMITTANCE_MIN = 1e-4  # a pixel is finished before the Gaussian that would take its transmittance to this or below
+HALF = 0.5  # the median depth is where the transmittance falls to this
 MAX_SIGMAS = 3.33  # no Gaussian reaches further than this: exp(-3.33^2/2) is just under 1/255
 FOV_MARGIN = 0.3  # x/z and y/z are clamped, inside the Jacobian only, to the image plus this share of tan(fov/2)
 
@@ -50,6 +51,7 @@ class Rasterizer(Protocol):
         far: float = 1e10,
         depth: bool = True,
         absgrad: bool = False,
+        median_depth: bool = False,
     ) -> RenderOutput: ...
 
 

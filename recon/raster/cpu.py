@@ -52,6 +52,7 @@ def rasterize(
     far: float = 1e10,
     depth: bool = True,
     absgrad: bool = False,
+    median_depth: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`.
 
@@ -71,12 +72,13 @@ def rasterize(
         means2d, records = _Projection.apply(views, centres, *matrices, *tensors)
         if means2d.requires_grad:
             means2d.retain_grad()
-        pictures = _Blending.apply(views, depth, absolute, means2d, records, backgrounds)
+        pictures = _Blending.apply(views, (depth, median_depth), absolute, means2d, records, backgrounds)
     else:
         means2d = torch.from_numpy(centres)
-        pictures = as_tensors(blend(views, backgrounds.numpy(), depth)[0])
-    rgb, alpha, expected = pictures
-    return RenderOutput(rgb, alpha, expected, means2d, torch.from_numpy(extents), absgrad=absolute)
+        pictures = as_tensors(blend(views, backgrounds.numpy(), depth, median_depth)[0])
+    rgb, alpha, expected, median = pictures
+    radii = torch.from_numpy(extents)
+    return RenderOutput(rgb, alpha, expected, means2d, radii, absgrad=absolute, median_depth=median)
 
 
 def _planar(picture: Tensor | None) -> Any:
@@ -152,24 +154,26 @@ class _Blending(torch.autograd.Function):
     def forward(
         ctx: Any,
         views: Sequence[View],
-        depth: bool,
+        depths: tuple[bool, bool],
         absolute: Tensor | None,
         means2d: Tensor,
         records: Tensor,
         backgrounds: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        pictures, transmittances = blend(views, backgrounds.numpy(), depth)
-        rgb, alpha, expected = as_tensors(pictures)
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        pictures, transmittances = blend(views, backgrounds.numpy(), *depths)
+        rgb, alpha, expected, median = as_tensors(pictures)
         ctx.save_for_backward(rgb, alpha, expected, torch.from_numpy(transmittances), _anchor(views))
         ctx.shape = means2d.shape
         ctx.absolute = None if absolute is None else absolute.numpy()
         ctx.set_materialize_grads(False)
-        return rgb, alpha, expected
+        if median is not None:
+            ctx.mark_non_differentiable(median)
+        return rgb, alpha, expected, median
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, g_rgb: Tensor | None, g_alpha: Tensor | None, g_depth: Tensor | None
+        ctx: Any, g_rgb: Tensor | None, g_alpha: Tensor | None, g_depth: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         *pictures, anchor = ctx.saved_tensors
         rgb, alpha, depth, transmittances = (None if tensor is None else tensor.numpy() for tensor in pictures)

@@ -68,8 +68,9 @@ def rasterize(
     far: float = 1e10,
     depth: bool = True,
     absgrad: bool = False,
+    median_depth: bool = False,
 ) -> RenderOutput:
-    """See `recon.raster.Rasterizer`."""
+    """See `recon.raster.Rasterizer`. Median depths are not offered here: gsplat's kernels keep none."""
     from gsplat.cuda._backend import _C
 
     cameras = cameras.to(means.device, means.dtype)

@@ -142,20 +142,26 @@ def _odd_value(parameters: Parameters) -> str:
     return f"log_scales: a Gaussian is too large for float32, perhaps the one in row {largest.argmax()}"
 
 
-def blend(views: Sequence[View], backgrounds: Floats, depth: bool) -> tuple[Pictures, Floats]:
+def blend(
+    views: Sequence[View], backgrounds: Floats, depth: bool, median_depth: bool = False
+) -> tuple[Pictures, Floats]:
     """Pictures with the cameras in front (rgb [C,3,H,W], the others [C,H,W]), and the transmittances [C,H * W]."""
     count, height, width = len(views), views[0].height, views[0].width
-    rgb, alpha = take((count, 3, height, width), np.float32), take((count, height, width), np.float32)
-    expected = take((count, height, width), np.float32) if depth else None
+    shape = (count, height, width)
+    rgb, alpha = take((count, 3, height, width), np.float32), take(shape, np.float32)
+    expected, median = (take(shape, np.float32) if wanted else None for wanted in (depth, median_depth))
     transmittances = take((count, height * width), np.float32)
     for i, view in enumerate(views):
-        own = Pictures(rgb[i], alpha[i], None if expected is None else expected[i])
-        blend_view(view, backgrounds[i], own, transmittances[i])
-    return Pictures(rgb, alpha, expected), transmittances
+        of_depth = (None if picture is None else picture[i] for picture in (expected, median))
+        blend_view(view, backgrounds[i], Pictures(rgb[i], alpha[i], *of_depth), transmittances[i])
+    return Pictures(rgb, alpha, expected, median), transmittances
 
 
-def as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor, Tensor | None]:
+def as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The colour, alpha, depth and median depth of `RenderOutput`."""
     rgb = torch.from_numpy(pictures.rgb.transpose(0, 2, 3, 1))
     assert pictures.alpha is not None
     alpha = torch.from_numpy(pictures.alpha[..., None])
-    return rgb, alpha, None if pictures.depth is None else torch.from_numpy(pictures.depth[..., None])
+    depths = (pictures.depth, pictures.median_depth)
+    depth, median = (None if picture is None else torch.from_numpy(picture[..., None]) for picture in depths)
+    return rgb, alpha, depth, median

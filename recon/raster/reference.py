@@ -11,7 +11,7 @@ from torch import Tensor
 from recon import sh
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
-from recon.raster import ALPHA_MAX, ALPHA_MIN, EPS2D, FOV_MARGIN, MAX_SIGMAS, TRANSMITTANCE_MIN
+from recon.raster import ALPHA_MAX, ALPHA_MIN, EPS2D, FOV_MARGIN, HALF, MAX_SIGMAS, TRANSMITTANCE_MIN
 
 
 def rotations_from_quats(quats: Tensor) -> Tensor:
@@ -32,7 +32,30 @@ def covariances(quats: Tensor, log_scales: Tensor) -> Tensor:
 
 
 def project(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """EWA projection into one camera: means2d [N,2] px, covariances2d [N,2,2] px^2 and depths [N] (eq. 5).
+    """EWA projection into one camera: means2d [N,2] px, covariances2d [N,2,2] px^2 and depths [N] (eq. 5)."""
+    means2d, to_image, z = _linearised(means, camera)
+    covariances2d = to_image @ covariances(quats, log_scales) @ to_image.transpose(1, 2)
+    covariances2d = covariances2d + EPS2D * torch.eye(2, dtype=means.dtype, device=means.device)
+    return means2d, covariances2d, z
+
+
+@torch.no_grad()
+def depth_slopes(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -> Tensor:
+    """How the depth of each Gaussian changes across the picture: [N,2] world units per px.
+
+    That of the regression of depth on position, with the covariances of the projection. For a flat Gaussian it is the
+    slope of its plane (as in RaDe-GS, Zhang et al. 2024), for one smaller than a pixel nothing, and the depth leaves
+    the Gaussian nowhere.
+    """
+    _, to_image, _ = _linearised(means, camera)
+    _, covariances2d, _ = project(means, quats, log_scales, camera)
+    axis = camera.viewmats[0, 2, :3]
+    with_depth = to_image @ covariances(quats, log_scales) @ axis
+    return torch.linalg.solve(covariances2d, with_depth)
+
+
+def _linearised(means: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres [N,2] px, how they move with a point of the world ([N,2,3], px per world unit), and depths [N].
 
     The Jacobian is taken at a direction clamped to slightly more than the image; without that, Gaussians far outside
     the view would smear over all of it.
@@ -53,11 +76,8 @@ def project(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -
     jacobian = torch.stack([fx / safe_z, zero, -fx * u / safe_z, zero, fy / safe_z, -fy * v / safe_z], dim=-1).reshape(
         -1, 2, 3
     )
-    to_image = jacobian @ rotation
-    covariances2d = to_image @ covariances(quats, log_scales) @ to_image.transpose(1, 2)
-    covariances2d = covariances2d + EPS2D * torch.eye(2, dtype=means.dtype, device=means.device)
     means2d = torch.stack([fx * x / safe_z + cx, fy * y / safe_z + cy], dim=-1)
-    return means2d, covariances2d, z
+    return means2d, jacobian @ rotation, z
 
 
 @torch.no_grad()
@@ -95,6 +115,7 @@ def rasterize(
     far: float = 1e10,
     depth: bool = True,
     absgrad: bool = False,
+    median_depth: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`."""
     cameras = cameras.to(means.device, means.dtype)
@@ -110,6 +131,7 @@ def rasterize(
     pictures, radii = [], []
     for i, (_, covariances2d, depths) in enumerate(projected):
         camera = cameras[i]
+        slopes = depth_slopes(means, quats, log_scales, camera)
         directions = torch.nn.functional.normalize(means - camera.positions, dim=-1)
         colours = sh.evaluate(coefficients, directions, sh_degree)
         extents = visible_radii(means2d[i], covariances2d, depths, opacities, camera, near, far)
@@ -121,6 +143,7 @@ def rasterize(
                 means2d[i],
                 covariances2d,
                 depths,
+                slopes,
                 colours,
                 opacities,
                 order,
@@ -129,29 +152,38 @@ def rasterize(
                 absolute[i] if absolute is not None else None,
             )
         )
-    rgb, alpha, expected = (torch.stack(channel) for channel in zip(*pictures, strict=True))
-    return RenderOutput(rgb, alpha, expected if depth else None, means2d, torch.stack(radii), absgrad=absolute)
+    rgb, alpha, expected, median = (torch.stack(channel) for channel in zip(*pictures, strict=True))
+    return RenderOutput(
+        *(rgb, alpha, expected if depth else None, means2d, torch.stack(radii)),
+        absgrad=absolute,
+        median_depth=median if median_depth else None,
+    )
 
 
 def _blend(
     means2d: Tensor,
     covariances2d: Tensor,
     depths: Tensor,
+    slopes: Tensor,
     colours: Tensor,
     opacities: Tensor,
     order: Tensor,
     camera: Cameras,
     background: Tensor,
     absolute: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Front-to-back compositing (eq. 3) of the Gaussians in `order`: rgb [H,W,3], alpha [H,W,1], depth [H,W,1]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Front-to-back compositing (eq. 3) of the Gaussians in `order`.
+
+    Returns rgb [H,W,3], alpha, depth and median depth [H,W,1]. The last is that of the Gaussian which takes the
+    transmittance to a half or below, where the pixel's ray meets it: its depth and slopes.
+    """
     ys = torch.arange(camera.height, dtype=means2d.dtype, device=means2d.device) + 0.5
     xs = torch.arange(camera.width, dtype=means2d.dtype, device=means2d.device) + 0.5
     pixels = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)
     transmittance = torch.ones_like(pixels[..., 0])
     finished = torch.zeros_like(transmittance, dtype=torch.bool)
     rgb = torch.zeros_like(pixels[..., :1]).expand(-1, -1, 3)
-    distance = torch.zeros_like(transmittance)
+    distance, median = torch.zeros_like(transmittance), torch.zeros_like(transmittance)
     for index in order.tolist():
         centre = means2d[index].expand_as(pixels)
         if absolute is not None and centre.requires_grad:
@@ -166,10 +198,12 @@ def _blend(
         weight = torch.where(drawn, alpha * transmittance, torch.zeros_like(alpha))
         rgb = rgb + weight[..., None] * colours[index]
         distance = distance + weight * depths[index]
+        halfway = drawn & (transmittance > HALF) & (after <= HALF)
+        median = torch.where(halfway, (depths[index] + offset @ slopes[index]).detach(), median)
         transmittance = torch.where(drawn, after, transmittance)
     alpha = 1 - transmittance
     expected = distance / alpha.clamp_min(1e-10)
-    return rgb + transmittance[..., None] * background, alpha[..., None], expected[..., None]
+    return rgb + transmittance[..., None] * background, alpha[..., None], expected[..., None], median[..., None]
 
 
 def _accumulate_absolute(centre: Tensor, absolute: Tensor) -> None:

@@ -38,5 +38,5 @@ def rasterize_solid(
             records[:, [STRETCH, SHEAR]] *= np.float32(steeper**0.5)
             records[:, CURVE] *= np.float32(steeper)
             records[:, LOG2_OPACITY] = STEEP
-    rgb, alpha, _ = as_tensors(blend(views, background.expand(len(cameras), 3).numpy(), False)[0])
+    rgb, alpha, *_ = as_tensors(blend(views, background.expand(len(cameras), 3).numpy(), False)[0])
     return rgb, alpha

@@ -102,9 +102,9 @@ def photometric(
     )
     means2d = torch.from_numpy(centres)
     means2d.grad = torch.from_numpy(g_centres)
+    rgb, alpha, depth, _ = as_tensors(pictures)
     out = RenderOutput(
-        *as_tensors(pictures),
-        means2d,
+        *(rgb, alpha, depth, means2d),
         torch.from_numpy(extents),
         absgrad=None if absolute is None else torch.from_numpy(absolute),
     )
