@@ -188,6 +188,13 @@ def export(
     remove_floaters: Annotated[tuple[()] | tuple[float] | None, tyro.conf.arg(metavar="[STRENGTH]")] = None,
     max_count: int | None = None,
     sh_degree: int | None = None,
+    method: Literal["tsdf", "poisson"] = "tsdf",
+    voxel: float | None = None,
+    triangles: int | None = None,
+    components: int | None = None,
+    smooth: int = 0,
+    watertight: bool = False,
+    collision: bool = False,
     threads: int | None = None,
 ) -> None:
     """Write a trained scene, or a part of it, for other programs or as a page, and say what that loses.
@@ -197,6 +204,7 @@ def export(
         out: File to write. How it ends is the format: .ply is the standard 3DGS file; .compressed.ply, .spz, .sog
             (or meta.json, unpacked), .splat and .ksplat are smaller; .glb is glTF, .spz.glb a small one. .html is
             a page that shows the scene in any browser. .points.ply, .pcd, .las and .laz are points: colours, normals.
+            .obj, .stl, .mesh.ply and .mesh.glb are a mesh: triangles with colours.
         frame: Coordinates of the capture's own files, or those turned so that up is +y or +z, or of the normalised
             world that was trained in.
         scale: Make the scene so many times as large, in the coordinates of the frame, before it is turned and moved.
@@ -209,15 +217,30 @@ def export(
         remove_floaters: Leave out what hangs in the air, by how much, 0 to 1. Without a number 0.5.
         max_count: Keep at most so many: those that cover the most.
         sh_degree: Leave out spherical harmonics above this degree.
+        method: Of a mesh: tsdf fuses depth and leaves open what nobody saw; poisson closes it by a smooth guess.
+        voxel: Of a mesh: its resolution, in units of the file. By default what the pictures can tell.
+        triangles: Of a mesh: the most there are to be.
+        components: Of a mesh: keep so many parts that do not touch, the largest. By default all but crumbs.
+        smooth: Of a mesh: smooth it so many times.
+        watertight: Of a mesh: leave no hole at all, whatever was seen.
+        collision: Of a mesh: write convex parts for collisions, too, into OUT with .collision before its suffix.
         threads: CPU threads. By default all.
     """
     from recon import exporting
+    from recon.meshing import files
     from recon.parts import STRENGTH, Parts, Place
 
     machine.use_threads(threads)
     place = Place(frame, scale, rotate, translate)
     floaters = None if remove_floaters is None else (*remove_floaters, STRENGTH)[0]
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
+    if out.suffix.lower() != ".html" and exporting.kind_of(out) in files.SAVERS:
+        from recon import surfacing
+        from recon.meshing.surface import Wishes
+
+        wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
+        surfacing.export_to(source, out, place, parts, wishes, collision=collision)
+        return
     if out.suffix.lower() != ".html":
         exporting.export_to(source, out, place, parts)
         return

@@ -1,1 +1,1 @@
-"""Surfaces of trained scenes, and what they look like."""
+"""Surfaces of trained scenes: depth seen by many cameras, fused, cleaned, coloured and written."""
