@@ -8,8 +8,10 @@ and over the levels of coarse-to-fine is known well enough. Once it runs, the tr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from recon.batches import Batches
 from recon.config import TrainConfig
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
+from recon.model import Field
 from recon.torch_threads import one_torch_thread
 
 TIMED_STEPS = 4
@@ -33,6 +36,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
+SHARE_OF_RENDERING = 0.5  # of a step of as many rays of a radiance field
 STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
 MOST_FOR_PLACING = 0.05  # of the seconds there are: with more held-out photos or less time it is left out
 
@@ -49,7 +53,7 @@ class Budget(NamedTuple):
     placing: bool
 
 
-def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, *, count: int | None) -> Budget:
+def plan(settings: TrainConfig, model: Gaussians | Field, scene: Scene, seconds: float, *, count: int | None) -> Budget:
     """How a training, scored at the end, is to be done in so many seconds from now.
 
     Args:
@@ -59,6 +63,8 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
     began = time.perf_counter()
     step = _step_seconds(settings, model, scene)
     left = seconds - (time.perf_counter() - began)
+    if settings.radiance is not None:
+        return Budget(_of_field(settings, settings.radiance.rays, scene, step, left), False)
     left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
     for_placing = STEPS_TO_PLACE * step * len(scene.test)
     placing = for_placing < MOST_FOR_PLACING * seconds
@@ -92,17 +98,45 @@ def plan(settings: TrainConfig, model: Gaussians, scene: Scene, seconds: float, 
     return Budget(settings, placing)
 
 
-def _step_seconds(settings: TrainConfig, model: Gaussians, scene: Scene) -> float:
+def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left: float) -> TrainConfig:
+    """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then."""
+    pixels = sum(view.camera.width * view.camera.height for view in scene.test_views)
+    left -= ENDING + SHARE_OF_RENDERING * step * pixels / rays
+    left = max(left, LEAST_SECONDS)
+    return dataclasses.replace(settings, steps=max(LEAST_STEPS, round(left / step)), seconds=round(left, 3))
+
+
+def _step_seconds(settings: TrainConfig, model: Gaussians | Field, scene: Scene) -> float:
     """How long a step with full-size photos takes now; the model stays as it is."""
-    trial = train.start(model.to(model.device), settings, scene)
-    batches = Batches(scene.train_views, dataclasses.replace(settings, coarse=0.0), scene.background, model.device)
+    if isinstance(model, Gaussians):
+        ready = _steps_of_views(settings, model, scene)
+    else:
+        ready = _steps_of_rays(settings, model, scene)
     times = []
     with one_torch_thread(model.device):
         for number in range(TIMED_STEPS + 1):  # the first one fills caches
-            batch = batches.at(number, 1.0)
+            step = ready(number)
             began = time.perf_counter()
-            train.learn_from(trial, batch, 1.0)
+            step()
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
+
+
+# What makes a step ready by its number, and what then takes it.
+Steps = Callable[[int], Callable[[], object]]
+
+
+def _steps_of_views(settings: TrainConfig, model: Gaussians, scene: Scene) -> Steps:
+    """A photo that is decoded only now is not a part of a step."""
+    trial = train.start(model.to(model.device), settings, scene)
+    batches = Batches(scene.train_views, dataclasses.replace(settings, coarse=0.0), scene.background, model.device)
+    return lambda number: functools.partial(train.learn_from, trial, batches.at(number, 1.0), 1.0)
+
+
+def _steps_of_rays(settings: TrainConfig, model: Field, scene: Scene) -> Steps:
+    copies = {name: value.clone() for name, value in model.state_dict().items()}
+    trial = train.start(type(model).restore(settings, copies, model.device), settings, scene)
+    learner = train.learner_for(trial, scene.train_views)
+    return lambda number: functools.partial(learner.learn, number, 1.0)

@@ -125,7 +125,7 @@ class ProgressBar:
         if now - since > 2:
             self._window = (now, metrics.step)
         steps = f"step {metrics.step:,}{self._of_all}  {speed:.0f} steps/s"
-        note = f"{steps}  loss {self._loss:.4f}  {metrics.count:,} Gaussians"
+        note = f"{steps}  loss {self._loss:.4f}  {metrics.count:,} {state.unit}"
         self._progress.update(self._task, completed=state.progress, note=note)
 
 

@@ -13,14 +13,16 @@ from recon import __version__, config
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.exposure import Exposure
+from recon.fields import field_class
 from recon.gaussians import PARAMETERS, Gaussians
+from recon.model import Field
 from recon.poses import Poses
-from recon.strategy import make_strategy
-from recon.train import TrainState, optimizer_for
+from recon.train import TrainState, optimizer_for, strategy_for
 
 FORMAT = 1
 SUFFIX = ".safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MODEL = "model."
 EXPOSURE, POSES = "exposure.", "poses."
 
 
@@ -31,7 +33,7 @@ def save(state: TrainState, path: Path) -> None:
     """
     from safetensors.torch import save as serialise
 
-    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors = {f"{MODEL}{name}": value for name, value in state.model.state_dict().items()}
     for name, value in tensors.items():
         if not _finite(value):
             raise FloatingPointError(f"{name} has values that are not finite")
@@ -43,7 +45,8 @@ def save(state: TrainState, path: Path) -> None:
                 tensors[f"optimizer.{group['name']}.{key}"] = moments[key]
         if "step" in moments:
             steps[group["name"]] = int(moments["step"])
-    tensors |= {f"strategy.{name}": value for name, value in state.strategy.state_dict().items()}
+    if state.strategy is not None:
+        tensors |= {f"strategy.{name}": value for name, value in state.strategy.state_dict().items()}
     if state.exposure is not None:
         tensors |= {f"{EXPOSURE}{name}": value for name, value in state.exposure.state_dict().items()}
     if state.poses is not None:
@@ -51,17 +54,17 @@ def save(state: TrainState, path: Path) -> None:
     header = {
         "format": FORMAT,
         "recon": __version__,
-        "method": "splats",
+        "method": state.config.method,
         "step": state.step,
         "seconds": state.seconds,
         "optimizer_steps": steps,
         "extent": state.extent,
         "background": list(state.background),
         "source_from_world": state.source_from_world.tolist(),
-        "opacity_reg": state.model.opacity_reg,
-        "scale_reg": state.model.scale_reg,
         "train": config.to_json(state.config),
     }
+    if isinstance(state.model, Gaussians):
+        header |= {"opacity_reg": state.model.opacity_reg, "scale_reg": state.model.scale_reg}
     data = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"recon": json.dumps(header)})
     with atomic_write(path) as file:
         file.write(data)
@@ -109,11 +112,16 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
     for name, value in tensors.items():
         if not _finite(value):
             raise ValueError(f"{name} holds values that are not finite")
-    model = Gaussians(
-        *(tensors[f"model.{name}"].to(device) for name in PARAMETERS),
-        opacity_reg=header["opacity_reg"],
-        scale_reg=header["scale_reg"],
-    )
+    model: Gaussians | Field
+    if settings.radiance is None:
+        model = Gaussians(
+            *(tensors[f"{MODEL}{name}"].to(device) for name in PARAMETERS),
+            opacity_reg=header["opacity_reg"],
+            scale_reg=header["scale_reg"],
+        )
+    else:
+        own = {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
+        model = field_class(settings).restore(settings, own, device)
     optimizer = optimizer_for(model, settings, header["extent"])
     for group in optimizer.param_groups:
         name, parameter = group["name"], group["params"][0]
@@ -124,13 +132,13 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
                     raise ValueError(f"optimizer.{name}.{key} does not fit the parameter")
                 optimizer.state[parameter][key] = moment.to(device)
             optimizer.state[parameter]["step"] = torch.tensor(float(header["optimizer_steps"][name]))
-    strategy = make_strategy(settings.strategy, extent=header["extent"], seed=settings.seed)
-    prefix = "strategy."
-    strategy.load_state_dict({k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
+    strategy = strategy_for(settings, header["extent"])
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
+    if strategy is not None:
+        strategy.load_state_dict(part("strategy."))
     exposure, poses = part(EXPOSURE), part(POSES)
     red, green, blue = header["background"]
     return TrainState(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from recon import machine
-from recon.config import Background, PoseChoice, Preset
+from recon.config import Background, Method, PoseChoice, Preset
 from recon.datasets.errors import InputError
 from recon.options import Address
 from recon.terminal import say
@@ -32,6 +32,7 @@ ON_A_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 
 def train(
     scene: Annotated[Path | None, tyro.conf.Positional] = None,
+    method: Method = "splats",
     preset: Preset = "default",
     resume: Path | None = None,
     output: Path = Path("runs"),
@@ -67,6 +68,8 @@ def train(
         scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
             Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
             of runs.
+        method: What the scene is made of: splats, or a radiance field: plenoxels (a grid of voxels) or nerf (a network,
+            which takes hours on a CPU).
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.
@@ -118,6 +121,7 @@ def train(
     )
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",
+        method=method,
         downscale=downscale,
         test_every=test_every,
         masks=spelled(masks),
@@ -149,7 +153,8 @@ def train(
         run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
-    say(f"Export it: recon export {run.path} scene.ply")
+    if run.method == "splats":
+        say(f"Export it: recon export {run.path} scene.ply")
 
 
 def _invitation(host: str, port: int) -> Invitation:

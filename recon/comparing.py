@@ -19,9 +19,9 @@ from recon.datasets.scene import Scene
 from recon.evaluate import draw_error, over_background
 from recon.exposure import Shot
 from recon.render import Colour, to_uint8
-from recon.subject import SplatSubject
 from recon.torch_threads import one_torch_thread
 from recon.viewer.look import Look
+from recon.viewer.subject import Subject
 
 LINE = 255  # grey between the photo and the render
 DARKER = 3  # times: what is beside the photo
@@ -64,9 +64,9 @@ def fitted(camera: Cameras, width: int, height: int) -> tuple[Cameras, Part]:
 
 
 class PhotoComparison:
-    """A `recon.viewer.browser.Comparison` of the photos of a scene with Gaussians."""
+    """A `recon.viewer.browser.Comparison` of the photos of a scene with what was trained on them."""
 
-    def __init__(self, scene: Scene, subject: SplatSubject, shots: Sequence[Shot] | None = None) -> None:
+    def __init__(self, scene: Scene, subject: Subject, shots: Sequence[Shot] | None = None) -> None:
         """
         Args:
             shots: how each of the views was exposed; None: as the scene is.

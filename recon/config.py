@@ -16,6 +16,7 @@ T = TypeVar("T")
 Preset = Literal["fast", "default", "best"]
 PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
+Method = Literal["splats", "nerf", "plenoxels"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,42 @@ class SurfaceConfig:
 
 
 @dataclass(frozen=True)
+class NerfConfig:
+    """A network that is asked for every point of space (Mildenhall et al. 2020)."""
+
+    kind: Literal["nerf"] = "nerf"
+    rays: int = 1024  # in a step
+    width: int = 256  # of the layers
+    depth: int = 8  # layers before density
+    coarse_samples: int = 64  # along a ray
+    fine_samples: int = 128  # more, where the coarse ones found something
+    frequencies: int = 10  # of positions
+    direction_frequencies: int = 4
+    lr: float = 5e-4
+    lr_final: float = 5e-5
+
+
+@dataclass(frozen=True)
+class PlenoxelsConfig:
+    """A sparse grid of densities and harmonics (Fridovich-Keil et al. 2022). Shares are of the whole training."""
+
+    kind: Literal["plenoxels"] = "plenoxels"
+    rays: int = 4096  # in a step
+    sides: tuple[int, ...] = (64, 128, 256)  # of the grid, in voxels, one after the other
+    finer_at: tuple[float, ...] = (0.06, 0.2)  # shares after which the next one begins
+    max_voxels: int = 1_500_000
+    shell: float = 0.5  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
+    least_weight: float = 0.01  # voxels that no ray sees more of than this are dropped when the grid gets finer
+    lr_density: float = 0.1
+    lr_sh: float = 0.01
+    lr_final: float = 0.1  # share that both fall to
+    tv_density: float = 1e-3  # weights of total variation, for the mean over voxels
+    tv_sh: float = 1e-3
+    tv_until: float = 0.9  # share
+    sparsity: float = 1e-4  # weight of the sum over samples of log(1 + 2 density^2), in the mean over rays
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
@@ -79,11 +116,26 @@ class TrainConfig:
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
     surface: SurfaceConfig | None = None  # where the scene is to give a mesh
+    radiance: NerfConfig | PlenoxelsConfig | None = None  # train such a field, and no Gaussians
+
+    @property
+    def method(self) -> Method:
+        return "splats" if self.radiance is None else self.radiance.kind
+
+    @property
+    def max_gaussians(self) -> int:
+        return self.strategy.max_gaussians if self.radiance is None else 0
 
 
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
+
+# Those of radiance fields: the first row is what a network begins to show something after, on a CPU in hours.
+FIELD_PRESETS: dict[str, dict[Preset, int]] = {
+    "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
+    "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
+}
 
 MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
 
@@ -107,6 +159,13 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
     )
 
 
+def for_field(method: str, steps: int) -> TrainConfig:
+    """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
+    are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
+    radiance = NerfConfig() if method == "nerf" else PlenoxelsConfig()
+    return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
 def to_json(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
@@ -114,16 +173,21 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     """The config that `to_json` wrote; InputError naming `source` (a file) and the key where that is not what it is."""
     values = dict(values)
-    nested = values.pop("strategy", None)
-    kinds: dict[Any, Any] = {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}
+    values["strategy"] = _nested(values, "strategy", {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}, source)
+    if values.get("radiance") is not None:
+        values["radiance"] = _nested(values, "radiance", {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig}, source)
+    if isinstance(values.get("surface"), dict):
+        values["surface"] = checked(SurfaceConfig, values["surface"], f"{source}: surface.")
+    return checked(TrainConfig, values, f"{source}: ")
+
+
+def _nested(values: dict[str, Any], name: str, kinds: dict[Any, Any], source: str) -> Any:
+    """The settings `name`, of the kind that they say they are."""
+    nested = values.get(name)
     kind = nested.get("kind") if isinstance(nested, dict) else None
-    if kind not in kinds:
-        raise InputError(f"{source}: strategy.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
-    strategy: AdaptiveConfig | MCMCConfig = checked(kinds[kind], nested, f"{source}: strategy.")
-    surface = values.pop("surface", None)
-    if isinstance(surface, dict):
-        surface = checked(SurfaceConfig, surface, f"{source}: surface.")
-    return checked(TrainConfig, values | {"strategy": strategy, "surface": surface}, f"{source}: ")
+    if not isinstance(nested, dict) or kind not in kinds:
+        raise InputError(f"{source}: {name}.kind is {json.dumps(kind)}, not one of {', '.join(kinds)}")
+    return checked(kinds[kind], nested, f"{source}: {name}.")
 
 
 def checked(kind: type[T], values: dict[str, Any], prefix: str) -> T:

@@ -51,7 +51,7 @@ def fit(
     """
     limit = memory.limit_bytes(max_memory)
     scene, asked = open_at(downscale)
-    now, wanted = asked, settings.strategy.max_gaussians
+    now, wanted = asked, settings.max_gaussians
     factors = iter(STEPS)
     while True:
         work = memory.workload(scene, settings, on_gpu=on_gpu)
@@ -66,10 +66,12 @@ def fit(
         assert factor is not None
         scene, now = open_at(asked * factor)
     _keep_to(found)
-    strategy = dataclasses.replace(settings.strategy, max_gaussians=found.count)
+    if settings.radiance is None:
+        strategy = dataclasses.replace(settings.strategy, max_gaussians=found.count)
+        settings = dataclasses.replace(settings, strategy=strategy)
     reduced = _reductions(found, now if now != asked else None, wanted)
     said = _said(found, max_memory, limit, reduced)
-    return Fitted(scene, now, dataclasses.replace(settings, strategy=strategy), found, said)
+    return Fitted(scene, now, settings, found, said)
 
 
 def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: float | None, state_bytes: int) -> Fitted:

@@ -79,7 +79,7 @@ def of_view(
             done.exposure,
             functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
         )
-    cameras = batch.cameras.to(model.device)
+    cameras = batch.cameras
     if of_camera:
         cameras = dataclasses.replace(
             cameras, viewmats=cameras.viewmats.detach().requires_grad_(), Ks=cameras.Ks.detach().requires_grad_()

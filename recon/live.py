@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from recon import evaluate, opening
 from recon.datasets.scene import Scene
+from recon.field_subject import FieldSubject
 from recon.options import Address
 from recon.runs import Run
 from recon.subject import SplatSubject
@@ -43,7 +44,7 @@ class LiveView:
     def __init__(
         self,
         viewer: Viewer,
-        subject: SplatSubject,
+        subject: SplatSubject | FieldSubject,
         state: TrainState,
         scene: Scene | None = None,
         stopping: Callable[[], bool] = lambda: False,
@@ -58,12 +59,12 @@ class LiveView:
         self.viewer = viewer
         self._subject, self._state, self._scene = subject, state, scene
         self._stopping, self._afterwards = stopping, afterwards
-        self.panel = TrainPanel(viewer)
+        self.panel = TrainPanel(viewer, "splats" if isinstance(subject, SplatSubject) else state.unit)
         self._share = Share(self.panel.share)
         self._scored_at, self._next = 0.0, 0
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
-        self._subject.follow(state.model)
+        self._follow()
         self.viewer.changed()
         self._share.share = self.panel.share
         self._share.serve(self.viewer.queue)
@@ -72,6 +73,11 @@ class LiveView:
             self._ask_for_score(metrics.step)
         if self.panel.paused:
             self._wait(state, metrics)
+
+    def _follow(self) -> None:
+        """Show the scene as it is now; a radiance field is its own subject."""
+        if isinstance(self._subject, SplatSubject):
+            self._subject.follow(self._state.gaussians)
 
     def _wait(self, state: TrainState, metrics: StepMetrics) -> None:
         """Until the user goes on; the time does not count as training."""
@@ -105,7 +111,7 @@ class LiveView:
 
     def finish(self) -> None:
         """The training is over: go on showing the scene if anybody looks, until Ctrl-C."""
-        self._subject.follow(self._state.model)
+        self._follow()
         self.panel.done("Trained.")
         self.viewer.trained()
         try:

@@ -11,19 +11,24 @@ from torch import Tensor
 from recon import checkpoint, export, runs
 from recon.datasets.errors import InputError
 from recon.gaussians import Gaussians
+from recon.model import Field
 from recon.runs import Run
 from recon.train import TrainState
 
 log = logging.getLogger("recon")
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> Gaussians:
+def load(path: Path | str, device: torch.device | str = "cpu") -> Gaussians | Field:
     """The scene in a run folder, a checkpoint (.safetensors) or a splat file of any format that is read."""
-    return load_with_frame(path, device)[0]
+    path = Path(path)
+    return load_state(path, device).model if _is_run(path) else load_with_frame(path, device)[0]
 
 
 def load_with_frame(path: Path | str, device: torch.device | str = "cpu") -> tuple[Gaussians, Tensor]:
-    """As `load`, and [4,4] float64 from its world to the frame of the capture's files; what was exported is in that."""
+    """Splats, and [4,4] float64 from their world to the frame of the capture's files; what was exported is in that.
+
+    InputError if they are none.
+    """
     return load_with_state(path, device)[:2]
 
 
@@ -34,10 +39,18 @@ def load_with_state(
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such run or file")
-    if (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX:
+    if _is_run(path):
         state = load_state(path, device)
-        return state.model, state.source_from_world, state
+        try:
+            return state.gaussians, state.source_from_world, state
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     return export.load(path).to(device), torch.eye(4, dtype=torch.float64), None
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it is a run or a checkpoint, and not a file of splats."""
+    return (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> TrainState:

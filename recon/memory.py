@@ -19,6 +19,7 @@ from recon.config import MCMCConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, StoredImage, View
 from recon.evaluate import TOGETHER
+from recon.fields import field_class
 from recon.kernels.runtime import get_threads
 from recon.kernels.splat import TILE_HEIGHT, TILE_WIDTH
 
@@ -43,6 +44,7 @@ RECORD = 190  # bytes: records, sorting keys, centres, radii, and gradients of t
 SLOT = 108  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
 OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
+FIELD_COPIES = 6  # times the parameters of a radiance field: a checkpoint in memory, twice
 OUTGROWN = 4  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
 SPARE = 256 * MB  # free scratch memory that is kept for use again
 LEAST_SPARE = 16 * MB
@@ -63,7 +65,8 @@ class Workload:
         decoding_bytes: to decode one photo, for a moment.
         pixels, held_out_pixels: of the largest photo to train on, and held out.
         held_out: how many photos are.
-        count: the most Gaussians there may be.
+        count: the most Gaussians there may be; 0 for a radiance field.
+        field_bytes, step_bytes: of the parameters of a radiance field, and of a step beside them.
         gradients: whether gradients of all parameters are written: a step of plain photometric loss needs none.
         on_gpu: whether all but the photos and checkpoints is in other memory than this is about.
     """
@@ -77,6 +80,8 @@ class Workload:
     count: int
     sh_degree: int
     threads: int
+    field_bytes: int = 0
+    step_bytes: int = 0
     gradients: bool = False
     on_gpu: bool = False
 
@@ -90,7 +95,7 @@ class Estimate:
         photos: kept in memory.
         decoding: a photo on its way into memory, when not all are kept.
         reading: photos on their way into memory before the training, one in each thread; evaluation does the same.
-        gaussians: parameters and moments.
+        gaussians: parameters and moments, of a radiance field too.
         kernels: gradients of parameters where there are any, and scratch memory.
         pictures: what is rendered and compared in a step.
         copies: for densification and checkpoints.
@@ -134,6 +139,7 @@ class Plan:
 def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
     """What training on a scene is made of."""
     views = scene.train_views
+    field_bytes, step_bytes = (0, 0) if settings.radiance is None else field_class(settings).memory(settings)
     return Workload(
         photo_bytes=sum(_stored_bytes(view) for view in views) + depth_bytes(views, settings),
         reduced_bytes=reduced_bytes(views, settings),
@@ -141,9 +147,11 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         pixels=_most_pixels(views),
         held_out_pixels=_most_pixels(scene.test_views),
         held_out=len(scene.test),
-        count=settings.strategy.max_gaussians,
+        count=settings.max_gaussians,
         sh_degree=settings.sh_degree,
         threads=get_threads(),
+        field_bytes=field_bytes,
+        step_bytes=step_bytes,
         gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None,
         on_gpu=on_gpu,
     )
@@ -190,10 +198,10 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
         photos=sum(photos),
         decoding=work.decoding_bytes,
         reading=work.threads * work.decoding_bytes,
-        gaussians=here * work.count * 3 * row,
-        kernels=here * (scratch + min(spare, OUTGROWN * scratch)),
+        gaussians=here * (work.count * 3 * row + work.field_bytes * 3),
+        kernels=here * (scratch + min(spare, OUTGROWN * scratch) + work.field_bytes + work.step_bytes),
         pictures=here * work.pixels * PICTURE,
-        copies=work.count * row * COPIES,
+        copies=work.count * row * COPIES + work.field_bytes * FIELD_COPIES,
         evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING if together else 0,
     )
 

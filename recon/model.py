@@ -6,11 +6,14 @@ Shape letters: C cameras, H and W image size, M pixels, N Gaussians.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
+from recon.config import TrainConfig
 from recon.datasets.cameras import Cameras
+from recon.datasets.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,62 @@ class Model(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class RayBatch:
+    """Pixels of several photos to learn from.
+
+    Attributes:
+        cameras: batch of C; their photos may have other sizes than it says.
+        pixels: [C,M,2] positions in these photos.
+        rgb: [C,M,3] what they show, over `background`.
+        background: [3].
+        seed, step: what the step's random numbers are drawn from; see `rng.generator`.
+    """
+
+    cameras: Cameras
+    pixels: Tensor
+    rgb: Tensor
+    background: Tensor
+    seed: int
+    step: int
+
+
+class Field(Model, Protocol):
+    """A radiance field: a model of rays, which learns from single pixels. It is made from a capture or a checkpoint."""
+
+    unit: ClassVar[str]  # what `len` counts, in the plural
+    kernels: ClassVar[tuple[str, ...]]  # modules of `recon.kernels` that a training calls
+
+    @classmethod
+    def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
+        """The field that a training on a normalised scene begins with."""
+        ...
+
+    @classmethod
+    def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
+        """The field whose `state_dict` was `tensors`. KeyError, ValueError or RuntimeError if that cannot be."""
+        ...
+
+    @staticmethod
+    def memory(settings: TrainConfig) -> tuple[int, int]:
+        """Bytes that the parameters may take at most, and those of a step beside them."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, Tensor | None]:
+        """Leave the gradient of a batch in the `.grad` of the parameters.
+
+        Returns the loss, and which rows [N] of the parameters have a gradient: uint8, not 0 where they do; None: all.
+        """
+        ...
+
+    def after_step(self, optimizer: torch.optim.Optimizer, before: float, progress: float) -> None:
+        """Called after each step of the optimiser, which took the progress of the training from `before` to `progress`:
+        what changes with it, such as the resolution, changes here, the optimiser's groups included."""
+        ...

@@ -20,7 +20,9 @@ from recon.datasets.normalize import normalize
 from recon.datasets.point_colours import as_seen
 from recon.datasets.points import frustum_points
 from recon.datasets.scene import Points, Scene, View
+from recon.fields import field_class
 from recon.gaussians import Gaussians
+from recon.model import Field
 from recon.options import Options
 from recon.runs import Run
 from recon.terminal import say
@@ -114,6 +116,13 @@ def _automatic_downscale(path: Path, device: torch.device) -> int:
             downscale = max(downscale + 1, math.ceil(downscale * longest / limit))
     finally:
         log.disabled = False
+
+
+def first_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians | Field:
+    """What a training begins with, by its method."""
+    if settings.radiance is None:
+        return initial_model(scene, settings, device)
+    return field_class(settings).start(scene, settings, device)
 
 
 def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> Gaussians:

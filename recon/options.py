@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recon import config
-from recon.config import Background, PoseChoice, Preset, SurfaceConfig, TrainConfig
+from recon.config import Background, Method, PoseChoice, Preset, SurfaceConfig, TrainConfig
 from recon.datasets.errors import InputError
 
 
@@ -19,6 +19,7 @@ class Options:
     """What a training was asked for; kept in the run's config.json. None: the preset's, or chosen automatically."""
 
     scene: str
+    method: Method = "splats"
     downscale: int | None = None
     test_every: int = 8
     masks: tuple[str, ...] = ()
@@ -51,9 +52,12 @@ class Options:
         self._check("grad-threshold", self.grad_threshold, 0)
         self._check("seed", self.seed, 0)
         self._check("depth-weight", self.depth_weight, 0)
-        steps = config.PRESETS[self.preset] if self.steps is None else self.steps
+        presets = config.PRESETS if self.method == "splats" else config.FIELD_PRESETS[self.method]
+        steps = presets[self.preset] if self.steps is None else self.steps
         if self.budget_seconds is not None:  # an upper bound, until a few steps are timed
             steps = math.ceil(self.budget_seconds * config.MOST_STEPS_PER_SECOND)
+        if self.method != "splats":
+            return self._of_field(config.for_field(self.method, steps))
         chosen = config.for_steps(steps, self.strategy)
         wanted = {
             "max_gaussians": self.max_gaussians,
@@ -75,6 +79,22 @@ class Options:
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )
+
+    def _of_field(self, chosen: TrainConfig) -> TrainConfig:
+        of_splats = (
+            "strategy",
+            "max_gaussians",
+            "grad_threshold",
+            "absgrad",
+            "reset_every",
+            "depth_weight",
+            "exposure",
+        )
+        for option in self.changed():
+            name = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+            if name in of_splats or (name == "poses" and self.poses == "refine"):
+                raise InputError(f"{option}: is for splats; it cannot be kept with --method {self.method}")
+        return dataclasses.replace(chosen, background=self.background, seed=self.seed)
 
     @staticmethod
     def _check(option: str, value: float | None, least: int) -> None:

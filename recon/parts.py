@@ -18,7 +18,7 @@ from recon.datasets.normalize import rotation_to_z
 from recon.export.rows import Rows, covered, joined, sigmoid
 from recon.floaters import loneliness, threshold
 from recon.gaussians import Gaussians
-from recon.loading import load
+from recon.loading import load_with_frame
 
 Frame = Literal["capture", "world", "y-up", "z-up"]
 Triple = tuple[float, float, float]
@@ -119,7 +119,9 @@ class Parts:
 @torch.no_grad()
 def chosen(model: Gaussians, parts: Parts) -> Gaussians:
     """What `parts` leave of a scene; `InputError` if that is nothing."""
-    rows = joined([Rows.of(scene, Path("scene")) for scene in (model, *map(load, parts.merge))])
+    rows = joined(
+        [Rows.of(scene, Path("scene")) for scene in (model, *(load_with_frame(path)[0] for path in parts.merge))]
+    )
     kept = np.ones(len(rows), dtype=bool)
     if parts.crop is not None:
         kept &= ((rows.means >= parts.crop[:3]) & (rows.means <= parts.crop[3:])).all(axis=1)

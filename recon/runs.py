@@ -53,6 +53,11 @@ class Run:
     def config(self) -> dict[str, Any]:
         return read_json(self.config_file)
 
+    @property
+    def method(self) -> str:
+        """What kind of scene is trained; runs of earlier versions do not say it, and are of splats."""
+        return str(self.config().get("options", {}).get("method", "splats"))
+
     def drop_old_checkpoints(self) -> None:
         for path in self.checkpoints()[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)

@@ -28,17 +28,16 @@ from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, Stop
 from recon.datasets import synthetic
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
+from recon.fields import kernels_of
 from recon.kernels import prepare
 from recon.loading import newest_state
-from recon.opening import background_of, corrected, initial_model, open_scene, photos_of, scene_of
+from recon.opening import background_of, corrected, first_model, open_scene, photos_of, scene_of
 from recon.options import Options
 from recon.reading import Reading
 from recon.runs import Run
 from recon.terminal import console, say
 from recon.torch_threads import one_torch_thread
 from recon.train import Callback, StepMetrics, TrainState, start, train
-
-METHOD = "splats"
 
 
 class Spectators(Protocol):
@@ -84,7 +83,7 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         preparing: seconds since the process began that do not count as training, such as those for finding poses.
     """
     settings = options.train_config()
-    kernels = prepare.for_training() if device.type == "cpu" else None
+    kernels = prepare.for_training(kernels_of(settings)) if device.type == "cpu" else None
     fitted = fitting.fit(
         lambda downscale: open_scene(dataclasses.replace(options, downscale=downscale), device),
         *(options.downscale, settings),
@@ -93,10 +92,10 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     )
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
-    settings = dataclasses.replace(settings, refine_poses=poses.wanted(options.poses, scene, settings.steps))
+    settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
-        model = initial_model(scene, settings, device)
+        model = first_model(scene, settings, device)
         _wait_for(kernels)
         _wait_for_photos(photos, device)
     placing = True
@@ -104,11 +103,9 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         left = options.budget_seconds - (machine.seconds_since_start() - preparing)
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
         settings, placing = budget.plan(settings, model, scene, left, count=count)
-        settings = dataclasses.replace(settings, refine_poses=poses.wanted(options.poses, scene, settings.steps))
-        say(
-            f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps, at"
-            f" most {settings.strategy.max_gaussians:,} Gaussians"
-        )
+        settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
+        most = f", at most {settings.max_gaussians:,} Gaussians" if settings.radiance is None else ""
+        say(f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps{most}")
     state = start(model, settings, scene)
     options = dataclasses.replace(options, downscale=fitted.downscale)
     record = {
@@ -118,9 +115,13 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         "tone": None if scene.tone is None else dataclasses.asdict(scene.tone),
         "train": config.to_json(settings),
     }
-    run = runs.create(output, scene.name, METHOD, record)
+    run = runs.create(output, scene.name, settings.method, record)
     say(f"Run: {run.path}")
     return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
+
+
+def _poses_are_refined(options: Options, settings: config.TrainConfig, scene: Scene) -> bool:
+    return settings.radiance is None and poses.wanted(options.poses, scene, settings.steps)
 
 
 def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch) -> Run:
@@ -130,10 +131,10 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         moved_to: where its capture is now, if elsewhere than it was; the run remembers the new place.
     """
     run = runs.find(path)
-    kernels = prepare.for_training() if device.type == "cpu" else None
     held = memory.held_bytes()
     state = newest_state(run, device)
     held = memory.held_bytes() - held
+    kernels = prepare.for_training(kernels_of(state.config)) if device.type == "cpu" else None
     values = run.config()
     if moved_to is not None:
         values["options"]["scene"] = str(moved_to.resolve())
@@ -290,7 +291,7 @@ def evaluate_run(
         if state.poses is not None and placing:
             task = bar.add_task("Placing held-out photos", total=len(scene.test))
             fitted = registration.evaluate_placed(
-                state.model, scene.test_views, background=background, shots=shots, advance=lambda: advance(task)
+                state.gaussians, scene.test_views, background=background, shots=shots, advance=lambda: advance(task)
             )
     size = evaluate.model_bytes(state.model)
     peak_memory = evaluate.peak_memory_bytes() if trained else before.get("peak_memory_bytes")
@@ -315,7 +316,7 @@ def evaluate_run(
     for_mesh = "" if state.config.surface is None else " for a mesh"
     memory = "" if peak_memory is None else f", peak memory {peak_memory / 1e9:.2f} GB"
     say(
-        f"{state.step:,} steps{for_mesh}, {state.seconds:.1f} s of training, {len(state.model):,} Gaussians,"
+        f"{state.step:,} steps{for_mesh}, {state.seconds:.1f} s of training, {len(state.model):,} {state.unit},"
         f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")

@@ -85,18 +85,7 @@ class SplatSubject:
         with torch.no_grad(), one_torch_thread(self._model.device):
             background = self.background if look.background is None else look.background
             out = self._rendered(self._parameters(camera, look), camera, look, background)
-            alpha = out.alpha[0, ..., 0]
-            if look.mode == "alpha":
-                picture = alpha[..., None].expand(-1, -1, 3)
-            elif look.mode == "normals":
-                picture = render.draw_normals(render.depth_of(out), alpha, camera)
-            elif look.mode == "depth":
-                depth = render.depth_of(out)
-                seen = look.depth_range or _range_in(depth, alpha)
-                picture = render.draw_depth(depth, alpha, seen, background, TABLES[look.colour_map])
-            else:
-                picture = out.rgb[0]
-            return render.to_uint8(picture)
+            return drawn(out, camera, look, background)
 
     def pick(self, camera: Cameras, x: float, y: float, look: Look) -> Vector | None:
         """See `recon.viewer.subject.Subject.pick`."""
@@ -109,9 +98,7 @@ class SplatSubject:
             out = self._rendered(parameters, pixel, Look("depth", near=look.near, far=look.far), (0.0, 0.0, 0.0))
         if float(out.alpha) <= render.SOLID:
             return None
-        inside = torch.linalg.inv(K[0].double()) @ torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
-        point = camera.c2w[0].double() @ torch.cat([inside * float(render.depth_of(out)), inside.new_ones(1)])
-        return float(point[0]), float(point[1]), float(point[2])
+        return point_at(camera, x, y, float(render.depth_of(out)))
 
     def splats(self, most: int, look: Look) -> Splats:
         """See `recon.viewer.subject.Subject.splats`.
@@ -265,6 +252,30 @@ class SplatSubject:
     def set_scale(self, factor: float) -> None:
         """See `recon.viewer.subject.Editor.set_scale`."""
         self._edits.set_scale(factor)
+
+
+def drawn(out: RenderOutput, camera: Cameras, look: Look, background: Colour) -> NDArray[np.uint8]:
+    """What was rendered of a scene, as the look wants it shown."""
+    alpha = out.alpha[0, ..., 0]
+    if look.mode == "alpha":
+        picture = alpha[..., None].expand(-1, -1, 3)
+    elif look.mode == "normals":
+        picture = render.draw_normals(render.depth_of(out), alpha, camera)
+    elif look.mode == "depth":
+        depth = render.depth_of(out)
+        seen = look.depth_range or _range_in(depth, alpha)
+        picture = render.draw_depth(depth, alpha, seen, background, TABLES[look.colour_map])
+    else:
+        picture = out.rgb[0]
+    return render.to_uint8(picture)
+
+
+def point_at(camera: Cameras, x: float, y: float, depth: float) -> Vector:
+    """The point of the world that is seen at a pixel position, at a depth along the axis."""
+    position = torch.tensor([x, y, 1.0], dtype=torch.float64)
+    inside = torch.linalg.inv(camera.Ks[0].double()) @ position * depth
+    point = camera.c2w[0].double() @ torch.cat([inside, inside.new_ones(1)])
+    return float(point[0]), float(point[1]), float(point[2])
 
 
 def _range_in(depth: Tensor, alpha: Tensor) -> tuple[float, float]:

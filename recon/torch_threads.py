@@ -18,3 +18,15 @@ def one_torch_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def all_torch_threads(device: torch.device, count: int) -> Iterator[None]:
+    """Around a network on a CPU, which runs in torch alone: `count` threads of torch's."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -6,18 +6,21 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from recon import gradients, pace, surface
 from recon.batches import Batch, Batches
 from recon.config import TrainConfig
+from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, View
 from recon.exposure import Exposure
 from recon.gaussians import Gaussians
-from recon.model import RenderOutput
+from recon.model import Field, RenderOutput
 from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
 from recon.poses import Poses
+from recon.rays import RayBatches, RayLearner
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
 
@@ -35,11 +38,12 @@ class TrainState:
         source_from_world: [4,4] float64, from the trained world to the frame of the capture's files.
         exposure: how the photos were exposed; None: all alike.
         poses: where the photos were taken from; None: where the capture says.
+        strategy: when Gaussians are added and removed; None for a radiance field, which sees to that itself.
     """
 
-    model: Gaussians
+    model: Gaussians | Field
     optimizer: SelectiveAdam
-    strategy: Strategy
+    strategy: Strategy | None
     config: TrainConfig
     extent: float
     background: tuple[float, float, float]
@@ -57,6 +61,21 @@ class TrainState:
             return self.step / self.config.steps
         return pace.progress_at(min(1.0, self.seconds / self.config.seconds), self.config.coarse)
 
+    @property
+    def unit(self) -> str:
+        """What the model is made of, in the plural."""
+        return "Gaussians" if isinstance(self.model, Gaussians) else self.model.unit
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The model, for what can be done with Gaussians alone; InputError if it is a radiance field."""
+        if isinstance(self.model, Gaussians):
+            return self.model
+        raise InputError(
+            f"this was trained with --method {self.config.method}, and only splats can be written or edited so far;"
+            " it can be scored (recon eval), rendered (recon render) and looked at (recon view)"
+        )
+
 
 @dataclass(frozen=True)
 class StepMetrics:
@@ -70,12 +89,24 @@ class StepMetrics:
 Callback = Callable[[TrainState, StepMetrics], None]
 
 
-def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
+class Learner(Protocol):
+    """Takes the steps of a training: on views for splats, on rays for radiance fields."""
+
+    def learn(self, step: int, progress: float) -> Tensor:
+        """Change the model by step number `step`, which begins at that progress. Returns the loss."""
+        ...
+
+    def after_step(self, step: int, progress: float) -> None:
+        """Called when the step is done and counted: what is added to the model and taken from it changes here."""
+        ...
+
+
+def start(model: Gaussians | Field, config: TrainConfig, scene: Scene) -> TrainState:
     """A training of `model` on a normalised `scene`, before its first step."""
     return TrainState(
         model=model,
         optimizer=optimizer_for(model, config, scene.extent),
-        strategy=make_strategy(config.strategy, extent=scene.extent, seed=config.seed),
+        strategy=strategy_for(config, scene.extent),
         config=config,
         extent=scene.extent,
         background=scene.background,
@@ -85,7 +116,11 @@ def start(model: Gaussians, config: TrainConfig, scene: Scene) -> TrainState:
     )
 
 
-def optimizer_for(model: Gaussians, config: TrainConfig, extent: float) -> SelectiveAdam:
+def strategy_for(config: TrainConfig, extent: float) -> Strategy | None:
+    return None if config.radiance else make_strategy(config.strategy, extent=extent, seed=config.seed)
+
+
+def optimizer_for(model: Gaussians | Field, config: TrainConfig, extent: float) -> SelectiveAdam:
     groups = model.param_groups(extent)
     for group in groups:
         group["lr"] *= config.lr_scale
@@ -98,14 +133,15 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
 
     Returns the loss and the picture.
     """
+    assert state.strategy is not None
     exposure, poses = None if batch.transparent else state.exposure, state.poses
     of_surface = state.config.surface
     if of_surface is not None:
-        surface.flatten(state.model, of_surface, state.step, progress)
+        surface.flatten(state.gaussians, of_surface, state.step, progress)
     if poses is not None:
-        batch = dataclasses.replace(batch, cameras=poses.camera(batch.photo, batch.cameras))
+        batch = dataclasses.replace(batch, cameras=poses.camera(batch.photo, batch.cameras).to(state.gaussians.device))
     loss, out, visible, learned, motion = gradients.of_view(
-        state.model,
+        state.gaussians,
         state.optimizer,
         batch,
         progress=progress,
@@ -116,7 +152,7 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         of_camera=poses is not None,
     )
     if of_surface is not None:
-        surface.pull(state.model, batch.cameras, of_surface, state.step, progress)
+        surface.pull(state.gaussians, batch.cameras, of_surface, state.step, progress)
     state.optimizer.step(visible=visible)
     state.optimizer.zero_grad(set_to_none=True)
     if exposure is not None and learned is not None:
@@ -126,22 +162,45 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
     return loss, out
 
 
+class ViewLearner:
+    """A `Learner` of Gaussians: one view in each step."""
+
+    def __init__(self, state: TrainState, batches: Batches) -> None:
+        self._state, self._batches = state, batches
+
+    def learn(self, step: int, progress: float) -> Tensor:
+        loss, self._out = learn_from(self._state, self._batches.at(step, progress), progress)
+        return loss
+
+    def after_step(self, step: int, progress: float) -> None:
+        state = self._state
+        assert state.strategy is not None
+        state.strategy.after_step(state.gaussians, state.optimizer, self._out, step, progress)
+
+
+def learner_for(state: TrainState, views: Sequence[View]) -> Learner:
+    """What takes the steps of a training on these views."""
+    model = state.model
+    if isinstance(model, Gaussians):
+        return ViewLearner(state, Batches(views, state.config, state.background, model.device))
+    return RayLearner(model, state.optimizer, RayBatches(views, state.config, state.background, model.device))
+
+
 def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = ()) -> None:
     """Train `state` in place until its config's last step or second. A callback ends it early by raising.
 
     On a CPU the result of a given number of steps is the same, bit for bit, whether or not the training was interrupted
     and resumed in between.
     """
-    config, model = state.config, state.model
-    batches = Batches(views, config, state.background, model.device)
+    model, learner = state.model, learner_for(state, views)
     with one_torch_thread(model.device):
         began, before, state.paused = time.perf_counter(), state.seconds, 0.0
         while (progress := state.progress) < 1:
             set_learning_rates(state.optimizer, progress)
-            loss, out = learn_from(state, batches.at(state.step, progress), progress)
+            loss = learner.learn(state.step, progress)
             state.step += 1
             state.seconds = before + time.perf_counter() - began - state.paused
-            state.strategy.after_step(model, state.optimizer, out, state.step - 1, state.progress)
+            learner.after_step(state.step - 1, state.progress)
             metrics = StepMetrics(state.step, loss, len(model))
             for callback in callbacks:
                 callback(state, metrics)

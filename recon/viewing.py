@@ -24,8 +24,10 @@ from recon.comparing import PhotoComparison
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.exposure import Shot
+from recon.field_subject import FieldSubject
 from recon.gaussians import Gaussians, logit
 from recon.loading import load_state, load_with_frame
+from recon.model import Field
 from recon.options import Address, Options
 from recon.runs import Run
 from recon.sharing import page_from, write_page
@@ -66,7 +68,7 @@ class Shown:
         source_from_world: [4,4] to the frame that files are written in.
     """
 
-    subject: SplatSubject
+    subject: SplatSubject | FieldSubject
     name: str
     folder: Path
     scene: Scene | None = None
@@ -77,7 +79,8 @@ class Shown:
 def open_source(source: Path, device: torch.device, keep: Keep | None = None) -> Shown:
     """A run, a checkpoint, a splat file, or a capture that was not trained yet; or what `keep` leaves of it."""
     if source.exists() and export.is_splats(source):
-        return opened_file(source, keep)
+        subject, frame = opened_file(source, keep)
+        return Shown(subject, source.name, Path.cwd(), source_from_world=frame)
     try:
         run = runs.find(source)
     except InputError:
@@ -85,7 +88,7 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None) ->
             return _open_capture(source, device, keep)
         raise
     state = load_state(source, device)
-    model = state.model if keep is None else keep(state.model, state.source_from_world)
+    model = state.model if keep is None else keep(state.gaussians, state.source_from_world)
     scene = None
     try:
         scene = opening.trained_scene(run, state, device)
@@ -100,23 +103,28 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None) ->
 
 
 def shown_of(
-    run: Run, state: TrainState, model: Gaussians, scene: Scene | None, shots: list[Shot] | None = None
+    run: Run, state: TrainState, model: Gaussians | Field, scene: Scene | None, shots: list[Shot] | None = None
 ) -> Shown:
     """A model of a run, which is called as its capture."""
-    subject = SplatSubject(model, background=opening.background_of(state), source_from_world=state.source_from_world)
+    background, frame = opening.background_of(state), state.source_from_world
+    subject: SplatSubject | FieldSubject
+    if isinstance(model, Gaussians):
+        subject = SplatSubject(model, background=background, source_from_world=frame)
+    else:
+        subject = FieldSubject(model, background)
     name = Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
-    return Shown(subject, name, run.path, scene, shots, state.source_from_world)
+    return Shown(subject, name, run.path, scene, shots, frame)
 
 
-def opened_file(path: Path, keep: Keep | None = None) -> Shown:
-    """A splat file, moved to the middle of the world and made a handy size; COLMAP's frame is taken for its own."""
+def opened_file(path: Path, keep: Keep | None = None) -> tuple[SplatSubject, torch.Tensor]:
+    """A splat file, moved to the middle of the world and made a handy size, and the frame [4,4] that it is written in;
+    COLMAP's is taken for its own."""
     model, in_file = load_with_frame(path)
     if keep is not None:
         model = keep(model, in_file)
     source_from_world = _handy_frame(model)
     moved = model.transformed(source_from_world.inverse())
-    subject = SplatSubject(moved, source_from_world=source_from_world)
-    return Shown(subject, path.name, Path.cwd(), source_from_world=source_from_world)
+    return SplatSubject(moved, source_from_world=source_from_world), source_from_world
 
 
 def _handy_frame(model: Gaussians) -> torch.Tensor:
@@ -144,14 +152,15 @@ def _open_capture(folder: Path, device: torch.device, keep: Keep | None) -> Show
 
 
 def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
-    """The viewer with all its tabs; `edits`: whether splats can be selected and deleted."""
+    """The viewer with all its tabs; `edits`: whether splats, if it shows any, can be selected and deleted."""
+    splats = shown.subject if isinstance(shown.subject, SplatSubject) else None
     comparison = None if shown.scene is None else PhotoComparison(shown.scene, shown.subject, shown.shots)
     viewer = Viewer(
         shown.subject,
         folder=shown.folder,
         name=shown.name,
         scene=shown.scene,
-        editor=shown.subject if edits else None,
+        editor=splats if edits else None,
         comparison=comparison,
         source_from_world=shown.source_from_world,
         host=address.host,
@@ -168,9 +177,9 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
             pass
     if shown.scene is not None:
         CamerasPanel(viewer, shown.scene)
-    if edits:
+    if splats is not None and edits:
         EditPanel(viewer)
-    else:
+    elif splats is not None:
         CropPanel(viewer)
     path = PathPanel(viewer)
     VideoPanel(viewer, path, _write_video)
@@ -181,6 +190,9 @@ def make_viewer(shown: Shown, address: Address, *, edits: bool) -> Viewer:
     ) -> str:
         return page_from(splats, tour, background, title, description, viewer.scene, up)
 
+    if splats is None:
+        ExportPanel(viewer, ())
+        return viewer
     files = [suffix for suffix in export.SAVERS if suffix.startswith(".")]  # and not the name of a file in a folder
     ExportPanel(viewer, files, make_page, lambda: path.tour)
     if edits:
@@ -209,12 +221,12 @@ def _add_opening(viewer: Viewer) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"opened{suffix}"
                 path.write_bytes(given.content)
-                shown = opened_file(path)
+                subject, frame = opened_file(path)
         except InputError as error:
             viewer.tell(event.client, f"{given.name}: {str(error).removeprefix(f'{path}: ')}", error=True)
             return
         name = Path(given.name).name
-        viewer.run(lambda: viewer.show(shown.subject, shown.subject, name, shown.source_from_world))
+        viewer.run(lambda: viewer.show(subject, subject, name, frame))
 
     button.on_upload(told(viewer, opened))
 
@@ -235,7 +247,8 @@ def serve(viewer: Viewer, *, open_page: bool, until: Callable[[], bool] = lambda
 def view(source: Path, address: Address, device: torch.device, *, open_page: bool) -> None:
     """Look at a run, a file or a capture in the browser."""
     shown = open_source(source, device)
-    say(f"{shown.name}: {shown.subject.count:,} splats")
+    if shown.subject.count:
+        say(f"{shown.name}: {shown.subject.count:,} splats")
     serve(make_viewer(shown, address, edits=True), open_page=open_page)
 
 
@@ -250,5 +263,7 @@ def share(
 ) -> None:
     """Write one page of HTML that shows a run, a file or a capture, or what `keep` leaves of it."""
     shown = open_source(source, device, keep)
+    if not isinstance(shown.subject, SplatSubject):
+        raise InputError(f"{source}: a page shows splats, and this is a radiance field; look at it with: recon view")
     tour = None if camera_path is None else tours.load(camera_path, shown.source_from_world)
     write_page(out, shown.subject, shown.name, shown.scene, tour=tour, description=description)

@@ -129,7 +129,8 @@ def make_object(source: Path, folder: Path, material: Material | None) -> Truth:
     """
     mesh = read(source)
     cameras = cameras_around(mesh.vertices)
-    truth = Truth(mesh.vertices, mesh.faces, np.ones(len(mesh.faces), dtype=bool), [cameras[i] for i in range(len(cameras))])
+    every = np.ones(len(mesh.faces), dtype=bool)
+    truth = Truth(mesh.vertices, mesh.faces, every, [cameras[i] for i in range(len(cameras))])
     if (folder / "transforms_train.json").is_file():
         return truth
     caster = RayCaster(mesh.vertices, mesh.faces)

@@ -179,19 +179,19 @@ def test_timing_leaves_the_kernels_as_they_were() -> None:
 
 def test_a_training_that_is_timed_stays_as_it_is() -> None:
     state, views = _bench_scene.make_training(200, 64, 48, 1.5)
-    before = state.model.means.detach().clone()
+    before = state.gaussians.means.detach().clone()
     taken = []
 
     def watch(*_: object) -> None:
-        taken.append(len(state.model))
+        taken.append(len(state.gaussians))
         if len(taken) == 12:
             raise stages.Enough
 
     with pytest.raises(stages.Enough):
         train(state, views, callbacks=[watch])
     assert taken == [200] * 12
-    assert torch.allclose(state.model.means, before, rtol=0, atol=1e-5)
-    assert not torch.equal(state.model.sh0, torch.zeros_like(state.model.sh0))
+    assert torch.allclose(state.gaussians.means, before, rtol=0, atol=1e-5)
+    assert not torch.equal(state.gaussians.sh0, torch.zeros_like(state.gaussians.sh0))
 
 
 def test_the_reference_is_slower_and_agrees() -> None:

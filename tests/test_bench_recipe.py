@@ -72,6 +72,7 @@ def test_plain_learning_rates_are_those_of_3dgs() -> None:
     assert rates["logit_opacities"] == (0.05, 0.05)
     assert set(rates) == set(plain.LEARNING_RATES)
     assert state.exposure is None
+    assert state.strategy is not None
     assert not state.strategy.absgrad(0.1)
 
 

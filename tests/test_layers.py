@@ -78,7 +78,7 @@ COMMANDS = (
     "recon.sharing",
     "recon.viewing",
 )
-LOOKERS = ("recon.subject", "recon.selecting", "recon.comparing")
+LOOKERS = ("recon.subject", "recon.field_subject", "recon.selecting", "recon.comparing")
 
 
 def test_only_commands_see_every_layer() -> None:

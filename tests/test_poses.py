@@ -110,7 +110,7 @@ def test_rough_poses_are_put_right() -> None:
     kept, refined = trained(rough, refine=False), trained(rough, refine=True)
     scores = []
     for state in (kept, refined):
-        views = [placed(state.model, view, background=torch.zeros(3)) for view in rough.test_views]
+        views = [placed(state.gaussians, view, background=torch.zeros(3)) for view in rough.test_views]
         scores.append(evaluate(state.model, views, lpips=False).psnr or 0)
     assert scores[1] > scores[0] + 2
     now = corrected(rough, refined)

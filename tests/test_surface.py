@@ -112,7 +112,7 @@ def test_a_training_for_a_mesh_ends_with_flat_gaussians() -> None:
     for wanted in (settings, dataclasses.replace(settings, surface=None)):
         state = start(initial_model(tiny.scene(), wanted, torch.device("cpu")), wanted, tiny.scene())
         train(state, tiny.scene().train_views)
-        smallest, middle, _ = state.model.scales.detach().sort(dim=1).values.unbind(1)
+        smallest, middle, _ = state.gaussians.scales.detach().sort(dim=1).values.unbind(1)
         ratios.append(float((smallest / middle).median()))
     assert ratios[0] < 0.12
     assert ratios[1] > 0.2

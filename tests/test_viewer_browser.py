@@ -139,7 +139,7 @@ def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_pat
     alone = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
     train(alone, scene.train_views)
     state = start(initial_model(scene, settings, torch.device("cpu")), settings, scene)
-    subject = SplatSubject(state.model)
+    subject = SplatSubject(state.gaussians)
     viewer = viewing.make_viewer(Shown(subject, "tiny", tmp_path, scene), Address(port=0), edits=False)
     live = LiveView(viewer, subject, state, scene)
     live.panel.paused = True  # until the page is there
@@ -165,6 +165,7 @@ def test_a_training_in_the_browser_goes_on_to_the_same_result(tab: Page, tmp_pat
 def test_splats_are_painted_deleted_and_brought_back(tab: Page, tmp_path: Path) -> None:
     shown = cloud(tmp_path)
     subject = shown.subject
+    assert isinstance(subject, SplatSubject)
     with served(shown, tab) as seen:
         before = seen.drawn().astype(int)
         seen.tab("Edit")
@@ -214,6 +215,7 @@ def test_a_box_is_moved_by_its_arrows(tab: Page, tmp_path: Path) -> None:
             return preview.inner_text() != before
 
         seen.wait(moved, "another preview")
+        assert isinstance(shown.subject, SplatSubject)
         assert shown.subject.selected == 0
         seen.wait(lambda: seen.agrees(6.0), "what is in the box")  # but for its lines
 

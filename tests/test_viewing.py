@@ -193,7 +193,7 @@ def begin(steps: int) -> TrainState:
 @contextmanager
 def looked_at(state: TrainState, stopping: Callable[[], bool] = lambda: False) -> Iterator[LiveView]:
     scene = tiny.scene()
-    subject = SplatSubject(state.model)
+    subject = SplatSubject(state.gaussians)
     viewer = viewing.make_viewer(Shown(subject, "tiny", Path(), scene), Address(port=0), edits=False)
     live = LiveView(viewer, subject, state, scene, stopping)
     try:

@@ -40,7 +40,7 @@ class ExportPanel:
     ) -> None:
         """
         Args:
-            suffixes: of the formats that the subject can be saved in.
+            suffixes: of the formats that the subject can be saved in; none: it cannot be.
             make_page: None: no page can be made.
             tour: what the page plays; nothing where it has no stops.
         """
@@ -48,12 +48,14 @@ class ExportPanel:
         self._busy = threading.Lock()
         gui = viewer.server.gui
         with viewer.tab("File"):
-            with gui.add_folder("Scene"):
-                self.format: Any = gui.add_dropdown("Format", tuple(suffixes))
-                self.name = gui.add_text("File name", "scene")
-                self.export = gui.add_button(
-                    "Export", hint="In the capture's coordinates; without what is deleted or outside the crop box."
-                )
+            if suffixes:
+                with gui.add_folder("Scene"):
+                    self.format: Any = gui.add_dropdown("Format", tuple(suffixes))
+                    self.name = gui.add_text("File name", "scene")
+                    self.export = gui.add_button(
+                        "Export", hint="In the capture's coordinates; without what is deleted or outside the crop box."
+                    )
+                self.export.on_click(told(viewer, functools.partial(self._begin, self._exported)))
             with gui.add_folder("Picture"):
                 self.size: Any = gui.add_vector2("Width, height", (1920, 1080), min=(1, 1), step=1)
                 self.snapshot = gui.add_button("Snapshot", hint="What this browser sees now, drawn by recon.")
@@ -66,7 +68,6 @@ class ExportPanel:
                     )
                 self.page.on_click(told(viewer, functools.partial(self._begin, self._shared)))
                 viewer.on_show(self._name)
-        self.export.on_click(told(viewer, functools.partial(self._begin, self._exported)))
         self.snapshot.on_click(told(viewer, functools.partial(self._begin, self._seen)))
 
     def _begin(self, make: Callable[[viser.ClientHandle], Path], event: Any) -> None:

@@ -34,7 +34,13 @@ class Curve:
 class TrainPanel:
     """Shows a training that calls `report` and looks at `paused` and `share`."""
 
-    def __init__(self, viewer: Viewer, share: float = 0.2) -> None:
+    def __init__(self, viewer: Viewer, unit: str = "splats", share: float = 0.2) -> None:
+        """
+        Args:
+            unit: what the scene is made of.
+            share: of the time, for looking.
+        """
+        self._unit = unit
         gui = viewer.server.gui
         self._last = 0.0
         self._steps: deque[tuple[float, int]] = deque(maxlen=20)
@@ -93,7 +99,7 @@ class TrainPanel:
             self._curves["Steps per second"].add(step, speed)
         self.progress.value = 100 * progress
         what = "Paused at" if self.paused else "At"
-        self.state.content = f"{what} step {step:,}, {count:,} splats, {speed:.0f} steps/s"
+        self.state.content = f"{what} step {step:,}, {count:,} {self._unit}, {speed:.0f} steps/s"
         self._draw("Loss", "Steps per second")
 
     def scored(self, step: int, psnr: float) -> None:

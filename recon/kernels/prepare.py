@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from recon.kernels import store
@@ -127,13 +127,20 @@ def _longest_first(kernels: list[Kernel]) -> list[Kernel]:
     return sorted(kernels, key=lambda kernel: (-families[_family(kernel)], -sizes[kernel]))
 
 
-def for_training() -> Preparation:
-    """Make ready what a training on this machine's CPU calls, of all kernels that are imported so far."""
+def for_training(modules: Collection[str] | None = None) -> Preparation:
+    """Make ready what a training on this machine's CPU calls, of all kernels that are imported so far.
+
+    Args:
+        modules: of this package, whose kernels it calls; None: of all that a training of splats imports.
+    """
     importlib.import_module("recon.kernels.pull")  # what imports it comes only with the first step
+    names = None if modules is None else {f"{__package__}.{module}" for module in modules}
     return Preparation(
         kernel
         for kernel in KERNELS
-        if kernel.name.startswith(f"{__package__}.") and kernel.name.rpartition(":")[2] not in RARE
+        if kernel.name.startswith(f"{__package__}.")
+        and kernel.name.rpartition(":")[2] not in RARE
+        and (names is None or kernel.name.partition(":")[0] in names)
     )
 
 

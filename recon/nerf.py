@@ -1,0 +1,180 @@
+"""NeRF (Mildenhall et al. 2020): a network that is asked for the density and colour of points, coarse, then fine.
+
+Shape letters: R rays, K samples of each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recon import rays, rng, volume
+from recon.config import NerfConfig, TrainConfig
+from recon.datasets.cameras import Cameras
+from recon.datasets.scene import Scene
+from recon.kernels.runtime import get_threads
+from recon.model import RayBatch, RenderOutput
+from recon.reach import Reach, reach_of
+from recon.torch_threads import all_torch_threads
+
+SKIP = 5  # the layer that sees the position once more
+DENSITY_BIAS = -1.0  # of a softplus: the air begins thin, and no density is stuck at 0 as the paper's ReLU can be
+AT_ONCE = 1 << 12  # rays of a picture
+
+
+def encode(values: Tensor, frequencies: int) -> Tensor:
+    """[...,C(1 + 2 F)] the values, and sines and cosines of 1, 2, 4, ... times them (eq. 4)."""
+    scaled = values[..., None, :] * 2.0 ** torch.arange(frequencies, device=values.device)[:, None]
+    return torch.cat([values, scaled.sin().flatten(-2), scaled.cos().flatten(-2)], dim=-1)
+
+
+class Network(nn.Module):
+    """Positions and directions to densities and colours (figure 7)."""
+
+    def __init__(self, config: NerfConfig) -> None:
+        super().__init__()
+        self.config = config
+        of_position, of_direction = 3 + 6 * config.frequencies, 3 + 6 * config.direction_frequencies
+        sizes = [of_position] + [config.width] * (config.depth - 1)
+        self.trunk = nn.ModuleList(
+            nn.Linear(size + (of_position if i == SKIP else 0), config.width) for i, size in enumerate(sizes)
+        )
+        self.density = nn.Linear(config.width, 1)
+        self.feature = nn.Linear(config.width, config.width)
+        self.branch = nn.Linear(config.width + of_direction, config.width // 2)
+        self.colour = nn.Linear(config.width // 2, 3)
+
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Densities [R,K] and colours [R,K,3] of positions [R,K,3] seen along unit directions [R,3]."""
+        encoded = encode(positions, self.config.frequencies)
+        x = encoded
+        for i, layer in enumerate(self.trunk):
+            x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
+        density = functional.softplus(self.density(x)[..., 0] + DENSITY_BIAS)
+        seen_along = encode(directions, self.config.direction_frequencies)[:, None].expand(*positions.shape[:2], -1)
+        x = functional.relu(self.branch(torch.cat([self.feature(x), seen_along], dim=-1)))
+        return density, self.colour(x).sigmoid()
+
+
+class Nerf:
+    """Two networks: what the coarse one finds tells where the fine one is asked. A `recon.model.Field`."""
+
+    unit: ClassVar[str] = "weights"
+    kernels: ClassVar[tuple[str, ...]] = ("adam",)
+
+    def __init__(self, config: NerfConfig, reach: Reach) -> None:
+        self.config, self.reach = config, reach
+        self.networks = nn.ModuleDict({"coarse": Network(config), "fine": Network(config)})
+
+    @classmethod
+    def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
+        assert isinstance(settings.radiance, NerfConfig)
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw their first weights from its one generator
+            torch.manual_seed(rng.generator(settings.seed, "first weights").initial_seed())
+            return cls(settings.radiance, reach_of(scene)).to(device)
+
+    @classmethod
+    def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
+        assert isinstance(settings.radiance, NerfConfig)
+        reach = Reach.restore(tensors)
+        model = cls(settings.radiance, reach)
+        model.networks.load_state_dict(
+            {name: value for name, value in tensors.items() if name not in reach.state_dict()}
+        )
+        return model.to(device)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the weights there."""
+        self.networks.to(device)
+        return self
+
+    @staticmethod
+    def memory(settings: TrainConfig) -> tuple[int, int]:
+        config = settings.radiance
+        assert isinstance(config, NerfConfig)
+        with torch.device("meta"):
+            weights = 2 * sum(p.numel() for p in Network(config).parameters())
+        samples = config.rays * (2 * config.coarse_samples + config.fine_samples)
+        return 4 * weights, 4 * samples * (2 * config.depth + 6) * config.width
+
+    def __len__(self) -> int:
+        return sum(p.numel() for p in self.networks.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks.parameters()).device
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights, and what of the rays is looked at."""
+        return {**self.networks.state_dict(), **self.reach.state_dict()}
+
+    def param_groups(self, extent: float) -> list[dict[str, Any]]:
+        rates = {"lr": self.config.lr, "lr_final": self.config.lr_final}
+        return [{"params": [value], "name": name, **rates} for name, value in self.networks.named_parameters()]
+
+    def regularisers(self) -> dict[str, Tensor]:
+        return {}
+
+    def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
+        """Both networks learn from the squared error of their colours (eq. 6)."""
+        with all_torch_threads(self.device, get_threads()):
+            origins, directions = (values.reshape(-1, 3) for values in batch.cameras.rays(batch.pixels))
+            draw = rng.generator(batch.seed, "samples", batch.step)
+            target = batch.rgb.reshape(-1, 3)
+            loss = target.new_zeros(())
+            for colour, alpha, _ in self._seen(origins, directions, draw):
+                loss = loss + (colour + (1 - alpha[:, None]) * batch.background - target).square().mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), None
+
+    def after_step(self, optimizer: torch.optim.Optimizer, before: float, progress: float) -> None:
+        """Nothing about a network changes but its weights."""
+
+    def render(
+        self,
+        cameras: Cameras,
+        *,
+        pixels: Tensor | None = None,
+        background: Tensor | None = None,
+        train_frac: float = 1.0,
+        depth: bool = True,
+        absgrad: bool = False,
+    ) -> RenderOutput:
+        """See `recon.model.Model.render`."""
+        with all_torch_threads(self.device, get_threads()):
+            return rays.render(
+                lambda origins, directions: self._seen(origins, directions, None)[1],
+                *(cameras.to(self.device, torch.float32), pixels, background, AT_ONCE),
+            )
+
+    def _seen(
+        self, origins: Tensor, directions: Tensor, draw: torch.Generator | None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What the coarse and the fine network show of rays [R,3]: colours, opacities, expected distances."""
+        config, count = self.config, len(origins)
+        s = volume.stratified((count,), config.coarse_samples, draw).to(origins)
+        coarse, weights = self._asked(self.networks["coarse"], origins, directions, s)
+        # As published: between the middles of the samples, which leaves out the first and the last.
+        middles = (s[:, 1:] + s[:, :-1]) / 2
+        at = volume.stratified((count,), config.fine_samples, draw).to(origins)
+        more = volume.importance(middles, weights[:, 1:-1], at)
+        fine, _ = self._asked(
+            self.networks["fine"], origins, directions, torch.cat([s, more], dim=-1).sort(dim=-1).values
+        )
+        return [coarse, fine]
+
+    def _asked(
+        self, network: nn.Module, origins: Tensor, directions: Tensor, s: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """What a network shows of rays at coordinates [R,K], and the weights [R,K] of these."""
+        begin, along = self.reach.rays(origins, directions)
+        densities, colours = network(begin[:, None] + s[..., None] * along[:, None], directions)
+        lengths = torch.cat([s, torch.ones_like(s[:, :1])], dim=-1).diff(dim=-1)
+        weights, through = volume.weights_of(densities, lengths * along.norm(dim=-1, keepdim=True))
+        alpha = 1 - through
+        distances = self.reach.distances(origins, directions, s)
+        distance = (weights * distances).sum(dim=-1) / alpha.clamp_min(1e-10)
+        return (volume.composite(weights, colours), alpha, distance), weights
