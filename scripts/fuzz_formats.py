@@ -64,8 +64,9 @@ class Lines:
         sys.settrace(None)
 
 
-def wrong_with(name: str, path: Path, began: float) -> str | None:
+def wrong_with(name: str, path: Path) -> str | None:
     """Read a file; what is a finding, as a line that is the same for the same fault."""
+    began = time.process_time()
     try:
         READERS[name].read(path)
     except InputError as error:
@@ -116,7 +117,7 @@ def child(name: str, seed: int, folder: Path, out: Path, executions: Any, began:
         limit = psutil.Process().memory_info().vms + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         with lines:
-            wrong = wrong_with(name, case / sample.name, time.process_time())
+            wrong = wrong_with(name, case / sample.name)
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         began.value = 0.0
         executions.value += 1

@@ -131,15 +131,15 @@ BOMB = zstandard.compress(bytes(1 << 26))
             "announces 2,147,483,648 splats",
         ),
         (
-            gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 10**7, 3, 12, 0, 0), mtime=0),
-            "truncated: 10,000,000 splats take",
+            gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 60_000, 3, 12, 0, 0), mtime=0),
+            "truncated: 60,000 splats take",
         ),
         (packed_v4(2)[:-3], "truncated"),
         (packed_v4(2, toc=10**9), "its table of contents is at 1,000,000,000"),
         (packed_v4(2, toc=0), "its table of contents is at 0"),
         (packed_v4(2, sizes=[18, 2, 6, 6, 9]), "stream 4 has 9 bytes; such splats have 8"),
         (packed_v4(2, streams=[b"rubbish"] * 5), "damaged"),
-        (packed_v4(10**7, streams=[zstandard.compress(b"x")] * 5), "truncated: 90,000,000 bytes are announced, 1 are"),
+        (packed_v4(60_000, streams=[zstandard.compress(b"x")] * 5), "truncated: 540,000 bytes are announced, 1 are"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path, data: bytes, message: str) -> None:
@@ -162,6 +162,21 @@ def test_no_more_is_decompressed_than_the_splats_need(tmp_path: Path) -> None:
     header = struct.pack("<4sIIBBBB", b"NGSP", 3, 1, 0, 12, 0, 0)
     path.write_bytes(packer.compress(header + bytes(1 << 26)) + packer.flush())
     assert len(load(path)) == 1
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_few_bytes_cannot_hold_many_splats(tmp_path: Path, version: int) -> None:
+    sizes = [9_000_000, 1_000_000, 3_000_000, 3_000_000, 4_000_000]
+    header = spz.HEADER.pack(spz.MAGIC, version, 1_000_000, 0, 12, 0, 5 if version == 4 else 0)
+    if version == 4:
+        packed = [zstandard.ZstdCompressor().compress(bytes(size)) for size in sizes]
+        table = [spz.ENTRY.pack(len(small), size) for small, size in zip(packed, sizes, strict=True)]
+        data = b"".join([header, struct.pack("<I12x", 32), *table, *packed])
+    else:
+        data = gzip.compress(header + bytes(sum(sizes)), 1)
+    (tmp_path / "bomb.spz").write_bytes(data)
+    with pytest.raises(InputError, match=r"announces 1,000,000 splats, and has [\d,]+ bytes"):
+        load(tmp_path / "bomb.spz")
 
 
 def test_a_file_of_splat_transform_has_the_axes_of_its_source(tmp_path: Path) -> None:
