@@ -150,18 +150,23 @@ def _floats(values: Floats) -> NDArray[np.float32]:
 def _read(path: Path, folder: Path, most: int) -> tuple[dict[str, Any], dict[str, NDArray]]:
     """What `usd_reader` says of a file, and its arrays, by way of a folder."""
     out = folder / "splats.npz"
-    command = [sys.executable, "-P", usd_reader.__file__, os.path.abspath(path), str(out), str(most)]
-    # The reports that OpenUSD writes of its crashes go where TMPDIR says; each thread would reserve memory.
-    surroundings = os.environ | {"TMPDIR": str(folder), "PXR_WORK_THREAD_LIMIT": "1"}
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=surroundings, cwd=folder)
     report = folder / f"{out.name}.json"
-    if done.returncode or not report.exists():
+    if not _has_run(os.path.abspath(path), out, most) or not report.exists():
         raise InputError(f"{path}: damaged: OpenUSD breaks off when it reads it")
     said = json.loads(report.read_bytes())
     if "error" in said:
         raise InputError(f"{path}: {' '.join(said['error'].split())[:200]}")
     with np.load(out, allow_pickle=False) as arrays:
         return said, dict(arrays)
+
+
+def _has_run(file: str, out: Path, most: int) -> bool:
+    """Run `usd_reader`; whether it came to its end."""
+    command = [sys.executable, "-P", usd_reader.__file__, file, str(out), str(most)]
+    # The reports that OpenUSD writes of its crashes go where TMPDIR says; each thread would reserve memory.
+    surroundings = os.environ | {"TMPDIR": str(out.parent), "PXR_WORK_THREAD_LIMIT": "1"}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=surroundings, cwd=out.parent)
+    return done.returncode == 0
 
 
 def _rows(values: dict[str, NDArray]) -> Rows:

@@ -31,9 +31,14 @@ FIELDS: dict[str, tuple[int, ...]] = {"positions": (3,), "orientations": (4,), "
 HARMONICS = "radiance:sphericalHarmonics"
 
 
-def main(file: str, out: str, most: int) -> dict[str, Any]:
+def main(file: str, out: str, most: int) -> None:
+    """Write what to say of a file, not by way of the terminal, where OpenUSD talks, too."""
+    limit(os.path.getsize(file))
+    Path(f"{out}.json").write_text(json.dumps(read(file, out, most)))
+
+
+def read(file: str, out: str, most: int) -> dict[str, Any]:
     """What to say of a file; its arrays are written to `out`."""
-    _limit(os.path.getsize(file))
     from pxr import Sdf, Tf, Usd, UsdGeom, UsdVol
 
     try:
@@ -59,12 +64,12 @@ def main(file: str, out: str, most: int) -> dict[str, Any]:
             prims.append({"name": str(prim.GetPath()), "arrays": list(values)})
         z_up = UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z
     except (Tf.ErrorException, ValueError, TypeError, MemoryError) as error:
-        return {"error": f"OpenUSD cannot read it: {error}"}
+        return {"error": f"OpenUSD cannot read it: {str(error).split(' : ', 1)[-1]}"}  # without where in its sources
     np.savez(out, **arrays)
     return {"z_up": bool(z_up), "left_out": left_out, "prims": prims}
 
 
-def _limit(size: int) -> None:
+def limit(size: int) -> None:
     if sys.platform == "win32":
         return
     import resource
@@ -122,5 +127,4 @@ def _values(prim: Any, degree: int, most: int) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    said = json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
-    Path(f"{sys.argv[2]}.json").write_text(said)  # not by way of the terminal, where OpenUSD talks, too
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
