@@ -202,8 +202,9 @@ def export(
     Args:
         source: Run folder, checkpoint or splat file.
         out: File to write. How it ends is the format: .ply is the standard 3DGS file; .compressed.ply, .spz, .sog
-            (or meta.json, unpacked), .splat and .ksplat are smaller; .glb is glTF, .spz.glb a small one. .html is
-            a page that shows the scene in any browser. .points.ply, .pcd, .las and .laz are points: colours, normals.
+            (or meta.json, unpacked; lod-meta.json, in levels of detail), .splat and .ksplat are smaller; .glb is
+            glTF, .spz.glb a small one; .usda, .usdc and .usdz are USD. .html is a page that shows the scene in any
+            browser. .points.ply, .pcd, .las and .laz are points: colours, normals.
             .obj, .stl, .mesh.ply and .mesh.glb are a mesh: triangles with colours.
         frame: Coordinates of the capture's own files, or those turned so that up is +y or +z, or of the normalised
             world that was trained in.
