@@ -153,6 +153,7 @@ def test_splat_transform_reads_our_folders(written: tuple[Gaussians, Path, dict[
         ({"filenames": ["C:\\meta.json"]}, "is not the name"),
         ({"filenames": ["a.sog"]}, "is not the name"),
         ({"filenames": [["a" * 5000]]}, "is not the name"),
+        ({"filenames": ["0_0/meta.json", "0_0/./meta.json"]}, "filenames has one of them twice"),
         ({"filenames": []}, "file 0 of a box: there are 0"),
         ({"environment": "../env/meta.json"}, "is not the name"),
         (

@@ -39,7 +39,7 @@ LEVELS = 4
 SHARE = 4  # of the splats of a level, one in so many is in the next
 FEWEST = 1_000  # splats that are worth another level
 REACH = 3.0  # standard deviations that are in a box
-MOST_META = 1 << 26  # bytes
+MOST_META = 1 << 24  # bytes
 MOST_NODES = 100_000  # that are walked through
 
 Node = dict[str, Any]
@@ -88,6 +88,8 @@ def load(path: Path | str) -> Gaussians:
     meta = read_json(path)
     names = entry(meta, "filenames", list, str(path))
     files = [_beside(path, name) for name in names]
+    if len(set(files)) < len(files):
+        raise InputError(f"{path}: filenames has one of them twice")
     wanted: dict[int, list[tuple[int, int]]] = {}
     coarser = 0
     for lods in _leaves(entry(meta, "tree", dict, str(path)), str(path)):

@@ -140,7 +140,7 @@ def _library(path: Path) -> None:
             return
     except ImportError:
         pass
-    raise InputError(f"{path}: needs usd-core 26.3 or newer: pip install usd-core")
+    raise InputError(f"{path}: needs usd-core 26.3 or newer: pip install recon3d[usd]")
 
 
 def _floats(values: Floats) -> NDArray[np.float32]:
