@@ -20,6 +20,7 @@ import logging
 import multiprocessing
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -144,7 +145,7 @@ class Reading:
 
     def __init__(self, name: str, seconds: float, out: Path) -> None:
         self.name, self.out = name, out
-        self.ends = time.time() + seconds
+        self.seconds, self.ends = seconds, 0.0
         self.context = multiprocessing.get_context("spawn")
         self.executions = self.context.Value("Q", 0)
         self.began = self.context.Value("d", 0.0)
@@ -173,7 +174,9 @@ class Reading:
             keep(self.out / self.name, f"{wrong}, {self.seed}", self.folder / "case")
             self._stop()
             self._start()
-        if time.time() < self.ends:
+        if not self.ends and self.executions.value:  # the time counts from the first file
+            self.ends = time.time() + self.seconds
+        if not self.ends or time.time() < self.ends:
             return False
         self._stop()
         return True
@@ -204,6 +207,7 @@ def main() -> None:
     unknown = [name for name in wanted.readers if name not in READERS]
     if unknown:
         raise InputError(f"{unknown[0]}: there is no such reader; there is {', '.join(READERS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends the readers' processes, too
     rows = fuzzed(wanted.readers or list(READERS), 60 * wanted.minutes, wanted.out, wanted.processes)
     print(table(rows))
     sys.exit(any(row["findings"] for row in rows))
