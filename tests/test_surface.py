@@ -54,6 +54,12 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(value, inputs, eps=1e-6, atol=1e-7, rtol=1e-3)
 
 
+def test_the_normals_are_those_of_the_gaussians() -> None:
+    model = tiny.gaussians(100)
+    mine = surface._thinnest_axes(model.quats, model.log_scales)
+    torch.testing.assert_close(mine.detach(), model.normals())
+
+
 def test_the_kernels_give_what_the_reference_gives() -> None:
     camera = turned_camera(40, 30)
     found = []
