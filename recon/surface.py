@@ -64,6 +64,7 @@ def pull(model: Gaussians, cameras: Cameras, config: SurfaceConfig, step: int, p
     if step % config.every or progress < config.begins:
         return
     rasterize = model.rasterizer or rasterizer_for(model.device)
+    cameras = cameras.to(model.device, torch.float32)
     loss = config.normal_weight * config.every * disagreement(rasterize, model.parameters(), cameras)
     loss.backward()  # type: ignore[no-untyped-call]
 

@@ -124,6 +124,11 @@ def test_a_training_for_a_mesh_ends_with_flat_gaussians() -> None:
     assert ratios[1] > 0.2
 
 
+def test_radiance_fields_have_no_gaussians_to_flatten() -> None:
+    with pytest.raises(InputError, match="--for-mesh: is for splats; it cannot be kept with --method plenoxels"):
+        Options("capture", method="plenoxels", for_mesh=True).train_config()
+
+
 def test_the_option_is_kept_with_the_run() -> None:
     assert Options("capture").train_config().surface is None
     asked = Options("capture", for_mesh=True)
