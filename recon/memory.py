@@ -37,10 +37,12 @@ SCORING = 50 * MB  # what the first scored photo loads: Pillow's fonts and write
 PICTURE = 68  # rendering, its transmittance and gradient, and two photos as floats
 RENDERED = 40  # a rendering with depth, in evaluation, of which one is kept for each view
 KEPT_RENDERED = 12
+COMPARED_NORMALS = 420  # normals, those of the depth, and what PyTorch keeps for their gradients: `surface.pull`
 SCORED = 220  # a photo, differences in double precision, the side-by-side picture; in each thread
 
 # Gaussians, beside their parameters and as many moments of each of two kinds
 RECORD = 190  # bytes: records, sorting keys, centres, radii, and gradients of these; what densification remembers
+NORMAL = 300  # bytes: a normal as a colour, and what PyTorch keeps for its gradient
 SLOT = 108  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
 OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
@@ -68,6 +70,7 @@ class Workload:
         count: the most Gaussians there may be; 0 for a radiance field.
         field_bytes, step_bytes: of the parameters of a radiance field, and of a step beside them.
         gradients: whether gradients of all parameters are written: a step of plain photometric loss needs none.
+        surface: whether normals are compared, by a second rendering beside that of the colours.
         on_gpu: whether all but the photos and checkpoints is in other memory than this is about.
     """
 
@@ -83,6 +86,7 @@ class Workload:
     field_bytes: int = 0
     step_bytes: int = 0
     gradients: bool = False
+    surface: bool = False
     on_gpu: bool = False
 
 
@@ -153,6 +157,7 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         field_bytes=field_bytes,
         step_bytes=step_bytes,
         gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None,
+        surface=settings.surface is not None,
         on_gpu=on_gpu,
     )
 
@@ -190,7 +195,8 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
     # How many tiles a Gaussian touches follows from its side, and that from count, pixels and overdraw.
     side = math.sqrt(OVERDRAW * pixels / max(1, work.count))
     slots = work.count * (1 + side / TILE_WIDTH) * (1 + side / TILE_HEIGHT)
-    scratch = work.count * (RECORD + (row if work.gradients else 0)) + round(slots * SLOT)
+    seen = work.count * RECORD + round(slots * SLOT)
+    scratch = seen + (work.count * row if work.gradients else 0) + (seen + work.count * NORMAL if work.surface else 0)
     together = min(TOGETHER, work.held_out)
     scored = RENDERED + together * KEPT_RENDERED + min(work.threads, together) * SCORED
     return Estimate(
@@ -200,7 +206,7 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
         reading=work.threads * work.decoding_bytes,
         gaussians=here * (work.count * 3 * row + work.field_bytes * 3),
         kernels=here * (scratch + min(spare, OUTGROWN * scratch) + work.field_bytes + work.step_bytes),
-        pictures=here * work.pixels * PICTURE,
+        pictures=here * work.pixels * (PICTURE + (COMPARED_NORMALS if work.surface else 0)),
         copies=work.count * row * COPIES + work.field_bytes * FIELD_COPIES,
         evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING if together else 0,
     )

@@ -89,6 +89,7 @@ class Options:
             "reset_every",
             "depth_weight",
             "exposure",
+            "for_mesh",
         )
         for option in self.changed():
             name = option.removeprefix("--").removeprefix("no-").replace("-", "_")

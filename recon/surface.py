@@ -22,7 +22,6 @@ from recon.config import SurfaceConfig
 from recon.datasets.cameras import Cameras
 from recon.gaussians import Gaussians
 from recon.raster import Rasterizer, rasterizer_for
-from recon.raster.reference import rotations_from_quats
 from recon.render import normals_from_depth
 
 
@@ -36,8 +35,7 @@ def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: 
         cameras: a batch of one.
     """
     means, quats, log_scales = parameters["means"], parameters["quats"], parameters["log_scales"]
-    thinnest = log_scales.detach().argmin(dim=-1)[:, None, None].expand(-1, 3, 1)
-    normals = rotations_from_quats(quats).gather(2, thinnest)[..., 0]
+    normals = _thinnest_axes(quats, log_scales)
     away = ((means - cameras.positions) * normals).sum(dim=-1, keepdim=True).detach() > 0
     normals = torch.where(away, -normals, normals)
     # As colours, of which none may be negative.
@@ -53,11 +51,20 @@ def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: 
     return (out.alpha[0, ..., 0] - (blended * of_depth).sum(dim=-1)).mean()
 
 
+def _thinnest_axes(quats: Tensor, log_scales: Tensor) -> Tensor:
+    """[N,3] the axis of the smallest scale, as `Gaussians.normals`, but differentiable and without the other two."""
+    axes = torch.zeros_like(log_scales).scatter_(1, log_scales.detach().argmin(dim=-1, keepdim=True), 1.0)
+    real, imaginary = torch.nn.functional.normalize(quats, dim=-1).split([1, 3], dim=-1)
+    twice = 2 * torch.linalg.cross(imaginary, axes)
+    return axes + real * twice + torch.linalg.cross(imaginary, twice)
+
+
 def pull(model: Gaussians, cameras: Cameras, config: SurfaceConfig, step: int, progress: float) -> None:
     """Add the gradient of `disagreement` to those of a step, if it is one of those that compare normals."""
     if step % config.every or progress < config.begins:
         return
     rasterize = model.rasterizer or rasterizer_for(model.device)
+    cameras = cameras.to(model.device, torch.float32)
     loss = config.normal_weight * config.every * disagreement(rasterize, model.parameters(), cameras)
     loss.backward()  # type: ignore[no-untyped-call]
 

@@ -17,6 +17,7 @@ import torch
 import recon
 import tiny
 from recon import checkpoint, cli, runs
+from recon.config import SurfaceConfig
 from recon.datasets import nerfstudio
 from recon.datasets.files import naming
 from recon.datasets.normalize import normalize
@@ -64,6 +65,15 @@ def test_a_trained_run_is_complete(trained):
     assert summary["psnr"] > 15
     assert checkpoint.load(run.checkpoints()[0]).step == 60
     assert list(run.eval_folder.glob("*.png"))
+
+
+def test_a_training_for_a_mesh_says_so(trained, capture, tmp_path, monkeypatch, capsys):
+    assert runs.read_json(runs.find(trained).summary_file)["for_mesh"] is False
+    run_cli(monkeypatch, "train", capture, "--output", tmp_path, "--steps", 20, "--for-mesh")
+    assert "20 steps for a mesh, " in " ".join(capsys.readouterr().out.split())
+    run = runs.find(tmp_path)
+    assert runs.read_json(run.summary_file)["for_mesh"] is True
+    assert checkpoint.load(run.checkpoints()[0]).config.surface == SurfaceConfig()
 
 
 def test_eval_gives_the_figures_of_the_training(trained, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from torch import Tensor
 import tiny
 from recon import fitting, memory
 from recon.batches import Batches
-from recon.config import AdaptiveConfig, TrainConfig
+from recon.config import AdaptiveConfig, SurfaceConfig, TrainConfig
 from recon.datasets import cache, synthetic
 from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage, SourceCamera, make_view, save_image
@@ -131,6 +131,18 @@ def test_photos_are_counted_as_they_are_stored(tmp_path: Path, monkeypatch: pyte
         assert work.held_out_pixels == 0
 
 
+def test_a_training_for_a_mesh_takes_more() -> None:
+    """Gradients of all parameters, a second rendering, and PyTorch's own memory for each pixel and each Gaussian."""
+    settings = TrainConfig(steps=10)
+    works = [
+        memory.workload(tiny.scene(), dataclasses.replace(settings, surface=surface), on_gpu=False)
+        for surface in (None, SurfaceConfig())
+    ]
+    plain, mesh = (memory.estimate(work, program=PROGRAM) for work in works)
+    assert mesh.kernels - plain.kernels > 4 * (11 + 3 * 16) * settings.strategy.max_gaussians
+    assert mesh.pictures > plain.pictures
+
+
 def test_depths_that_have_a_weight_are_counted() -> None:
     scene = tiny.scene()
     depth = ArrayImage(torch.ones(32, 40, 1))
@@ -223,20 +235,21 @@ def _trained(capture: Path, *options: str) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "count", "limited"),
+    ("size", "count", "limited", "how"),
     [
-        ((320, 240), 20_000, False),  # nearly all of it is the program
-        ((960, 720), 20_000, True),
-        ((320, 240), 120_000, True),
-        ((640, 480), 60_000, True),
+        ((320, 240), 20_000, False, ()),  # nearly all of it is the program
+        ((960, 720), 20_000, True, ()),
+        ((320, 240), 120_000, True, ()),
+        ((640, 480), 60_000, True, ()),
+        ((640, 480), 60_000, False, ("--for-mesh",)),
     ],
 )
 def test_the_estimate_is_near_the_measured_peak_and_a_limit_is_kept(
-    tmp_path: Path, size: tuple[int, int], count: int, limited: bool
+    tmp_path: Path, size: tuple[int, int], count: int, limited: bool, how: tuple[str, ...]
 ) -> None:
     made = synthetic.make(views=40, width=size[0], height=size[1], supersample=1, points=count // 2)
     synthetic.write(made, tmp_path, "nerfstudio")
-    options = ("--steps", "300", "--max-gaussians", str(count), "--downscale", "1")
+    options = ("--steps", "300", "--max-gaussians", str(count), "--downscale", "1", *how)
     found = _trained(tmp_path, *options)
     assert 0.8 <= found["memory_estimate_bytes"] / found["peak_memory_bytes"] <= 1.35
     if limited:

@@ -54,6 +54,12 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(value, inputs, eps=1e-6, atol=1e-7, rtol=1e-3)
 
 
+def test_the_normals_are_those_of_the_gaussians() -> None:
+    model = tiny.gaussians(100)
+    mine = surface._thinnest_axes(model.quats, model.log_scales)
+    torch.testing.assert_close(mine.detach(), model.normals())
+
+
 def test_the_kernels_give_what_the_reference_gives() -> None:
     camera = turned_camera(40, 30)
     found = []
@@ -116,6 +122,11 @@ def test_a_training_for_a_mesh_ends_with_flat_gaussians() -> None:
         ratios.append(float((smallest / middle).median()))
     assert ratios[0] < 0.12
     assert ratios[1] > 0.2
+
+
+def test_radiance_fields_have_no_gaussians_to_flatten() -> None:
+    with pytest.raises(InputError, match="--for-mesh: is for splats; it cannot be kept with --method plenoxels"):
+        Options("capture", method="plenoxels", for_mesh=True).train_config()
 
 
 def test_the_option_is_kept_with_the_run() -> None:
