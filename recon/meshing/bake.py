@@ -46,12 +46,14 @@ def textured(mesh: Mesh, views: Sequence[View], size: int = 2048, progress: Prog
         size: of the texture, texels each way. Its memory is about 100 bytes for each texel, and one photo.
         progress: told what is being done, how much of it is, and of how much.
     Raises:
-        InputError: a size out of range, a mesh without triangles, or xatlas or embreex is not there.
+        InputError: a size out of range, a mesh without triangles, no photos, or xatlas or embreex is not there.
     """
     if not SMALLEST <= size <= LARGEST:
         raise InputError(f"texture size {size}: not between {SMALLEST} and {LARGEST}")
     if not len(mesh.faces):
         raise InputError("a mesh without triangles cannot have a texture")
+    if not views:
+        raise InputError("there are no photos to make a texture of")
     progress = progress or (lambda stage, done, total: None)
     progress("Texture coordinates", 0, 1)
     uvs = atlas.unwrapped(mesh, size)
