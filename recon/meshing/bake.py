@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -27,6 +28,7 @@ from recon.meshing.filling import filled
 from recon.meshing.levels import gains
 from recon.meshing.lookup import bilinear, planar
 from recon.meshing.samples import Samples
+from recon.torch_threads import one_torch_thread
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -46,22 +48,24 @@ def textured(mesh: Mesh, views: Sequence[View], size: int = 2048, progress: Prog
         size: of the texture, texels each way. Its memory is about 100 bytes for each texel, and one photo.
         progress: told what is being done, how much of it is, and of how much.
     Raises:
-        InputError: a size out of range, a mesh without triangles, or xatlas or embreex is not there.
+        InputError: a size out of range, a mesh without triangles, no photos, or xatlas or embreex is not there.
     """
     if not SMALLEST <= size <= LARGEST:
         raise InputError(f"texture size {size}: not between {SMALLEST} and {LARGEST}")
     if not len(mesh.faces):
         raise InputError("a mesh without triangles cannot have a texture")
+    if not views:
+        raise InputError("there are no photos to make a texture of")
     progress = progress or (lambda stage, done, total: None)
-    progress("Texture coordinates", 0, 1)
-    uvs = atlas.unwrapped(mesh, size)
-    texels = atlas.texels(uvs, size)
-    samples = sampled(mesh, uvs, texels, views, size, progress)
-    progress("Blending", 0, 1)
-    colours = blended(samples, gains(samples, len(views)))
-    colours = filled(mesh, texels, colours, samples.is_seen)
-    texture = painted(texels, colours, size)
-    return replace(mesh, uvs=uvs, texture=texture)
+    with one_torch_thread(torch.device("cpu")):  # each of its operations is too short to share
+        progress("Texture coordinates", 0, 1)
+        uvs = atlas.unwrapped(mesh, size)
+        texels = atlas.texels(uvs, size)
+        samples = sampled(mesh, uvs, texels, views, size, progress)
+        progress("Blending", 0, 1)
+        colours = blended(samples, gains(samples, len(views)))
+        colours = filled(mesh, texels, colours, samples.is_seen)
+        return replace(mesh, uvs=uvs, texture=painted(texels, colours, size))
 
 
 def sampled(

@@ -18,6 +18,7 @@ from recon.datasets.cameras import Cameras
 from recon.datasets.raycast import Hits, RayCaster
 from recon.meshes import Mesh
 from recon.meshing.lookup import planar, texture_colours
+from recon.torch_threads import one_torch_thread
 
 Array = NDArray[Any]
 Kind = Literal["colour", "shape"]
@@ -40,7 +41,9 @@ def pictures(mesh: Mesh, cameras: Cameras, *, kind: Kind = "colour", supersample
     caster = RayCaster(mesh.vertices, mesh.faces)
     colours = _Shape(mesh) if kind == "shape" else _Colours(mesh)
     for number in range(len(cameras)):
-        yield _picture(caster, colours, cameras[number], supersample)
+        with one_torch_thread(torch.device("cpu")):
+            picture = _picture(caster, colours, cameras[number], supersample)
+        yield picture
 
 
 def over(picture: Array, background: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Array:
