@@ -151,8 +151,15 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
 def for_field(method: str, steps: int) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
-    radiance = NerfConfig() if method == "nerf" else PlenoxelsConfig()
+    radiance = NerfConfig() if method == "nerf" else plenoxels_for(steps)
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
+def plenoxels_for(steps: int) -> PlenoxelsConfig:
+    """A grid as fine as there are steps for: fog that has not settled yet would fill a finer one, and take longer."""
+    if steps < 300:
+        return PlenoxelsConfig(sides=(64,), finer_at=())
+    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 1000 else PlenoxelsConfig()
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
