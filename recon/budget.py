@@ -103,7 +103,9 @@ def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left:
     pixels = sum(view.camera.width * view.camera.height for view in scene.test_views)
     left -= ENDING + SHARE_OF_RENDERING * step * pixels / rays
     left = max(left, LEAST_SECONDS)
-    return dataclasses.replace(settings, steps=max(LEAST_STEPS, round(left / step)), seconds=round(left, 3))
+    steps = max(LEAST_STEPS, round(left / step))
+    radiance = config.for_field(settings.method, steps).radiance
+    return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
 
 
 def _step_seconds(settings: TrainConfig, model: Gaussians | Field, scene: Scene) -> float:

@@ -85,14 +85,15 @@ class PlenoxelsConfig:
     kind: Literal["plenoxels"] = "plenoxels"
     rays: int = 4096  # in a step
     sides: tuple[int, ...] = (64, 128, 256)  # of the grid, in voxels, one after the other
-    finer_at: tuple[float, ...] = (0.06, 0.2)  # shares after which the next one begins
-    max_voxels: int = 1_500_000
+    finer_at: tuple[float, ...] = (0.1, 0.3)  # shares after which the next one begins
+    one_colour_until: float = 0.2  # share before which no colour changes with the direction
+    max_voxels: int = 800_000
     shell: float = 0.5  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
     least_weight: float = 0.01  # voxels that no ray sees more of than this are dropped when the grid gets finer
-    lr_density: float = 0.1
+    lr_density: float = 4.0
     lr_sh: float = 0.01
-    lr_final: float = 0.1  # share that both fall to
-    tv_density: float = 1e-3  # weights of total variation, for the mean over voxels
+    lr_final: float = 0.05  # share that both fall to
+    tv_density: float = 1e-5  # weights of total variation, for the mean over voxels
     tv_sh: float = 1e-3
     tv_until: float = 0.9  # share
     sparsity: float = 1e-4  # weight of the sum over samples of log(1 + 2 density^2), in the mean over rays
@@ -162,8 +163,15 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
 def for_field(method: str, steps: int) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
-    radiance = NerfConfig() if method == "nerf" else PlenoxelsConfig()
+    radiance = NerfConfig() if method == "nerf" else plenoxels_for(steps)
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
+def plenoxels_for(steps: int) -> PlenoxelsConfig:
+    """A grid as fine as there are steps for: fog that has not settled yet would fill a finer one, and take longer."""
+    if steps < 300:
+        return PlenoxelsConfig(sides=(64,), finer_at=())
+    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 1000 else PlenoxelsConfig()
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Field(Model, Protocol):
         """
         ...
 
-    def after_step(self, optimizer: torch.optim.Optimizer, before: float, progress: float) -> None:
-        """Called after each step of the optimiser, which took the progress of the training from `before` to `progress`:
-        what changes with it, such as the resolution, changes here, the optimiser's groups included."""
+    def after_step(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Called after each step of the optimiser, with the share of the training that is done then: what changes with
+        that, such as the resolution, changes here, the optimiser's groups included."""
         ...

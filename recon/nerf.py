@@ -130,7 +130,7 @@ class Nerf:
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), None
 
-    def after_step(self, optimizer: torch.optim.Optimizer, before: float, progress: float) -> None:
+    def after_step(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Nothing about a network changes but its weights."""
 
     def render(

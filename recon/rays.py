@@ -138,11 +138,10 @@ class RayLearner:
         loss, visible = self._model.learn(self._batches.at(step), progress)
         self._optimizer.step(visible=visible)
         self._optimizer.zero_grad(set_to_none=True)
-        self._before = progress
         return loss
 
     def after_step(self, step: int, progress: float) -> None:
-        self._model.after_step(self._optimizer, self._before, progress)
+        self._model.after_step(self._optimizer, progress)
 
 
 # Origins [R,3] and unit directions [R,3] of rays, to what each shows: [R,...].

@@ -17,7 +17,7 @@ from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
 from recon.datasets.normalize import look_at_point
 from recon.datasets.scene import Scene
 
-UNKNOWN = (0.1, 4.0)  # near and far where no points tell, in a world whose cameras are about a unit from its middle
+UNKNOWN = (0.2, 4.0)  # near and far where no points tell, in a world whose cameras are about a unit from its middle
 FACING = 0.5  # the near plane of a capture that faces one way, without points; its cameras are within a unit
 CUT = 0.01  # share of the points that are nearer, or farther, than what counts
 ROOM = 0.9  # how much nearer than the points a scene may begin

@@ -8,13 +8,14 @@ import torch
 
 import tiny
 from recon import checkpoint
-from recon.config import NerfConfig, TrainConfig, for_field
+from recon.config import NerfConfig, PlenoxelsConfig, TrainConfig, for_field
 from recon.datasets.scene import Scene
 from recon.opening import first_model
 from recon.train import TrainState, start, train
 
 NERF = NerfConfig(rays=64, width=16, depth=6, coarse_samples=8, fine_samples=8, frequencies=4, lr=5e-3, lr_final=5e-4)
-SMALL = {"nerf": NERF}
+PLENOXELS = PlenoxelsConfig(rays=256, sides=(12, 24), finer_at=(0.3,))
+SMALL = {"nerf": NERF, "plenoxels": PLENOXELS}
 CPU = torch.device("cpu")
 
 

@@ -1,0 +1,167 @@
+"""Radiance fields through the commands: trained, opened, looked at; and what cannot be done with them yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import recon
+import tiny
+from fields_cases import CPU, begin, settings_of
+from recon import budget, config, evaluate, exporting, loading, memory, runs, session, viewing
+from recon.datasets import synthetic
+from recon.datasets.errors import InputError
+from recon.field_subject import FieldSubject
+from recon.fields import CLASSES, field_class, kernels_of
+from recon.kernels import prepare
+from recon.live import LiveView
+from recon.options import Address, Options
+from recon.plenoxels import Plenoxels
+from recon.train import train
+from recon.viewer.look import Look
+from serving import drawn
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("capture") / "scene"
+    synthetic.write(synthetic.make(views=10, width=48, height=36), folder, "nerfstudio")
+    options = Options(scene=str(folder), method="plenoxels", steps=30)
+    return session.begin(options, tmp_path_factory.mktemp("runs"), CPU, session.Watch()).path
+
+
+def test_a_run_is_scored_and_says_its_method(run: Path) -> None:
+    found = runs.find(run)
+    assert found.method == run.parent.name == "plenoxels"
+    summary = runs.read_json(found.summary_file)
+    assert summary["step"] == 30
+    assert summary["count"] == 64**3
+    assert summary["psnr"] > 8
+    assert len(list(found.eval_folder.iterdir())) == 2
+    assert isinstance(recon.load(run), Plenoxels)
+
+
+def test_what_only_splats_can_do_is_said_in_a_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{run}: .*--method plenoxels"):
+        exporting.export_to(run, tmp_path / "scene.ply")
+    with pytest.raises(InputError, match="a page shows splats"):
+        viewing.share(run, tmp_path / "page.html", CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_field_is_looked_at_without_what_edits_splats(run: Path) -> None:
+    shown = viewing.open_source(run, CPU)
+    assert isinstance(shown.subject, FieldSubject)
+    assert shown.scene is not None
+    camera = shown.scene.views[0].camera
+    state = loading.load_state(run)
+    with torch.no_grad():
+        out = state.model.render(camera, background=torch.tensor(shown.subject.background))
+    assert out.depth is not None
+    modes = {mode: shown.subject.draw(camera, Look(mode)) for mode in ("rgb", "depth", "normals", "alpha", "points")}
+    assert (modes["rgb"] == modes["points"]).all()
+    assert abs(modes["rgb"] - out.rgb[0].clamp(0, 1).numpy() * 255).max() < 0.51
+    assert len({picture.tobytes() for picture in modes.values()}) == 4
+    solid = (out.alpha[0, ..., 0] > 0.9).nonzero()
+    y, x = solid[len(solid) // 2].tolist()
+    point = shown.subject.pick(camera, x + 0.5, y + 0.5, Look())
+    assert point is not None
+    position, depth = camera.project(torch.tensor([point], dtype=torch.float64))
+    assert position[0, 0].tolist() == pytest.approx([x + 0.5, y + 0.5], abs=1e-3)
+    assert float(depth[0, 0]) == pytest.approx(float(out.depth[0, y, x]), rel=1e-4)
+    with pytest.raises(InputError, match="cannot be written"):
+        shown.subject.saver(Look())
+    viewer = viewing.make_viewer(shown, Address(port=0), edits=True)
+    with drawn(viewer):
+        assert viewer.editor is None
+        assert not {"Edit", "Crop"} & set(viewer._tabs)
+        assert {"View", "File"} <= set(viewer._tabs)
+
+
+def test_a_training_that_is_looked_at_has_the_result_of_one_that_is_not() -> None:
+    scene, models = tiny.scene(), []
+    for looked_at in (False, True):
+        state = begin(settings_of("plenoxels", 12))
+        subject = FieldSubject(state.model)
+        shown = viewing.Shown(subject, "tiny", Path(), scene)
+        live = LiveView(viewing.make_viewer(shown, Address(port=0), edits=False), subject, state, scene)
+        try:
+            train(state, scene.train_views, callbacks=[live] if looked_at else [])
+        finally:
+            live.close()
+        models.append(state.model.state_dict())
+    assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("max_gaussians", 5, "--max-gaussians"),
+        ("strategy", "mcmc", "--strategy"),
+        ("exposure", False, "--no-exposure"),
+        ("poses", "refine", "--poses"),
+        ("depth_weight", 0.1, "--depth-weight"),
+    ],
+)
+def test_options_of_splats_are_refused(option: str, value: object, said: str) -> None:
+    with pytest.raises(InputError, match=f"{said}: is for splats.*--method nerf"):
+        dataclasses.replace(Options("scene", method="nerf"), **{option: value}).train_config()
+
+
+@pytest.mark.parametrize("method", sorted(CLASSES))
+def test_settings_survive_json_and_wrong_ones_are_named(method: str) -> None:
+    settings = Options("scene", method=method, preset="fast", seed=3).train_config()  # type: ignore[arg-type]
+    assert settings.steps == config.FIELD_PRESETS[method]["fast"]
+    values = config.to_json(settings)
+    assert config.from_json(values, "file") == settings
+    values["radiance"]["kind"] = "nonsense"
+    with pytest.raises(InputError, match=r"file: radiance\.kind is"):
+        config.from_json(values, "file")
+    values["radiance"] = {"kind": method, "rays": "many"}
+    with pytest.raises(InputError, match=r"file: radiance\.rays cannot be 'many'"):
+        config.from_json(values, "file")
+
+
+def test_a_grid_is_as_fine_as_there_are_steps_for() -> None:
+    assert [config.plenoxels_for(steps).sides[-1] for steps in (50, 500, 5000)] == [64, 128, 256]
+
+
+def test_a_field_learns_for_the_seconds_there_are() -> None:
+    scene = tiny.scene()
+    settings = settings_of("plenoxels", 10**6)
+    state = begin(settings)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    planned = budget.plan(settings, state.model, scene, 20.0, count=None)
+    assert planned.settings.seconds is not None
+    assert 0.5 <= planned.settings.seconds < 20
+    assert planned.settings.radiance == config.for_field("plenoxels", planned.settings.steps).radiance
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", sorted(CLASSES))
+def test_memory_counts_what_a_field_takes(method: str) -> None:
+    settings = settings_of(method, 10)
+    work = memory.workload(tiny.scene(), settings, on_gpu=False)
+    model = begin(settings).model
+    assert work.count == 0
+    assert work.field_bytes >= sum(v.numel() * 4 for group in model.param_groups(1.0) for v in group["params"])
+    sized = memory.estimate(work, program=0)
+    assert sized.gaussians == 3 * work.field_bytes
+    assert sized.kernels >= work.field_bytes + work.step_bytes
+
+
+def test_only_the_kernels_of_a_method_are_made_ready() -> None:
+    ready = prepare.for_training(kernels_of(settings_of("plenoxels", 1)))
+    names = {kernel.name.partition(":")[0].rpartition(".")[2] for kernel in ready._kernels}
+    assert names == set(field_class(settings_of("plenoxels", 1)).kernels)
+    assert kernels_of(config.TrainConfig()) is None
+
+
+def test_scores_come_of_pictures_made_of_rays() -> None:
+    state = begin(settings_of("nerf", 1))
+    scores = evaluate.evaluate(state.model, tiny.scene().test_views, lpips=False)
+    assert scores.psnr is not None
+    assert 3 < scores.psnr < 40
