@@ -138,7 +138,7 @@ def _restore(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, dev
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     if strategy is not None:
-        strategy.load_state_dict(part("strategy."))
+        strategy.load_state_dict({name: value.to(device) for name, value in part("strategy.").items()})
     exposure, poses = part(EXPOSURE), part(POSES)
     red, green, blue = header["background"]
     return TrainState(
