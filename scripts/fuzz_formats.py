@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Damaged files for the readers of splats and points: each has to be read, or refused in one line.
+"""Damaged files for the readers of splats, points and meshes: each has to be read, or refused in one line.
 
     python scripts/fuzz_formats.py --minutes 10 --out findings
     python scripts/fuzz_formats.py spz glb --minutes 1
