@@ -1,4 +1,4 @@
-"""What fuzz_formats.py reads: the readers of splats and points, small files for each, and ways to damage them.
+"""What fuzz_formats.py reads: the readers of splats, points and meshes, small files for each, and ways to damage them.
 
 A file is kept as the parts that are inside of it, and packed again after they were damaged: damage to the outside of a
 zip or a gzip stream alone would hardly get past its checksums.
@@ -27,6 +27,8 @@ from recon import export, sh
 from recon.datasets import colmap_files, point_cloud
 from recon.export import spz, usd_reader
 from recon.gaussians import Gaussians
+from recon.meshes import Mesh
+from recon.meshing import files as meshing
 
 Parts = dict[str, bytes]
 Rng = np.random.Generator
@@ -228,6 +230,19 @@ def _usdz(folder_: Path) -> list[Sample]:
     ]
 
 
+def _meshes(folder_: Path) -> list[Sample]:
+    """A tetrahedron with colours in each format; of .glb the inside is damaged, too."""
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    triangles = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    mesh = Mesh(corners, triangles, np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]))
+    samples = []
+    for suffix, kind in ((".obj", plain), (".stl", plain), (".mesh.ply", plain), (".mesh.glb", of_gltf)):
+        path = folder_ / f"mesh{suffix}"
+        meshing.save(mesh, path)
+        samples.append(kind(path.name, path.read_bytes()))
+    return samples
+
+
 def _model(binary: bool) -> Callable[[Path], list[Sample]]:
     """A model of COLMAP: two cameras, two photos, three points."""
 
@@ -276,6 +291,7 @@ READERS: dict[str, Reader] = {
     "usda": Reader(_read_usd, _plain(".usda")),
     "usdc": Reader(_read_usd, _plain(".usdc")),
     "usdz": Reader(_read_usd, _usdz),
+    "mesh": Reader(meshing.load, _meshes),
     "points": Reader(point_cloud.read_points, _text_ply),
     "colmap.bin": Reader(_read_model, _model(binary=True)),
     "colmap.txt": Reader(_read_model, _model(binary=False)),

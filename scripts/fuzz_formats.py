@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Damaged files for the readers of splats and points: each has to be read, or refused in one line.
+"""Damaged files for the readers of splats, points and meshes: each has to be read, or refused in one line.
 
     python scripts/fuzz_formats.py --minutes 10 --out findings
     python scripts/fuzz_formats.py spz glb --minutes 1
@@ -97,17 +97,12 @@ def child(name: str, seed: int, folder: Path, out: Path, executions: Any, began:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     lines = Lines()
     first = attacks(list(corpus)) if seed == 0 else iter(())
-    known = len(corpus)
     for number in itertools.count():
         sample = next(first, None) if number % ATTACKS == 0 else None
         if sample is None:
             # The newest ones are the farthest from what was tried before.
-            at = (
-                known - 1 - int(rng.integers(known) * rng.random() ** 2)
-                if rng.random() < 0.7
-                else int(rng.integers(known))
-            )
-            sample = damaged(corpus[at], corpus[int(rng.integers(known))], rng)
+            back = rng.random() ** (3 if rng.random() < 0.7 else 1)
+            sample = damaged(corpus[-1 - int(back * len(corpus))], corpus[int(rng.integers(len(corpus)))], rng)
         case = folder / "case"
         shutil.rmtree(case, ignore_errors=True)
         for file, data in packed(sample, rng).items():
@@ -126,7 +121,6 @@ def child(name: str, seed: int, folder: Path, out: Path, executions: Any, began:
             keep(out / name, wrong, case)
         elif len(lines.seen) > before and len(corpus) < CORPUS and sum(map(len, sample.parts.values())) < 1 << 20:
             corpus.append(sample)
-            known = len(corpus)
 
 
 def keep(out: Path, wrong: str, case: Path) -> None:

@@ -63,7 +63,8 @@ def load(path: Path) -> Mesh:
         loaded = trimesh.load(path, force="mesh", process=False, maintain_order=True)
         mesh = from_trimesh(loaded)
     except Exception as error:  # of whatever kind: trimesh does not say which there are
-        raise InputError(f"{path}: not readable as a mesh ({error or type(error).__name__})") from error
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: not readable as a mesh ({said})") from error
     if not len(mesh.faces):
         raise InputError(f"{path}: holds no triangles")
     if mesh.colors is not None and kind == ".glb":
