@@ -61,7 +61,7 @@ def plan(settings: TrainConfig, model: Gaussians | Field, scene: Scene, seconds:
         count: the most Gaussians, where that is not for the plan to choose.
     """
     began = time.perf_counter()
-    step = _step_seconds(settings, model, scene)
+    step = _mean_step_seconds(settings, model, scene)
     left = seconds - (time.perf_counter() - began)
     if settings.radiance is not None:
         return Budget(_of_field(settings, settings.radiance.rays, scene, step, left), False)
@@ -106,6 +106,14 @@ def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left:
     steps = max(LEAST_STEPS, round(left / step))
     radiance = config.for_field(settings.method, steps).radiance
     return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
+
+
+def _mean_step_seconds(settings: TrainConfig, model: Gaussians | Field, scene: Scene) -> float:
+    """How long a step takes now, where only some of them compare normals."""
+    if settings.surface is None:
+        return _step_seconds(settings, model, scene)
+    without = _step_seconds(dataclasses.replace(settings, surface=None), model, scene)
+    return without + (_step_seconds(settings, model, scene) - without) / settings.surface.every
 
 
 def _step_seconds(settings: TrainConfig, model: Gaussians | Field, scene: Scene) -> float:

@@ -2,8 +2,7 @@
 
 Photos alone are satisfied by a haze of blobs as thick as a few of them. Two things make it a surface:
 
-- Gaussians are held flat: as their own normals, the axes of their smallest scales, they need to be plates (SuGaR,
-  Guedon & Lepetit 2024; PGSR, Chen et al. 2024).
+- Gaussians are held flat (PGSR, Chen et al. 2024): plates have a normal, the axis of their smallest scale.
 - These normals, blended as colours are, are to agree with those of the depth that is rendered (2D Gaussian Splatting,
   Huang et al. 2024, eq. 14). That turns the plates into the surface and draws them together.
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recon import sh
+from recon.batches import Batch
 from recon.config import SurfaceConfig
 from recon.datasets.cameras import Cameras
 from recon.gaussians import Gaussians
@@ -25,7 +25,9 @@ from recon.raster import Rasterizer, rasterizer_for
 from recon.render import normals_from_depth
 
 
-def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: Cameras) -> Tensor:
+def disagreement(
+    rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: Cameras, mask: Tensor | None = None
+) -> Tensor:
     """1 - cosine between the normals of the Gaussians and that of the depth, blended as colours are: the mean over all
     pixels, a scalar; differentiable in the parameters but the colours.
 
@@ -33,6 +35,7 @@ def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: 
         rasterize: with whatever type of floats the parameters have.
         parameters: of `Gaussians.parameters`.
         cameras: a batch of one.
+        mask: [1,H,W,1], 0 where a pixel is not to be used.
     """
     means, quats, log_scales = parameters["means"], parameters["quats"], parameters["log_scales"]
     normals = _thinnest_axes(quats, log_scales)
@@ -48,7 +51,8 @@ def disagreement(rasterize: Rasterizer, parameters: dict[str, Tensor], cameras: 
     assert out.depth is not None
     blended = 2 * out.rgb[0] - out.alpha[0]
     of_depth = normals_from_depth(out.depth[0, ..., 0], cameras)
-    return (out.alpha[0, ..., 0] - (blended * of_depth).sum(dim=-1)).mean()
+    wrong = out.alpha[0, ..., 0] - (blended * of_depth).sum(dim=-1)
+    return (wrong if mask is None else wrong * (mask[0, ..., 0] != 0)).mean()
 
 
 def _thinnest_axes(quats: Tensor, log_scales: Tensor) -> Tensor:
@@ -59,13 +63,14 @@ def _thinnest_axes(quats: Tensor, log_scales: Tensor) -> Tensor:
     return axes + real * twice + torch.linalg.cross(imaginary, twice)
 
 
-def pull(model: Gaussians, cameras: Cameras, config: SurfaceConfig, step: int, progress: float) -> None:
+def pull(model: Gaussians, batch: Batch, config: SurfaceConfig, step: int, progress: float) -> None:
     """Add the gradient of `disagreement` to those of a step, if it is one of those that compare normals."""
     if step % config.every or progress < config.begins:
         return
     rasterize = model.rasterizer or rasterizer_for(model.device)
-    cameras = cameras.to(model.device, torch.float32)
-    loss = config.normal_weight * config.every * disagreement(rasterize, model.parameters(), cameras)
+    cameras = batch.cameras.to(model.device, torch.float32)
+    wrong = disagreement(rasterize, model.parameters(), cameras, batch.mask)
+    loss = config.normal_weight * config.every * wrong
     loss.backward()  # type: ignore[no-untyped-call]
 
 

@@ -152,7 +152,7 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         of_camera=poses is not None,
     )
     if of_surface is not None:
-        surface.pull(state.gaussians, batch.cameras, of_surface, state.step, progress)
+        surface.pull(state.gaussians, batch, of_surface, state.step, progress)
     state.optimizer.step(visible=visible)
     state.optimizer.zero_grad(set_to_none=True)
     if exposure is not None and learned is not None:

@@ -53,15 +53,15 @@ def scene() -> Scene:
 
 def test_errors_are_shares_of_the_extent() -> None:
     found = bench_geometry.errors(State(Off(0.04)), scene())  # type: ignore[arg-type]
-    assert found["expected"] == pytest.approx(1.0, rel=1e-4)
-    assert found["median"] == pytest.approx(2.0, rel=1e-4)
-    assert bench_geometry.errors(State(Off(0.0)), scene())["normals"] < 0.1  # type: ignore[arg-type]
+    assert found["expected, %"] == pytest.approx(1.0, rel=1e-4)
+    assert found["median, half within %"] == pytest.approx(2.0, rel=1e-4)
+    assert bench_geometry.errors(State(Off(0.0)), scene())["median, normals °"] < 0.1  # type: ignore[arg-type]
 
 
 def test_the_angle_of_normals_is_that_of_the_planes() -> None:
     """A plane that rises by a height for each unit to the right is turned by the angle of that slope."""
     found = bench_geometry.errors(State(Off(0.0, height=-0.3)), scene())  # type: ignore[arg-type]
-    assert found["normals"] == pytest.approx(2 * 16.699, abs=0.1)
+    assert found["expected, normals °"] == pytest.approx(2 * 16.699, abs=0.1)
 
 
 def test_each_variant_is_another_training() -> None:

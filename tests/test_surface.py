@@ -11,7 +11,8 @@ from torch import Tensor
 
 import tiny
 from raster_cases import NAMES, scene, turned_camera
-from recon import config, surface
+from recon import budget, config, surface
+from recon.batches import Batch
 from recon.config import SurfaceConfig, TrainConfig
 from recon.datasets.cameras import Cameras, intrinsics
 from recon.datasets.errors import InputError
@@ -38,6 +39,11 @@ def plates(turn: float) -> Gaussians:
 
 
 PLATES = Cameras(torch.eye(4)[None], intrinsics(60.0, 60.0, 16.0, 12.0).float(), 32, 24)
+
+
+def batch(mask: Tensor | None = None) -> Batch:
+    picture = torch.zeros(1, 24, 32, 3)
+    return Batch(0, PLATES, picture, mask, torch.zeros(3), transparent=False)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -87,16 +93,28 @@ def test_turned_plates_are_turned_back() -> None:
     optimizer = torch.optim.Adam([model.quats], lr=0.02)
     for step in range(0, 160, 4):
         optimizer.zero_grad()
-        surface.pull(model, PLATES, SurfaceConfig(), step, 1.0)
+        surface.pull(model, batch(), SurfaceConfig(), step, 1.0)
         optimizer.step()
     assert surface.disagreement(cpu.rasterize, model.parameters(), PLATES) < 0.02
+
+
+def test_what_a_mask_hides_is_not_compared() -> None:
+    """Masked on the left, where plates would be turned, those there are left as they are."""
+    model, mask = plates(0.3), torch.ones(1, 24, 32, 1)
+    mask[:, :, :16] = 0
+    surface.pull(model, batch(mask), SurfaceConfig(), 0, 1.0)
+    assert model.quats.grad is not None
+    pulled = model.quats.grad.norm(dim=1)
+    centres = PLATES.project(model.means.detach())[0][0, :, 0]
+    assert (pulled[centres < 8] == 0).all()
+    assert (pulled[(centres > 20) & (centres < 30)] > 0).any()
 
 
 def test_only_steps_that_are_due_compare_normals() -> None:
     model, how = plates(0.3), SurfaceConfig(every=3, begins=0.5)
     for step, progress, due in ((3, 0.5, True), (4, 0.9, False), (6, 0.49, False)):
         model.quats.grad = None
-        surface.pull(model, PLATES, how, step, progress)
+        surface.pull(model, batch(), how, step, progress)
         assert (model.quats.grad is not None) == due
 
 
@@ -140,3 +158,10 @@ def test_the_option_is_kept_with_the_run() -> None:
     written["surface"]["every"] = "often"
     with pytest.raises(InputError, match=r"config.json: surface.every cannot be 'often'"):
         config.from_json(written, "config.json")
+
+
+def test_a_budget_reckons_with_the_steps_that_compare_normals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_step_seconds", lambda settings, *_: 1.0 if settings.surface is None else 3.0)
+    model, settings = tiny.gaussians(3), TrainConfig(surface=SurfaceConfig(every=4))
+    assert budget._mean_step_seconds(settings, model, tiny.scene()) == 1.5
+    assert budget._mean_step_seconds(TrainConfig(), model, tiny.scene()) == 1.0
