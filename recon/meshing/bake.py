@@ -81,8 +81,8 @@ def sampled(
     for number, view in enumerate(views):
         progress("Projecting photos", number, len(views))
         photo = view.load().numpy()
-        sight = visibility.sight(caster, view.camera, visibility.usable_pixels(view, photo))
-        seen = visibility.seen(sight, view.camera, points, texels.face, middles, normals)
+        outlook = visibility.outlook(caster, view.camera, visibility.usable_pixels(view, photo))
+        seen = visibility.seen(outlook, view.camera, points, texels.face, middles, normals)
         across = np.sqrt(seen.density) * width[texels.face[seen.rows]]
         samples.add(number, seen.rows, _colours(photo[..., :3], seen.xy, across), seen.quality)
     return samples

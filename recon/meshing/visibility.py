@@ -35,7 +35,7 @@ OPAQUE = 0.9  # the least alpha of a pixel that shows the subject alone
 
 
 @dataclass(frozen=True)
-class Sight:
+class Outlook:
     """What a camera sees of a mesh.
 
     Attributes:
@@ -73,7 +73,7 @@ def usable_pixels(view: View, photo: Array) -> Array:
     return usable if view.mask is None else usable & (view.mask.load()[..., 0].numpy() > 0.5)
 
 
-def sight(caster: RayCaster, camera: Cameras, usable: Array) -> Sight:
+def outlook(caster: RayCaster, camera: Cameras, usable: Array) -> Outlook:
     """How a camera sees the mesh of `caster`.
 
     Args:
@@ -94,7 +94,7 @@ def sight(caster: RayCaster, camera: Cameras, usable: Array) -> Sight:
     distance = ndimage.distance_transform_cdt(~np.pad(bad, 1, constant_values=True), "chessboard")[1:-1, 1:-1]
     fade = max(FADE * max(width, height), 2 * EDGE)
     trust = ((distance - EDGE) / (fade - EDGE)).clip(0, 1)
-    return Sight(small, planar(nearness[..., None]), planar(trust[..., None]))
+    return Outlook(small, planar(nearness[..., None]), planar(trust[..., None]))
 
 
 def _edges(nearness: Array, jump: float) -> Array:
@@ -105,7 +105,7 @@ def _edges(nearness: Array, jump: float) -> Array:
     return (nearness == 0) | (np.maximum(np.abs(across), np.abs(down)) > jump * nearness)
 
 
-def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Array, normals: Array) -> Seen:
+def seen(found: Outlook, camera: Cameras, points: Array, face: Array, middles: Array, normals: Array) -> Seen:
     """Which points on triangles a photo shows.
 
     Args:
