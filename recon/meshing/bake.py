@@ -80,9 +80,9 @@ def sampled(
     samples = Samples(len(texels))
     for number, view in enumerate(views):
         progress("Projecting photos", number, len(views))
-        photo = view.load().numpy()
-        outlook = visibility.outlook(caster, view.camera, visibility.usable_pixels(view, photo))
-        seen = visibility.seen(outlook, view.camera, points, texels.face, middles, normals)
+        photo, camera = view.load().numpy(), view.camera.to("cpu", torch.float64)
+        outlook = visibility.outlook(caster, camera, visibility.usable_pixels(view, photo))
+        seen = visibility.seen(outlook, camera, points, texels.face, middles, normals)
         across = np.sqrt(seen.density) * width[texels.face[seen.rows]]
         samples.add(number, seen.rows, _colours(photo[..., :3], seen.xy, across), seen.quality)
     return samples

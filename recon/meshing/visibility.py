@@ -77,11 +77,11 @@ def outlook(caster: RayCaster, camera: Cameras, usable: Array) -> Outlook:
     """How a camera sees the mesh of `caster`.
 
     Args:
+        camera: the photo's, in float64.
         usable: [H,W] bool of the photo, see `usable_pixels`.
     """
     factor = min(1.0, SIDE / max(camera.width, camera.height))
     small = camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
-    small = small.to(dtype=torch.float64)
     width, height = small.width, small.height
     ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     origins, directions = (values[0].numpy() for values in small.rays(torch.stack([xs, ys], dim=-1).reshape(-1, 2)))
@@ -109,15 +109,15 @@ def seen(found: Outlook, camera: Cameras, points: Array, face: Array, middles: A
     """Which points on triangles a photo shows.
 
     Args:
-        camera: the photo's.
+        camera: the photo's, in float64.
         points: [T,3] float32.
         face: [T] their triangles.
         middles, normals: [F,3] of the triangles.
     """
-    eye = camera.positions[0].double().numpy()
+    eye = camera.positions[0].numpy()
     heights = (normals * (eye - middles)).sum(axis=1).astype(np.float32)  # of the eye above each triangle's plane
     rows = np.flatnonzero((heights > 0)[face])
-    matrix = (camera.Ks[0].double() @ camera.viewmats[0, :3].double()).numpy().astype(np.float32)
+    matrix = (camera.Ks[0] @ camera.viewmats[0, :3]).numpy().astype(np.float32)
     image = points[rows] @ matrix[:, :3].T + matrix[:, 3]
     depth = image[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
