@@ -76,7 +76,7 @@ def test_charts_do_not_overlap(subdivisions: int) -> None:
     assert areas(uvs).min() > 0
     count, _ = inside(uvs, SIZE)
     assert count.max() == 1
-    assert count.mean() > 0.4
+    assert count.mean() > 0.3
 
 
 def test_all_charts_have_one_scale() -> None:
@@ -85,6 +85,25 @@ def test_all_charts_have_one_scale() -> None:
     ratios = areas(atlas.unwrapped(mesh, SIZE)) / np.linalg.norm(np.cross(b - a, c - a), axis=1)
     low, middle, high = np.quantile(ratios, [0.01, 0.5, 0.99])
     assert middle / 2 < low < high < 2 * middle
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_a_mesh_may_have_any_size(scale: float) -> None:
+    mesh = ball(2)
+    uvs = atlas.unwrapped(Mesh(mesh.vertices * scale + 3 * scale, mesh.faces), SIZE)
+    assert areas(uvs).min() > 0
+    assert areas(uvs).sum() > 0.3
+
+
+def test_triangles_without_area_and_twice_the_same_do_no_harm() -> None:
+    mesh = ball(2)
+    odd = np.array([[0, 0, 1], [2, 2, 2], mesh.faces[5], mesh.faces[7][::-1]])
+    uvs = atlas.unwrapped(Mesh(mesh.vertices, np.concatenate([mesh.faces, odd])), SIZE)
+    assert np.isfinite(uvs).all()
+    assert areas(uvs[: len(mesh.faces)]).min() > 0
+    assert len(np.unique(atlas.texels(uvs, SIZE).face)) > 0.9 * len(mesh.faces)
+    with pytest.raises(InputError, match="without area"):
+        atlas.unwrapped(Mesh(0 * mesh.vertices, mesh.faces), SIZE)
 
 
 def test_charts_are_apart() -> None:

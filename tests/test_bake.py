@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import io
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import View
 from recon.meshes import Mesh
-from recon.meshing import bake, draw
+from recon.meshing import bake, draw, files
 from recon.meshing.lookup import planar, texture_colours
 
 pytest.importorskip("xatlas")
@@ -207,17 +205,6 @@ def test_texels_larger_than_pixels_are_means() -> None:
     assert np.quantile(np.abs(shown(found, face, weights) - 0.5), 0.9) < 0.1
 
 
-def as_trimesh(mesh: Mesh) -> Any:
-    import trimesh
-    from PIL import Image
-
-    assert mesh.uvs is not None
-    assert mesh.texture is not None
-    look = trimesh.visual.TextureVisuals(uv=mesh.uvs.reshape(-1, 2), image=Image.fromarray(mesh.texture))
-    corners = mesh.vertices[mesh.faces].reshape(-1, 3)
-    return trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), visual=look, process=False)
-
-
 def colours_at_middles(triangles: NDArray, uvs: NDArray, texture: NDArray) -> tuple[NDArray, NDArray]:
     """Colours of the middles of triangles [F,3,3] with coordinates [F,3,2], and the paint that is right there."""
     mesh = Mesh(triangles.reshape(-1, 3), np.arange(3 * len(triangles)).reshape(-1, 3), None, uvs, texture)
@@ -225,17 +212,23 @@ def colours_at_middles(triangles: NDArray, uvs: NDArray, texture: NDArray) -> tu
     return shown(mesh, face, np.full((len(face), 3), 1 / 3)), PAINT[sides(mesh)]
 
 
-def test_other_readers_find_the_colours_in_a_glb(textured: Mesh, tmp_path: Path) -> None:
-    """Trimesh's and Open3D's; a texture upside down would show other sides."""
-    import trimesh
-
-    path = tmp_path / "a.glb"
-    path.write_bytes(as_trimesh(textured).export(file_type="glb"))
-    read: Any = trimesh.load(io.BytesIO(path.read_bytes()), file_type="glb", force="mesh", process=False)
-    image = np.asarray(read.visual.material.baseColorTexture.convert("RGB"))
-    found, paint = colours_at_middles(read.triangles, read.visual.uv[read.faces], image)
+@pytest.mark.parametrize("suffix", [".obj", ".mesh.glb"])
+def test_a_file_gives_the_colours_back(suffix: str, textured: Mesh, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    files.save(textured, path)
+    read = files.load(path)
+    assert read.uvs is not None
+    assert read.texture is not None
+    assert textured.texture is not None
+    assert np.array_equal(read.texture, textured.texture)
+    found, paint = colours_at_middles(read.vertices[read.faces], read.uvs, read.texture)
     assert np.mean(np.abs(found - paint).max(axis=1) < 0.03) > 0.8
 
+
+def test_open3d_finds_the_colours_in_a_glb(textured: Mesh, tmp_path: Path) -> None:
+    """A texture upside down would show other sides."""
+    path = tmp_path / "a.mesh.glb"
+    files.save(textured, path)
     o3d = pytest.importorskip("open3d")
     opened = o3d.io.read_triangle_mesh(str(path), enable_post_processing=False)
     image = np.asarray(opened.textures[0])[::-1, :, :3]  # Open3D has the lowest row first

@@ -46,7 +46,7 @@ def look(
     points = np.einsum("tk,tkc->tc", weights, mesh.vertices[mesh.faces[face]]).astype(np.float32)
     middles, normals, _ = planes(mesh)
     usable = np.ones((at.height, at.width), bool) if usable is None else usable
-    found = visibility.sight(RayCaster(mesh.vertices, mesh.faces), at, usable)
+    found = visibility.outlook(RayCaster(mesh.vertices, mesh.faces), at, usable)
     return visibility.seen(found, at, points, face, middles, normals), points
 
 

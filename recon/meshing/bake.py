@@ -80,9 +80,9 @@ def sampled(
     samples = Samples(len(texels))
     for number, view in enumerate(views):
         progress("Projecting photos", number, len(views))
-        photo = view.load().numpy()
-        sight = visibility.sight(caster, view.camera, visibility.usable_pixels(view, photo))
-        seen = visibility.seen(sight, view.camera, points, texels.face, middles, normals)
+        photo, camera = view.load().numpy(), view.camera.to("cpu", torch.float64)
+        outlook = visibility.outlook(caster, camera, visibility.usable_pixels(view, photo))
+        seen = visibility.seen(outlook, camera, points, texels.face, middles, normals)
         across = np.sqrt(seen.density) * width[texels.face[seen.rows]]
         samples.add(number, seen.rows, _colours(photo[..., :3], seen.xy, across), seen.quality)
     return samples
@@ -126,10 +126,8 @@ def planes(mesh: Mesh) -> tuple[Array, Array, Array]:
     for _ in range(ROUNDS):
         alike = (normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(axis=1)
         weights = np.maximum(alike - SHARPEST, 0) * areas[pairs[:, 1]]
-        sums = np.stack(
-            [np.bincount(pairs[:, 0], weights * normals[pairs[:, 1], k], len(normals)) for k in range(3)], axis=1
-        )
-        sums += normals * (areas * (1 - SHARPEST))[:, None]
+        around = [np.bincount(pairs[:, 0], weights * normals[pairs[:, 1], k], len(normals)) for k in range(3)]
+        sums = normals * (areas * (1 - SHARPEST))[:, None] + np.stack(around, axis=1)
         normals = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-30)
     return (a + b + c) / 3, normals, areas / 2
 

@@ -35,7 +35,7 @@ OPAQUE = 0.9  # the least alpha of a pixel that shows the subject alone
 
 
 @dataclass(frozen=True)
-class Sight:
+class Outlook:
     """What a camera sees of a mesh.
 
     Attributes:
@@ -73,15 +73,15 @@ def usable_pixels(view: View, photo: Array) -> Array:
     return usable if view.mask is None else usable & (view.mask.load()[..., 0].numpy() > 0.5)
 
 
-def sight(caster: RayCaster, camera: Cameras, usable: Array) -> Sight:
+def outlook(caster: RayCaster, camera: Cameras, usable: Array) -> Outlook:
     """How a camera sees the mesh of `caster`.
 
     Args:
+        camera: the photo's, in float64.
         usable: [H,W] bool of the photo, see `usable_pixels`.
     """
     factor = min(1.0, SIDE / max(camera.width, camera.height))
     small = camera.resized(max(1, round(camera.width * factor)), max(1, round(camera.height * factor)))
-    small = small.to(dtype=torch.float64)
     width, height = small.width, small.height
     ys, xs = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     origins, directions = (values[0].numpy() for values in small.rays(torch.stack([xs, ys], dim=-1).reshape(-1, 2)))
@@ -94,7 +94,7 @@ def sight(caster: RayCaster, camera: Cameras, usable: Array) -> Sight:
     distance = ndimage.distance_transform_cdt(~np.pad(bad, 1, constant_values=True), "chessboard")[1:-1, 1:-1]
     fade = max(FADE * max(width, height), 2 * EDGE)
     trust = ((distance - EDGE) / (fade - EDGE)).clip(0, 1)
-    return Sight(small, planar(nearness[..., None]), planar(trust[..., None]))
+    return Outlook(small, planar(nearness[..., None]), planar(trust[..., None]))
 
 
 def _edges(nearness: Array, jump: float) -> Array:
@@ -105,19 +105,19 @@ def _edges(nearness: Array, jump: float) -> Array:
     return (nearness == 0) | (np.maximum(np.abs(across), np.abs(down)) > jump * nearness)
 
 
-def seen(found: Sight, camera: Cameras, points: Array, face: Array, middles: Array, normals: Array) -> Seen:
+def seen(found: Outlook, camera: Cameras, points: Array, face: Array, middles: Array, normals: Array) -> Seen:
     """Which points on triangles a photo shows.
 
     Args:
-        camera: the photo's.
+        camera: the photo's, in float64.
         points: [T,3] float32.
         face: [T] their triangles.
         middles, normals: [F,3] of the triangles.
     """
-    eye = camera.positions[0].double().numpy()
+    eye = camera.positions[0].numpy()
     heights = (normals * (eye - middles)).sum(axis=1).astype(np.float32)  # of the eye above each triangle's plane
     rows = np.flatnonzero((heights > 0)[face])
-    matrix = (camera.Ks[0].double() @ camera.viewmats[0, :3].double()).numpy().astype(np.float32)
+    matrix = (camera.Ks[0] @ camera.viewmats[0, :3]).numpy().astype(np.float32)
     image = points[rows] @ matrix[:, :3].T + matrix[:, 3]
     depth = image[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
