@@ -132,7 +132,7 @@ class TrainConfig:
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 
-# Those of radiance fields: the first row is what a network begins to show something after, on a CPU in hours.
+# Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},

@@ -3,8 +3,8 @@
     python scripts/bench_voxels.py [--side 128] [--rays 1024] [--threads 1]
 
 Of two scenes: a ball with a soft surface on a floor, where the kernels jump over what is empty and stop behind
-surfaces, and thin fog, where every sample counts. Times are of the processor, not of the wall, so that other programs on the
-machine do not count.
+surfaces, and thin fog, where every sample counts. Times are of the processor, not of the wall, so that other programs
+on the machine do not count.
 """
 
 from __future__ import annotations
