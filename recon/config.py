@@ -90,13 +90,13 @@ class PlenoxelsConfig:
     max_voxels: int = 800_000
     shell: float = 0.5  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
     least_weight: float = 0.01  # voxels that no ray sees more of than this are dropped when the grid gets finer
-    lr_density: float = 4.0
-    lr_sh: float = 0.01
+    lr_density: float = 10.0
+    lr_sh: float = 0.02
     lr_final: float = 0.05  # share that both fall to
     tv_density: float = 1e-5  # weights of total variation, for the mean over voxels
     tv_sh: float = 1e-3
     tv_until: float = 0.9  # share
-    sparsity: float = 1e-4  # weight of the sum over samples of log(1 + 2 density^2), in the mean over rays
+    sparsity: float = 1e-6  # weight of the sum over samples of log(1 + 2 density^2), in the mean over rays
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class TrainConfig:
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 
-# Those of radiance fields: the first row is what a network begins to show something after, on a CPU in hours.
+# Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
