@@ -227,21 +227,19 @@ def export(
         collision: Of a mesh: write convex parts for collisions, too, into OUT with .collision before its suffix.
         threads: CPU threads. By default all.
     """
-    from recon import exporting
-    from recon.meshing import files
+    from recon import exporting, surfacing
+    from recon.meshing.surface import Wishes
     from recon.parts import STRENGTH, Parts, Place
 
     machine.use_threads(threads)
     place = Place(frame, scale, rotate, translate)
     floaters = None if remove_floaters is None else (*remove_floaters, STRENGTH)[0]
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
-    if out.suffix.lower() != ".html" and exporting.kind_of(out) in files.SAVERS:
-        from recon import surfacing
-        from recon.meshing.surface import Wishes
-
-        wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
+    wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
+    if surfacing.is_mesh(out):
         surfacing.export_to(source, out, place, parts, wishes, collision=collision)
         return
+    surfacing.refuse(wishes, collision, out)
     if out.suffix.lower() != ".html":
         exporting.export_to(source, out, place, parts)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import psutil
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recon import exporting, memory, opening
 from recon.datasets.cameras import similarity_scale
+from recon.datasets.errors import InputError
 from recon.export import glb, suffix_of
 from recon.loading import load_with_state
 from recon.meshes import Mesh
@@ -22,6 +23,19 @@ from recon.terminal import bars, say
 
 MEMORY = 0.5 * memory.SHARE  # of what is free, for the grid
 AXES = {".mesh.glb": glb.AXES}  # formats that store other axes, as those of splats do
+
+
+def is_mesh(out: Path) -> bool:
+    """Whether the name of a file ends as those of meshes do."""
+    return any(out.name.lower().endswith(suffix) for suffix in files.SAVERS)
+
+
+def refuse(wishes: surface.Wishes, collision: bool, out: Path) -> None:
+    """`InputError` where something is wished for that only meshes have, and `out` is none."""
+    usual = surface.Wishes()
+    given = [each.name for each in fields(wishes) if getattr(wishes, each.name) != getattr(usual, each.name)]
+    for name in [*given, *(["collision"] if collision else [])]:
+        raise InputError(f"--{name}: is for meshes, {', '.join(sorted(files.SAVERS))}; not for {out.name}")
 
 
 def export_to(

@@ -6,6 +6,7 @@ Colours at vertices are those that screens show, but in glTF, whose are linear l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +61,30 @@ def load(path: Path) -> Mesh:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        loaded = trimesh.load(path, force="mesh", process=False, maintain_order=True)
-        mesh = from_trimesh(loaded)
+        scene = trimesh.load_scene(path, process=False, maintain_order=True)
+        mesh = _joined([from_trimesh(made) for made in scene.dump()])
     except Exception as error:  # of whatever kind: trimesh does not say which there are
-        raise InputError(f"{path}: not readable as a mesh ({error or type(error).__name__})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not readable as a mesh ({reason})") from error
     if not len(mesh.faces):
         raise InputError(f"{path}: holds no triangles")
     if mesh.colors is not None and kind == ".glb":
-        return Mesh(mesh.vertices, mesh.faces, to_srgb(mesh.colors).astype(np.float32))
+        return replace(mesh, colors=to_srgb(mesh.colors).astype(np.float32))
     return mesh
+
+
+def _joined(meshes: Sequence[Mesh]) -> Mesh:
+    """Several as one, with colours where all have some; only one alone keeps its texture."""
+    if len(meshes) == 1:
+        return meshes[0]
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)]
+    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
+    return Mesh(
+        np.concatenate([np.empty((0, 3)), *(mesh.vertices for mesh in meshes)]),
+        np.concatenate([np.empty((0, 3), np.int64), *faces]),
+        np.concatenate(colors) if meshes and len(colors) == len(meshes) else None,
+    )
 
 
 def to_trimesh(mesh: Mesh, material: str | None = None) -> trimesh.Trimesh:
