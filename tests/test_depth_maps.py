@@ -104,9 +104,9 @@ def test_what_others_see_through_is_left_out() -> None:
     depth = maps[5].depth.copy()
     depth[40:50, 40:50] -= 1.0  # something in the air, that no other camera sees
     torn = [replace(found, depth=depth) if number == 5 else found for number, found in enumerate(maps)]
-    kept = agreement.agreeing(torn, 0.01)
-    assert not kept[5][40:50, 40:50].any()
-    assert kept_where(torn, kept)[5].known.sum() == kept[5].sum()
+    confirmed = agreement.agreeing(torn, 0.01)
+    assert not confirmed[5][40:50, 40:50].any()
+    assert kept_where(torn, confirmed)[5].known.sum() == confirmed[5].sum()
 
 
 def test_one_camera_is_believed_alone() -> None:

@@ -98,7 +98,9 @@ def test_poisson_is_trimmed_where_nothing_was_seen() -> None:
     """Half of the ball is not there: it is closed by a guess, and some of that is cut off."""
     points, normals, colors = poisson.oriented(maps(), VOXEL)
     half = points[:, 2] > 0
-    whole, trimmed = (poisson.surface(points[half], normals[half], colors[half], VOXEL, trim=trim) for trim in (0, 1))
+    whole, trimmed = (
+        poisson.surface(points[half], normals[half], colors[half], VOXEL, trim=trim) for trim in (False, True)
+    )
     assert whole.vertices[:, 2].min() < -0.05
     assert len(trimmed.faces) < len(whole.faces)
     assert not closed.is_watertight(trimmed)

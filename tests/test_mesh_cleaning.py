@@ -20,7 +20,9 @@ def joined(*parts: Mesh) -> Mesh:
     return Mesh(
         np.concatenate([part.vertices for part in parts]),
         np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=True)]),
-        np.concatenate([part.colors for part in parts if part.colors is not None]),
+        np.concatenate([part.colors for part in parts if part.colors is not None])
+        if parts[0].colors is not None
+        else None,
     )
 
 
@@ -141,9 +143,8 @@ def test_convex_parts_are_convex_and_cover_the_body() -> None:
     arm = trimesh.creation.box((2.0, 0.4, 0.4))
     leg = trimesh.creation.box((0.4, 0.4, 2.0))
     leg.apply_translation((-0.8, 0, 0.8))
-    both = trimesh.util.concatenate([arm, leg])
-    corner = Mesh(np.array(both.vertices), np.array(both.faces, np.int64))
-    parts = convex.parts(corner)
+    boxes = [Mesh(np.array(box.vertices), np.array(box.faces, np.int64)) for box in (arm, leg)]
+    parts = convex.parts(joined(*boxes))
     assert 2 <= len(parts) <= 6
     for part in parts:
         assert body(part).is_convex

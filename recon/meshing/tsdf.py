@@ -69,4 +69,7 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
         )
         if progress is not None:
             progress(number + 1)
-    return open3d.from_tensors(grid.extract_triangle_mesh(LEAST - 0.5))
+    try:
+        return open3d.from_tensors(grid.extract_triangle_mesh(LEAST - 0.5))
+    except RuntimeError:  # of a grid through which no surface goes, Open3D makes no empty mesh, but this
+        return Mesh(np.empty((0, 3)), np.empty((0, 3), np.int64))
