@@ -195,6 +195,8 @@ def export(
     smooth: int = 0,
     watertight: bool = False,
     collision: bool = False,
+    texture: bool = False,
+    texture_size: int = 2048,
     threads: int | None = None,
 ) -> None:
     """Write a trained scene, or a part of it, for other programs or as a page, and say what that loses.
@@ -225,6 +227,8 @@ def export(
         smooth: Of a mesh: smooth it so many times.
         watertight: Of a mesh: leave no hole at all, whatever was seen.
         collision: Of a mesh: write convex parts for collisions, too, into OUT with .collision before its suffix.
+        texture: Of a mesh, .obj or .mesh.glb: give it a texture made of the photos.
+        texture_size: Of that, texels each way.
         threads: CPU threads. By default all.
     """
     from recon import exporting, surfacing
@@ -237,9 +241,10 @@ def export(
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
     wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
     if surfacing.is_mesh(out):
-        surfacing.export_to(source, out, place, parts, wishes, collision=collision)
+        size = texture_size if texture else None
+        surfacing.export_to(source, out, place, parts, wishes, collision=collision, texture=size)
         return
-    surfacing.refuse(wishes, collision, out)
+    surfacing.refuse(wishes, out, collision=collision, texture=texture)
     if out.suffix.lower() != ".html":
         exporting.export_to(source, out, place, parts)
         return

@@ -51,6 +51,7 @@ def test_a_texture_comes_back(tmp_path: Path, suffix: str) -> None:
     assert {path.name for path in written} == names[suffix] == {path.name for path in tmp_path.iterdir()}
     loaded = files.load(written[0])
     assert mesh.uvs is not None
+    assert mesh.texture is not None
     assert loaded.uvs is not None
     assert loaded.texture is not None
     assert np.abs(loaded.uvs - mesh.uvs).max() < 1e-6
