@@ -62,7 +62,7 @@ def load(path: Path) -> Mesh:
         raise InputError(f"{path}: no such file")
     try:
         scene = trimesh.load_scene(path, process=False, maintain_order=True)
-        mesh = _joined([from_trimesh(made) for made in scene.dump()])
+        mesh = _joined([_placed(scene, node) for node in scene.graph.nodes_geometry])
     except Exception as error:  # of whatever kind: trimesh does not say which there are
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: not readable as a mesh ({reason})") from error
@@ -71,6 +71,14 @@ def load(path: Path) -> Mesh:
     if mesh.colors is not None and kind == ".glb":
         return replace(mesh, colors=to_srgb(mesh.colors).astype(np.float32))
     return mesh
+
+
+def _placed(scene: Any, node: str) -> Mesh:
+    """What a node of a scene shows, where it shows it."""
+    matrix, name = scene.graph[node]
+    mesh = from_trimesh(scene.geometry[name])
+    faces = mesh.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else mesh.faces
+    return replace(mesh, vertices=mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3], faces=faces)
 
 
 def _joined(meshes: Sequence[Mesh]) -> Mesh:
