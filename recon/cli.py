@@ -195,6 +195,8 @@ def export(
     smooth: int = 0,
     watertight: bool = False,
     collision: bool = False,
+    texture: bool = False,
+    texture_size: int = 2048,
     threads: int | None = None,
 ) -> None:
     """Write a trained scene, or a part of it, for other programs or as a page, and say what that loses.
@@ -225,23 +227,24 @@ def export(
         smooth: Of a mesh: smooth it so many times.
         watertight: Of a mesh: leave no hole at all, whatever was seen.
         collision: Of a mesh: write convex parts for collisions, too, into OUT with .collision before its suffix.
+        texture: Of a mesh, .obj or .mesh.glb: give it a texture made of the photos.
+        texture_size: Of that, texels each way.
         threads: CPU threads. By default all.
     """
-    from recon import exporting
-    from recon.meshing import files
+    from recon import exporting, surfacing
+    from recon.meshing.surface import Wishes
     from recon.parts import STRENGTH, Parts, Place
 
     machine.use_threads(threads)
     place = Place(frame, scale, rotate, translate)
     floaters = None if remove_floaters is None else (*remove_floaters, STRENGTH)[0]
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
-    if out.suffix.lower() != ".html" and exporting.kind_of(out) in files.SAVERS:
-        from recon import surfacing
-        from recon.meshing.surface import Wishes
-
-        wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
-        surfacing.export_to(source, out, place, parts, wishes, collision=collision)
+    wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
+    if surfacing.is_mesh(out):
+        size = texture_size if texture else None
+        surfacing.export_to(source, out, place, parts, wishes, collision=collision, texture=size)
         return
+    surfacing.refuse(wishes, out, collision=collision, texture=texture)
     if out.suffix.lower() != ".html":
         exporting.export_to(source, out, place, parts)
         return

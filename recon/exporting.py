@@ -36,7 +36,7 @@ def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts 
     Of formats that lose something, what, and how much of it shows.
     """
     place, parts = place or Place(), parts or Parts()
-    kind = kind_of(out)
+    kind = export.suffix_of(out, [*export.SAVERS, *clouds.SAVERS, *files.SAVERS])
     model, source_from_world, state = load_with_state(source)
     file_from_world = file_frame(source, source_from_world, place)
     model = kept(model, file_from_world, parts if kind in export.SAVERS else _of_points(parts))
@@ -52,11 +52,6 @@ def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts 
     if kind in export.LOSSES and len(model):
         say(f"Lost in {kind}: {export.LOSSES[kind]}.")
         say(str(loss(capture_of(source, state), model, export.load(out), file_from_world)))
-
-
-def kind_of(out: Path) -> str:
-    """The format that the name of a file ends with: of splats, of points or of a mesh; `InputError` if none does."""
-    return export.suffix_of(out, [*export.SAVERS, *clouds.SAVERS, *files.SAVERS])
 
 
 def file_frame(source: Path, source_from_world: Tensor, place: Place) -> Tensor:

@@ -21,7 +21,7 @@ log = logging.getLogger("recon")
 def load(path: Path | str, device: torch.device | str = "cpu") -> Gaussians | Field:
     """The scene in a run folder, a checkpoint (.safetensors) or a splat file of any format that is read."""
     path = Path(path)
-    return load_state(path, device).model if _is_run(path) else load_with_frame(path, device)[0]
+    return load_state(path, device).model if is_run(path) else load_with_frame(path, device)[0]
 
 
 def load_with_frame(path: Path | str, device: torch.device | str = "cpu") -> tuple[Gaussians, Tensor]:
@@ -39,7 +39,7 @@ def load_with_state(
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such run or file")
-    if _is_run(path):
+    if is_run(path):
         state = load_state(path, device)
         try:
             return state.gaussians, state.source_from_world, state
@@ -48,7 +48,7 @@ def load_with_state(
     return export.load(path).to(device), torch.eye(4, dtype=torch.float64), None
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Whether it is a run or a checkpoint, and not a file of splats."""
     return (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX
 

@@ -142,6 +142,7 @@ class Nerf:
         train_frac: float = 1.0,
         depth: bool = True,
         absgrad: bool = False,
+        median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`."""
         with all_torch_threads(self.device, get_threads()):

@@ -173,6 +173,7 @@ class Plenoxels:
         train_frac: float = 1.0,
         depth: bool = True,
         absgrad: bool = False,
+        median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`. The depth has no gradient."""
 

@@ -82,11 +82,16 @@ def _picture(
 
 @torch.no_grad()
 def render_one(
-    model: Model, camera: Cameras, *, background: Colour = (0.0, 0.0, 0.0), depth: bool = False
+    model: Model,
+    camera: Cameras,
+    *,
+    background: Colour = (0.0, 0.0, 0.0),
+    depth: bool = False,
+    median_depth: bool = False,
 ) -> RenderOutput:
     """One finished picture, without gradients."""
     colour = torch.tensor(background, dtype=torch.float32, device=device_of(model))
-    return model.render(camera, background=colour, depth=depth)
+    return model.render(camera, background=colour, depth=depth, median_depth=median_depth)
 
 
 def device_of(model: Model) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import psutil
@@ -12,16 +12,34 @@ from torch import Tensor
 
 from recon import exporting, memory, opening
 from recon.datasets.cameras import similarity_scale
+from recon.datasets.errors import InputError
 from recon.export import glb, suffix_of
-from recon.loading import load_with_state
+from recon.gaussians import Gaussians
+from recon.loading import is_run, load_state, load_with_state
 from recon.meshes import Mesh
-from recon.meshing import clean, convex, files, open3d, sights, surface, voxels
+from recon.meshing import bake, clean, convex, files, open3d, sights, surface, voxels
 from recon.meshing.depth import Sight, Trust
+from recon.model import Model
 from recon.parts import Parts, Place
 from recon.terminal import bars, say
+from recon.train import TrainState
 
 MEMORY = 0.5 * memory.SHARE  # of what is free, for the grid
 AXES = {".mesh.glb": glb.AXES}  # formats that store other axes, as those of splats do
+
+
+def is_mesh(out: Path) -> bool:
+    """Whether the name of a file ends as those of meshes do."""
+    return any(out.name.lower().endswith(suffix) for suffix in files.SAVERS)
+
+
+def refuse(wishes: surface.Wishes, out: Path, *, collision: bool, texture: bool) -> None:
+    """`InputError` where something is wished for that only meshes have, and `out` is none."""
+    usual = surface.Wishes()
+    given = [each.name for each in fields(wishes) if getattr(wishes, each.name) != getattr(usual, each.name)]
+    given += [name for name, wished in (("collision", collision), ("texture", texture)) if wished]
+    for name in given[:1]:
+        raise InputError(f"--{name}: is for meshes, {', '.join(sorted(files.SAVERS))}; not for {out.name}")
 
 
 def export_to(
@@ -32,20 +50,30 @@ def export_to(
     wishes: surface.Wishes | None = None,
     *,
     collision: bool = False,
+    texture: int | None = None,
 ) -> None:
     """Write a mesh of what `source` holds (a run, a checkpoint, a splat file) in the format that `out` ends with.
 
     It lies where the splats of the same export do.
+
+    Args:
+        collision: whether convex parts are written beside it.
+        texture: the size of a texture made of the photos, texels each way; None: there are colours at vertices alone.
     """
     place, parts, wishes = place or Place(), parts or Parts(), wishes or surface.Wishes()
     kind = suffix_of(out, files.SAVERS)
+    if texture is not None and kind not in files.TEXTURED:
+        raise InputError(f"--texture: {' and '.join(files.TEXTURED)} have room for one; {out.name} has not")
     open3d.library()
-    model, source_from_world, state = load_with_state(source)
+    model, source_from_world, state = load_any(source)
     file_from_world = exporting.file_frame(source, source_from_world, place)
     capture = exporting.capture_of(source, state)
+    if texture is not None and capture is None:
+        raise InputError(f"{source}: has no photos to make a texture of")
     if parts != Parts():
-        model = exporting.kept(model, file_from_world, parts).transformed(file_from_world.inverse())
-    looks = sights.around(*model.bulk()) if capture is None else sights.of_views(capture[1].views)
+        splats = load_with_state(source)[0]
+        model = exporting.kept(splats, file_from_world, parts).transformed(file_from_world.inverse())
+    looks = sights_of(source, model, capture)
     background = (0.0, 0.0, 0.0) if state is None else opening.background_of(state)
     with bars() as shown:
         began = time.perf_counter()
@@ -56,6 +84,8 @@ def export_to(
         _say_grid(grid, scale)
         mesh = surface.triangulated(maps, grid, wishes.method, shown)
         mesh = surface.cleaned(mesh, [sight.camera for sight in looks], grid.voxel, wishes, shown)
+        if texture is not None and capture is not None:
+            mesh = bake.textured(mesh, capture[1].views, texture, shown)
         mesh = moved(mesh, file_from_world)
         if parts.crop is not None:
             mesh = clean.inside_box(mesh, parts.crop[:3], parts.crop[3:])
@@ -67,6 +97,23 @@ def export_to(
             pieces = convex.parts(mesh)
             (beside, *_) = files.save_parts(pieces, convex.path_beside(out))
             say(f"Wrote {len(pieces)} convex parts: {beside} ({beside.stat().st_size / 1e6:.1f} MB)")
+
+
+def load_any(source: Path) -> tuple[Model, Tensor, TrainState | None]:
+    """A scene of any kind, [4,4] float64 from its world to the frame of the capture's files, and its training state."""
+    if is_run(source):
+        state = load_state(source)
+        return state.model, state.source_from_world, state
+    return load_with_state(source)
+
+
+def sights_of(source: Path, model: Model, capture: exporting.Capture | None) -> list[Sight]:
+    """Where a scene is looked at from: where its photos were taken; of splats without photos, from all around."""
+    if capture is not None:
+        return sights.of_views(capture[1].views)
+    if not isinstance(model, Gaussians):
+        raise InputError(f"{source}: its capture is not there, which tells where this scene was seen from")
+    return sights.around(*model.bulk())
 
 
 def moved(mesh: Mesh, target_from_world: Tensor) -> Mesh:

@@ -20,12 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 
 from _bench_report import ROOT, run, section, table, write_section
 from _mesh_objects import Truth, make_diorama, make_object, still_life
 from _mesh_scores import scores
-from recon import video
 from recon.datasets.cameras import Cameras
 from recon.datasets.diorama import Material
 from recon.meshes import Mesh
@@ -91,7 +91,7 @@ def compared(mesh: Mesh, truth: Truth, path: Path) -> None:
         draw.pictures(exact, cameras, kind="shape"),
     ]
     strips = [np.concatenate([draw.over(picture) for picture in line], axis=1) for line in zip(*columns, strict=True)]
-    video.write_png(np.rint(255 * np.concatenate(strips).clip(0, 1)).astype(np.uint8), path)
+    imageio.imwrite(path, np.rint(255 * np.concatenate(strips).clip(0, 1)).astype(np.uint8), quality=80)
 
 
 def main() -> None:
@@ -100,7 +100,9 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", default=["diorama", *OBJECTS])
     parser.add_argument("--train", type=shlex.split, default=[], help="further options of `recon train`")
     parser.add_argument("--export", type=shlex.split, default=[], help="further options of `recon export`")
-    parser.add_argument("--document", action="store_true", help=f"put the table into {DOCUMENT.name}")
+    parser.add_argument(
+        "--document", action="store_true", help=f"put the table into {DOCUMENT.name}, pictures beside it"
+    )
     wanted = parser.parse_args()
     lines = []
     for name, truth in captured(wanted.folder, wanted.scenes).items():
@@ -108,7 +110,8 @@ def main() -> None:
         lines.append(row(name, mesh, truth, seconds))
         if name == "diorama":
             lines.append(row("diorama, the still life", mesh, still_life(truth), None))
-        compared(mesh, truth, wanted.folder / f"{name}.png")
+        pictures = DOCUMENT.parent if wanted.document else wanted.folder
+        compared(mesh, truth, pictures / f"mesh_{name}.jpg")
     shown = table(lines, ".3f")
     print(shown)
     if wanted.document:

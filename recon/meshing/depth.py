@@ -46,12 +46,15 @@ class Trust:
         steepest: a step to a neighbouring pixel, in distances between pixels on a surface seen straight on. More of it
             is the edge of something, or a surface that is hardly seen from there.
         farthest: in median depths of all maps; what is behind that is the backdrop.
+        median: whether depth is where half of the light is stopped, if the model can tell that. Its mean is pulled away
+            from the surface by all that is faint before and behind it.
     """
 
     solid: float = 0.5
     empty: float = 0.05
     steepest: float = 8.0
     farthest: float = 4.0
+    median: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class DepthMap:
 def depth_map(model: Model, sight: Sight, trust: Trust, background: render.Colour) -> DepthMap:
     """Render what a camera sees, and leave out what cannot be relied on."""
     with one_torch_thread(render.device_of(model)):
-        out = render.render_one(model, sight.camera, background=background, depth=True)
-        depth, alpha = render.depth_of(out).float().cpu(), out.alpha[0, ..., 0].float().cpu()
+        out = render.render_one(model, sight.camera, background=background, depth=True, median_depth=trust.median)
+        found = render.depth_of(out) if out.median_depth is None else out.median_depth[0, ..., 0]
+        depth, alpha = found.float().cpu(), out.alpha[0, ..., 0].float().cpu()
         believed = (alpha >= trust.solid) & (depth > 0) & ~_steep(depth, sight.camera, trust.steepest)
         kept = torch.where(believed, depth, 0.0)
         kept[alpha < trust.empty] = torch.inf

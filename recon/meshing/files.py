@@ -6,6 +6,7 @@ Colours at vertices are those that screens show, but in glTF, whose are linear l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +61,38 @@ def load(path: Path) -> Mesh:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        loaded = trimesh.load(path, force="mesh", process=False, maintain_order=True)
-        mesh = from_trimesh(loaded)
+        scene = trimesh.load_scene(path, process=False, maintain_order=True)
+        mesh = _joined([_placed(scene, node) for node in scene.graph.nodes_geometry])
     except Exception as error:  # of whatever kind: trimesh does not say which there are
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: not readable as a mesh ({said})") from error
     if not len(mesh.faces):
         raise InputError(f"{path}: holds no triangles")
     if mesh.colors is not None and kind == ".glb":
-        return Mesh(mesh.vertices, mesh.faces, to_srgb(mesh.colors).astype(np.float32))
+        return replace(mesh, colors=to_srgb(mesh.colors).astype(np.float32))
     return mesh
+
+
+def _placed(scene: Any, node: str) -> Mesh:
+    """What a node of a scene shows, where it shows it."""
+    matrix, name = scene.graph[node]
+    mesh = from_trimesh(scene.geometry[name])
+    faces = mesh.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else mesh.faces
+    return replace(mesh, vertices=mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3], faces=faces)
+
+
+def _joined(meshes: Sequence[Mesh]) -> Mesh:
+    """Several as one, with colours where all have some; only one alone keeps its texture."""
+    if len(meshes) == 1:
+        return meshes[0]
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)]
+    colors = [mesh.colors for mesh in meshes if mesh.colors is not None]
+    return Mesh(
+        np.concatenate([np.empty((0, 3)), *(mesh.vertices for mesh in meshes)]),
+        np.concatenate([np.empty((0, 3), np.int64), *faces]),
+        np.concatenate(colors) if meshes and len(colors) == len(meshes) else None,
+    )
 
 
 def to_trimesh(mesh: Mesh, material: str | None = None) -> trimesh.Trimesh:

@@ -9,7 +9,7 @@ from typing import Literal
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
-from recon.meshing import agreement, clean, closed, poisson, tsdf, voxels
+from recon.meshing import agreement, clean, closed, colours, poisson, tsdf, voxels
 from recon.meshing.depth import DepthMap, Sight, Trust, depth_map, kept_where, without_backdrop
 from recon.model import Model
 from recon.render import Colour
@@ -18,6 +18,7 @@ Method = Literal["tsdf", "poisson"]
 Progress = Callable[[str, int, int], None]
 
 TOLERANCE = 0.03  # of depths that are said to be the same
+COLOURED = 2.0  # voxels from a vertex, that what a camera sees may be, to give it its colour
 HOLE = 12.0  # voxels, about the widest hole that is filled
 
 
@@ -73,6 +74,7 @@ def triangulated(maps: Sequence[DepthMap], grid: voxels.Grid, method: Method, pr
     """
     if method == "tsdf":
         mesh = tsdf.fuse(maps, grid.voxel, grid.blocks, lambda done: progress("Fusing", done, len(maps)))
+        mesh = colours.coloured(mesh, maps, COLOURED * grid.voxel)
     else:
         progress("Poisson reconstruction", 0, 1)
         points, normals, colors = poisson.oriented(maps, grid.voxel)

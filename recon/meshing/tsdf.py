@@ -19,8 +19,8 @@ from recon.meshing.depth import DepthMap, back_projected
 Array = NDArray[Any]
 
 BLOCK = 8  # voxels along each side of a block
-BAND = 6.0  # voxels on either side of a surface that it has a say in
-BYTES = BLOCK**3 * 4 * (1 + 1 + 3)  # of a block: distance, weight, colour
+BAND = 4.0  # voxels on either side of a surface that it has a say in
+BYTES = BLOCK**3 * 4 * (1 + 1)  # of a block: distance, weight
 CELLS = (BLOCK / BAND) ** 3  # cells of a band's width that a block has room for
 LEAST = 1.0  # maps that have to show a voxel
 
@@ -39,7 +39,7 @@ def blocks_near(cells: Array) -> Array:
 
 
 def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callable[[int], None] | None = None) -> Mesh:
-    """The surface that maps have in common, with their colours; triangles are counter-clockwise as seen from outside.
+    """The surface that maps have in common, without colours; triangles are counter-clockwise as seen from outside.
 
     All maps have a say in all blocks: where one sees through a place, nothing is left there of another's noise.
 
@@ -51,7 +51,7 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
     o3d = open3d.library()
     core, image = o3d.core, o3d.t.geometry.Image
     grid = o3d.t.geometry.VoxelBlockGrid(
-        ("tsdf", "weight", "color"), 3 * (core.float32,), ((1,), (1,), (3,)), voxel, BLOCK, max(1, len(blocks))
+        ("tsdf", "weight"), 2 * (core.float32,), ((1,), (1,)), voxel, BLOCK, max(1, len(blocks))
     )
     places = core.Tensor(blocks.astype(np.int32))
     for number, found in enumerate(maps):
@@ -61,7 +61,6 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
         grid.integrate(
             places,
             image(core.Tensor(np.where(np.isinf(depth), np.float32(beyond), depth))),
-            image(core.Tensor(found.rgb.astype(np.float32) / np.float32(255))),
             core.Tensor(found.camera.Ks[0].double().numpy()),
             core.Tensor(found.camera.viewmats[0].double().numpy()),
             1.0,
@@ -70,4 +69,7 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
         )
         if progress is not None:
             progress(number + 1)
-    return open3d.from_tensors(grid.extract_triangle_mesh(LEAST - 0.5))
+    try:
+        return open3d.from_tensors(grid.extract_triangle_mesh(LEAST - 0.5))
+    except RuntimeError:  # of a grid through which no surface goes, Open3D makes no empty mesh, but this
+        return Mesh(np.empty((0, 3)), np.empty((0, 3), np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ Array = NDArray[Any]
 PIXELS = 2.0  # of a picture, on a surface at the usual distance, that a voxel is wide
 BLOCK_BYTES = tsdf.BYTES + 16 * tsdf.BLOCK**3  # of a block: its values, and what is needed to make triangles of them
 SPARSEST = 4  # of the pixels in each direction, one of so many tells where blocks are
+FEWEST_CELLS = 64  # that a surface goes through; with fewer there is no shape left
 COARSER = 1.2  # times, each time a grid does not fit
 
 
@@ -59,14 +61,21 @@ def grid(maps: Sequence[DepthMap], voxel: float | None, memory: int) -> Grid:
 
     Args:
         voxel: the side that is wanted; None: what suits the pictures.
+    Raises:
+        InputError: none fits, or there is no surface.
     """
     spacing = usual_spacing(maps)
     side = wanted = PIXELS * spacing if voxel is None else voxel
     while True:
         step = int(np.clip(tsdf.BAND * side / (2 * spacing), 1, SPARSEST))
         cells = tsdf.cells_of(maps, side, step)
-        if len(cells) / tsdf.CELLS * BLOCK_BYTES <= memory:  # or else the list of blocks itself may not fit
+        least = len(cells) / tsdf.CELLS * BLOCK_BYTES
+        if least <= memory:  # or else the list of blocks itself may not fit
             found = Grid(side, tsdf.blocks_near(cells), wanted)
             if found.bytes <= memory:
                 return found
-        side *= COARSER
+        if len(cells) <= FEWEST_CELLS:
+            raise InputError(
+                f"a mesh of this scene does not fit into the {memory / 1e9:.3f} GB of memory that are free"
+            )
+        side *= max(COARSER, 0.9 * math.sqrt(least / memory))  # blocks go by the square of it
