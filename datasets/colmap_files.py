@@ -212,7 +212,7 @@ def _cameras_text(path: Path) -> dict[int, SourceCamera]:
             raise lines.damaged(number, words) from None
         count = lens.parameter_count(model)
         if count is None:
-            raise InputError(f"{path}: camera {camera_id} has the model {model}, which is not known")
+            raise InputError(f"{path}: camera {camera_id} has the model {model[:60]}, which is not known")
         if count != len(params):
             raise InputError(f"{path}: camera {camera_id}: {model} has {len(params)} parameters, not {count}")
         cameras[camera_id] = SourceCamera(model, params, width, height)

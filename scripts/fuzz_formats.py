@@ -35,7 +35,8 @@ import psutil
 import torch
 
 from _bench_report import ROOT, run, table
-from _fuzz_cases import READERS, attacks, damaged, packed
+from _fuzz_cases import READERS
+from _fuzz_damage import attacks, damaged, packed
 from recon.datasets.errors import InputError
 
 MEMORY = 1 << 30  # bytes that a reader may take beyond what its process had when it began

@@ -144,3 +144,12 @@ def test_points_that_are_not_finite_are_left_out(capture: Path, caplog: pytest.L
 @pytest.mark.parametrize("downscale", [0.5, 0, 10, 1000])
 def test_a_downscale_out_of_range_is_named(capture: Path, downscale: float) -> None:
     assert f"downscale {downscale:g} " in refused(capture, downscale=downscale)
+
+
+def test_a_long_name_of_a_model_is_not_repeated(capture: Path) -> None:
+    as_text(capture)
+    file = capture / "sparse" / "0" / "cameras.txt"
+    file.write_text(file.read_text().replace("PINHOLE", "P" * 100_000))
+    said = refused(capture)
+    assert said.startswith(f"{file}: camera 1 has the model PPP")
+    assert len(said) < len(str(file)) + 200

@@ -15,13 +15,14 @@ if not SCRIPTS:
 pytest.importorskip("resource", reason="this system has no limits on memory")
 
 import _fuzz_cases as cases
+import _fuzz_damage as damage
 import fuzz_formats
 from recon.datasets.errors import InputError
 
 USD = ("usda", "usdc", "usdz")  # each file is read by a process of its own
 
 
-def put(folder: Path, sample: cases.Sample, files: dict[str, bytes] | None = None) -> Path:
+def put(folder: Path, sample: damage.Sample, files: dict[str, bytes] | None = None) -> Path:
     for name, data in (files or sample.pack(sample.parts)).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -44,8 +45,8 @@ def test_damaged_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
     samples = cases.READERS[name].samples(tmp_path / "source")
     rng = np.random.default_rng(0)
     for number in range(30):
-        sample = cases.damaged(samples[number % len(samples)], samples[0], rng)
-        path = put(tmp_path / str(number), sample, dict(cases.packed(sample, rng)))
+        sample = damage.damaged(samples[number % len(samples)], samples[0], rng)
+        path = put(tmp_path / str(number), sample, damage.packed(sample, rng))
         assert fuzz_formats.wrong_with(name, path) is None
 
 
