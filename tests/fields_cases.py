@@ -15,7 +15,7 @@ from recon.train import TrainState, start, train
 
 NERF = NerfConfig(rays=64, width=16, depth=6, coarse_samples=8, fine_samples=8, frequencies=4, lr=5e-3, lr_final=5e-4)
 PLENOXELS = PlenoxelsConfig(rays=256, sides=(12, 24), finer_at=(0.3,))
-SMALL = {"nerf": NERF, "plenoxels": PLENOXELS}
+SMALL: dict[str, NerfConfig | PlenoxelsConfig] = {"nerf": NERF, "plenoxels": PLENOXELS}
 CPU = torch.device("cpu")
 
 

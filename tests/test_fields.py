@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_a_training_that_is_looked_at_has_the_result_of_one_that_is_not() -> Non
         ("depth_weight", 0.1, "--depth-weight"),
     ],
 )
-def test_options_of_splats_are_refused(option: str, value: object, said: str) -> None:
+def test_options_of_splats_are_refused(option: str, value: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"{said}: is for splats.*--method nerf"):
         dataclasses.replace(Options("scene", method="nerf"), **{option: value}).train_config()
 
