@@ -83,12 +83,12 @@ def export_to(
         grid = voxels.grid(maps, None if wishes.voxel is None else wishes.voxel / scale, _free())
         _say_grid(grid, scale)
         mesh = surface.triangulated(maps, grid, wishes.method, shown)
+        if parts.crop is not None:  # splats in the box reach beyond it
+            mesh = clean.rows(mesh, clean.in_box(moved(mesh, file_from_world), parts.crop[:3], parts.crop[3:]))
         mesh = surface.cleaned(mesh, [sight.camera for sight in looks], grid.voxel, wishes, shown)
         if texture is not None and capture is not None:
             mesh = bake.textured(mesh, capture[1].views, texture, shown)
         mesh = moved(mesh, file_from_world)
-        if parts.crop is not None:
-            mesh = clean.inside_box(mesh, parts.crop[:3], parts.crop[3:])
         if kind in AXES and not place.is_turned_up:
             mesh = replace(mesh, vertices=mesh.vertices * AXES[kind])
         _say_written(files.save(mesh, out), mesh, kind)

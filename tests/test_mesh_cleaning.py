@@ -102,7 +102,8 @@ def test_smoothing_keeps_the_size() -> None:
 
 
 def test_a_box_keeps_what_is_in_it_as_a_whole() -> None:
-    mesh = clean.inside_box(balls.mesh(), (-2, -2, 0), (2, 0.5, 2))
+    ball = balls.mesh()
+    mesh = clean.rows(ball, clean.in_box(ball, (-2, -2, 0), (2, 0.5, 2)))
     assert 0 < len(mesh.faces) < 5120
     assert mesh.vertices[:, 2].min() >= 0
     assert mesh.vertices[:, 1].max() <= 0.5

@@ -77,6 +77,8 @@ def test_parts_and_a_box_are_of_the_file(splats: Path) -> None:
     mesh = made(splats, place=Place(scale=10.0), parts=Parts(crop=(-20, -20, 0, 20, 20, 20)))
     assert mesh.vertices[:, 2].min() >= 0
     assert mesh.vertices[:, 2].max() == pytest.approx(10, abs=0.5)
+    with pytest.raises(InputError, match="nothing of 3,000 Gaussians is left"):
+        made(splats, parts=Parts(crop=(5, 5, 5, 6, 6, 6)))
 
 
 def test_a_voxel_is_in_units_of_the_file(splats: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,10 +93,10 @@ def face_crosses(mesh: Mesh) -> Array:
     return np.cross(second - first, third - first)
 
 
-def inside_box(mesh: Mesh, low: Sequence[float], high: Sequence[float]) -> Mesh:
-    """The triangles that lie in a box as a whole."""
+def in_box(mesh: Mesh, low: Sequence[float], high: Sequence[float]) -> Array:
+    """[F] bool: which triangles lie in a box as a whole."""
     within = np.all((mesh.vertices >= low) & (mesh.vertices <= high), axis=1)
-    return rows(mesh, within[mesh.faces].all(axis=1))
+    return within[mesh.faces].all(axis=1)
 
 
 def holes_filled(mesh: Mesh, size: float) -> Mesh:

@@ -88,10 +88,10 @@ def cleaned(mesh: Mesh, cameras: Sequence[Cameras], voxel: float, wishes: Wishes
     """Without what no camera sees, crumbs and small holes; smoothed, closed and simplified as wished."""
     progress("Cleaning", 0, 1)
     mesh = clean.largest(mesh, wishes.components)
-    mesh = clean.seen(mesh, cameras, voxel)
-    mesh = clean.largest(mesh, wishes.components)
+    if len(mesh.faces):
+        mesh = clean.largest(clean.seen(mesh, cameras, voxel), wishes.components)
     if not len(mesh.faces):
-        raise InputError("no camera sees the surface from in front, so nothing of it is left")
+        raise InputError("no camera sees anything of the surface from in front, so nothing is left to write")
     mesh = clean.smoothed(clean.holes_filled(mesh, HOLE * voxel), wishes.smooth)
     if wishes.watertight:
         progress("Closing", 0, 1)
