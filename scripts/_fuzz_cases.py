@@ -212,7 +212,7 @@ def _meshes(folder_: Path) -> list[Sample]:
     """A tetrahedron with colours in each format; of .glb the inside is damaged, too."""
     corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     triangles = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
-    mesh = Mesh(corners, triangles, np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]))
+    mesh = Mesh(corners, triangles, np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]], np.float32))
     samples = []
     for suffix, kind in ((".obj", plain), (".stl", plain), (".mesh.ply", plain), (".mesh.glb", of_gltf)):
         path = folder_ / f"mesh{suffix}"

@@ -68,7 +68,7 @@ class Shape:
 
 def read(path: Path) -> Shape:
     """An .obj whose +y is up."""
-    mesh = trimesh.load(path, force="mesh", process=False, maintain_order=True)
+    mesh: Any = trimesh.load(path, force="mesh", process=False, maintain_order=True)
     turn = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     # Vertices are there twice where texture coordinates jump; normals are to be smooth there.
     _, first, same = np.unique(mesh.vertices.round(9), axis=0, return_index=True, return_inverse=True)

@@ -67,11 +67,10 @@ def closest(points: Array, vertices: Array, faces: Array) -> tuple[Array, Array]
     """Distances [P] from points [P,3] to the nearest triangle, and its row [P]."""
     scene = open3d.t.geometry.RaycastingScene()
     middle = vertices.mean(axis=0)  # it computes in single precision
-    scene.add_triangles(
-        open3d.core.Tensor((vertices - middle).astype(np.float32)), open3d.core.Tensor(faces.astype(np.uint32))
-    )
+    tensor: Any = open3d.core.Tensor
+    scene.add_triangles(tensor((vertices - middle).astype(np.float32)), tensor(faces.astype(np.uint32)))
     asked = (points - middle).astype(np.float32)
-    found = scene.compute_closest_points(open3d.core.Tensor(asked))
+    found = scene.compute_closest_points(tensor(asked))
     away = np.linalg.norm(found["points"].numpy().astype(np.float64) - asked, axis=1)
     return away, found["primitive_ids"].numpy().astype(np.int64)
 

@@ -179,7 +179,8 @@ class Reading:
 
 def fuzzed(names: list[str], seconds: float, out: Path, processes: int) -> list[dict[str, Any]]:
     """A row for each reader."""
-    waiting, running, rows = list(names), [], []
+    waiting, rows = list(names), []
+    running: list[Reading] = []
     while waiting or running:
         while waiting and len(running) < processes:
             running.append(Reading(waiting.pop(0), seconds, out))
