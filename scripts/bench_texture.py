@@ -41,7 +41,7 @@ from recon.meshing.levels import gains
 from recon.meshing.lookup import planar, texture_colours
 from recon.meshing.samples import Samples
 
-DOCUMENT = ROOT / "docs" / "meshes_texture.md"
+DOCUMENT = ROOT / "docs" / "meshes.md"
 TRUE_SIZE = 2048  # texels each way, of the true paint
 HELD_OUT = 6
 ROUGHNESS = 0.002  # of the diagonal: how far vertices of the rough mesh lie off
