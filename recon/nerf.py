@@ -22,6 +22,7 @@ from recon.torch_threads import all_torch_threads
 
 SKIP = 5  # the layer that sees the position once more
 DENSITY_BIAS = -1.0  # of a softplus: the air begins thin, and no density is stuck at 0 as the paper's ReLU can be
+WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
 AT_ONCE = 1 << 12  # rays of a picture
 
 
@@ -104,6 +105,10 @@ class Nerf:
         return sum(p.numel() for p in self.networks.parameters())
 
     @property
+    def _threads(self) -> int:
+        return get_threads() if self.config.width >= WIDE else 1
+
+    @property
     def device(self) -> torch.device:
         return next(self.networks.parameters()).device
 
@@ -120,7 +125,7 @@ class Nerf:
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """Both networks learn from the squared error of their colours (eq. 6)."""
-        with all_torch_threads(self.device, get_threads()):
+        with all_torch_threads(self.device, self._threads):
             origins, directions = (values.reshape(-1, 3) for values in batch.cameras.rays(batch.pixels))
             draw = rng.generator(batch.seed, "samples", batch.step)
             target = batch.rgb.reshape(-1, 3)
@@ -145,7 +150,7 @@ class Nerf:
         median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`."""
-        with all_torch_threads(self.device, get_threads()):
+        with all_torch_threads(self.device, self._threads):
             return rays.render(
                 lambda origins, directions: self._seen(origins, directions, None)[1],
                 *(cameras.to(self.device, torch.float32), pixels, background, AT_ONCE),
