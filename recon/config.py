@@ -58,7 +58,7 @@ class SurfaceConfig:
     flatness: float = 10.0  # the smallest scale of a Gaussian is at most the middle one by this
     flat_from: float = 0.3  # share; until then that grows from 1
     normal_weight: float = 0.15  # of the disagreement between normals, beside the photometric loss
-    begins: float = 0.15  # share; the normals are compared from then on
+    begins: float = 0.4  # share; the normals are compared from then on: those of reduced photos round off the scene
     every: int = 4  # steps between comparisons, each of which counts as many times
 
 
