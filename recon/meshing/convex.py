@@ -12,7 +12,7 @@ from recon.meshes import Mesh
 from recon.meshing import clean, files
 
 CONCAVE = 0.08  # how far the parts may be from the surface, as a share of its size
-SEARCH = {"mcts_nodes": 10, "mcts_iterations": 60}  # for where to cut: half of the usual, which takes minutes
+SEARCH = {"mcts_nodes": 10, "mcts_iterations": 60}  # for where to cut; what is usual takes minutes
 FINEST = 5_000  # triangles that are taken apart; more make the parts no better
 
 
