@@ -154,7 +154,7 @@ def train(
     else:
         raise InputError("recon train: give the folder of a capture, or --resume RUN")
     if run.method == "splats":
-        say(f"Export it: recon export {run.path} scene.ply")
+        say(f"Export it: recon export {run.path} {'scene.mesh.glb --texture' if run.for_mesh else 'scene.ply'}")
 
 
 def _invitation(host: str, port: int) -> Invitation:

@@ -58,6 +58,10 @@ class Run:
         """What kind of scene is trained; runs of earlier versions do not say it, and are of splats."""
         return str(self.config().get("options", {}).get("method", "splats"))
 
+    @property
+    def for_mesh(self) -> bool:
+        return bool(self.config().get("options", {}).get("for_mesh", False))
+
     def drop_old_checkpoints(self) -> None:
         for path in self.checkpoints()[KEPT_CHECKPOINTS:]:
             path.unlink(missing_ok=True)

@@ -34,14 +34,19 @@ def opened(folder: Path) -> Iterator[tuple[Viewer, PathPanel, ViewerClient]]:
         yield viewer, PathPanel(viewer), client
 
 
+def shown(panel: PathPanel, condition: Callable[[], bool]) -> None:
+    """Wait until something is so, and all of it is shown: what is changed earlier may be changed back by that."""
+    wait_until(condition)
+    with panel._lock:
+        pass
+
+
 def add_three(panel: PathPanel, client: ViewerClient, viewer: Viewer) -> None:
     def add(number: int) -> None:
         client.look((number, -2, 0.5), (0, 0, 0))
         wait_until(lambda: abs(viewer.browsers()[0].client.camera.position[0] - number) < 1e-6)
         client.press("Add this view")
-        wait_until(lambda: len(panel.tour) == number)
-        with panel._lock:  # all of it is shown, too
-            pass
+        shown(panel, lambda: len(panel.tour) == number)
 
     for number in (1, 2, 3):
         add(number)
@@ -58,35 +63,43 @@ def test_views_become_stops_that_can_be_edited(tmp_path: Path) -> None:
         assert panel.tour.stops[0].fov == pytest.approx(60)
         assert (panel.duration.value, panel.stop.value) == (4.0, "3")
         client.set("Its place", "Earlier")
-        wait_until(lambda: xs(panel) == [1, 3, 2])
-        wait_until(lambda: panel.stop.value == "2")
+        shown(panel, lambda: xs(panel) == [1, 3, 2])
+        shown(panel, lambda: panel.stop.value == "2")
         client.set("To the next, s", 5.0)
-        wait_until(lambda: panel.tour.duration == 7.0)
+        shown(panel, lambda: panel.tour.duration == 7.0)
         client.set("Altogether, s", 14.0)
-        wait_until(lambda: panel.tour.duration == pytest.approx(14.0))
+        shown(panel, lambda: panel.tour.duration == pytest.approx(14.0))
         assert panel.tour.stops[1].seconds == pytest.approx(10.0)
         client.set("Closed loop", True)
-        wait_until(lambda: panel.tour.closed)
+        shown(panel, lambda: panel.tour.closed)
         client.set("Smoothness", 0.5)
-        wait_until(lambda: panel.tour.smoothness == 0.5)
+        shown(panel, lambda: panel.tour.smoothness == 0.5)
         client.set("Whole path", "Reverse")
-        wait_until(lambda: xs(panel) == [2, 3, 1])
+        shown(panel, lambda: xs(panel) == [2, 3, 1])
         client.look((7, -2, 0.5), (0, 0, 0))
         wait_until(lambda: viewer.browsers()[0].client.camera.position[0] == 7)
         client.set("This stop", "Replace")
-        wait_until(lambda: xs(panel) == [2, 7, 1])
+        shown(panel, lambda: xs(panel) == [2, 7, 1])
         client.set("This stop", "Remove")
-        wait_until(lambda: xs(panel) == [2, 1])
+        shown(panel, lambda: xs(panel) == [2, 1])
         client.set("Whole path", "Clear")
-        wait_until(lambda: len(panel.tour) == 0)
-        wait_until(lambda: panel.stop.value == "–")
+        shown(panel, lambda: len(panel.tour) == 0)
+        shown(panel, lambda: panel.stop.value == "–")
         client.set("This stop", "Remove")  # nothing there, nothing happens
         client.set("Whole path", "Orbit")
-        wait_until(lambda: len(panel.tour) > 5)
-        wait_until(lambda: panel.tour.closed)
+        shown(panel, lambda: len(panel.tour) > 5)
+        shown(panel, lambda: panel.tour.closed)
 
 
-def test_two_quick_clicks_are_two_different_ones(tmp_path: Path) -> None:
+def test_two_quick_clicks_are_two_different_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    move = PathPanel._move
+
+    def counted(self: PathPanel, event: Any, where: str) -> None:
+        move(self, event, where)
+        asked.append(where)
+
+    monkeypatch.setattr(PathPanel, "_move", counted)
     with opened(tmp_path) as (viewer, panel, client):
         add_three(panel, client, viewer)
         client.set("Stop", "2")
@@ -95,8 +108,9 @@ def test_two_quick_clicks_are_two_different_ones(tmp_path: Path) -> None:
             client.set("Its place", "Earlier")
             client.set("Its place", "Later")
             wait_until(lambda: panel.stop_move.value == "Later")
-        client.set("Whole path", "Reverse")
-        wait_until(lambda: xs(panel) == [3, 2, 1])
+        wait_until(lambda: len(asked) == 2)
+        assert sorted(asked) == ["Earlier", "Later"]
+        assert xs(panel) == [1, 2, 3]
 
 
 def test_going_to_a_stop_brings_the_browser_there(tmp_path: Path) -> None:
