@@ -13,6 +13,7 @@ import balls
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
 from recon.meshing import files
+from splat_tool import validated
 
 SUFFIXES = list(files.SAVERS)
 
@@ -81,6 +82,12 @@ def test_gltf_shows_colours_without_light_and_as_light(tmp_path: Path) -> None:
     (geometry,) = made.geometry.values()
     assert geometry.visual.vertex_attributes["color"][0, :3].tolist() == [55, 55, 55]  # 0.214 of 255
     assert b"KHR_materials_unlit" in path.read_bytes()
+
+
+@pytest.mark.parametrize("mesh", [balls.mesh(2), textured()], ids=["colours", "texture"])
+def test_khronoss_validator_finds_nothing_wrong(tmp_path: Path, mesh: Mesh) -> None:
+    (path,) = files.save(mesh, tmp_path / "scene.mesh.glb")
+    assert [message for message in validated(path) if message["severity"] < 2] == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
