@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sources import SCRIPTS
+
+if not SCRIPTS:
+    pytest.skip("the scripts are not beside the tests", allow_module_level=True)
+pytest.importorskip("xatlas", reason="xatlas is not installed")
+
 import bench_texture
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
 from recon.meshing import atlas, bake
-
-pytest.importorskip("xatlas")
 
 SIZE = 256
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import balls
+from sources import SCRIPTS
 
+if not SCRIPTS:
+    pytest.skip("the scripts are not beside the tests", allow_module_level=True)
 pytest.importorskip("open3d", reason="Open3D is not installed")
 
 import _mesh_objects as objects
