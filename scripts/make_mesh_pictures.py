@@ -39,8 +39,9 @@ def main() -> None:
     scene = opening.trained_scene(found, load_state(found.path), torch.device("cpu"))
     views = [scene.views[number] for number in wanted.photos]
     cameras = Cameras.cat([view.camera for view in views])
+    photos = [view.load().numpy() for view in views]
     rows = [
-        [view.load().numpy()[..., :3] for view in views],
+        [draw.over(photo) if photo.shape[2] == 4 else photo for photo in photos],
         *([draw.over(picture) for picture in draw.pictures(mesh, cameras, kind=kind)] for kind in ("colour", "shape")),
     ]
     picture = np.concatenate([np.concatenate(row, axis=1) for row in rows])
