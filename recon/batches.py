@@ -24,6 +24,11 @@ MIN_SIDE = 32  # no level is smaller than this, px
 COLOURS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
+def random_background(config: TrainConfig, step: int) -> Tensor:
+    """[3] what stands behind photos in a step, where that is another colour each time."""
+    return torch.rand(3, generator=rng.generator(config.seed, "background", step))
+
+
 @dataclass(frozen=True)
 class Batch:
     """One view to learn from.
@@ -111,8 +116,7 @@ class Batches:
         level, width, height = _reduced(view, wanted)
         background = self._background
         if self._config.background == "random":
-            drawn = torch.rand(3, generator=rng.generator(self._config.seed, "background", step))
-            background = drawn.to(self._device, non_blocking=True)
+            background = random_background(self._config, step).to(self._device, non_blocking=True)
         if (index, level) not in self._cameras:
             device = "cpu" if self._config.refine_poses else self._device  # where they are refined
             self._cameras[index, level] = view.camera.resized(width, height).to(device, torch.float32)

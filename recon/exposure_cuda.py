@@ -15,12 +15,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recon.exposure import Lens
 from recon.kernels.expose import COEFFICIENTS, EVERY, PRODUCTS, ROBUST, SATURATED, SQUARES, SUMS
 
 CHANNELS = 3
 PIXELS = 512  # of a program
-
-Lens = tuple[float, float, float]
 
 
 def expose(rgb: Tensor, target: Tensor, coefficients: Tensor, lens: Lens) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon import rng
-from recon.batches import COLOURS
+from recon.batches import COLOURS, random_background
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.cameras import Cameras
@@ -71,7 +71,7 @@ class RayBatches:
         drawn = torch.rand(self._count, self._each, dtype=torch.float64, generator=rng.generator(seed, "rays", step))
         background = self._background
         if self._config.background == "random":
-            background = torch.rand(3, generator=rng.generator(seed, "background", step))
+            background = random_background(self._config, step)
         positions, colours = [], []
         for photo, at in zip(photos.tolist(), drawn.numpy(), strict=True):
             (width, height), counted = self._sizes[photo], self._counted[photo]

@@ -68,8 +68,7 @@ def pull(model: Gaussians, batch: Batch, config: SurfaceConfig, step: int, progr
     if step % config.every or progress < config.begins:
         return
     rasterize = model.rasterizer or rasterizer_for(model.device)
-    cameras = batch.cameras.to(model.device, torch.float32)
-    wrong = disagreement(rasterize, model.parameters(), cameras, batch.mask)
+    wrong = disagreement(rasterize, model.parameters(), batch.cameras, batch.mask)
     loss = config.normal_weight * config.every * wrong
     loss.backward()  # type: ignore[no-untyped-call]
 

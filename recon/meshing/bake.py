@@ -22,7 +22,7 @@ from recon.datasets.raycast import RayCaster
 from recon.datasets.resample import area_resize
 from recon.datasets.scene import View
 from recon.meshes import Mesh
-from recon.meshing import atlas, visibility
+from recon.meshing import atlas, clean, visibility
 from recon.meshing.blending import blended
 from recon.meshing.filling import filled
 from recon.meshing.levels import gains
@@ -117,8 +117,7 @@ def planes(mesh: Mesh) -> tuple[Array, Array, Array]:
     well a photo shows a triangle is not to change with the roughness of the mesh."""
     import trimesh
 
-    a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
-    normals = np.cross(b - a, c - a)
+    normals = clean.face_crosses(mesh)
     areas = np.linalg.norm(normals, axis=1)
     normals /= np.maximum(areas, 1e-30)[:, None]
     pairs = trimesh.graph.face_adjacency(mesh.faces)
@@ -129,6 +128,7 @@ def planes(mesh: Mesh) -> tuple[Array, Array, Array]:
         around = [np.bincount(pairs[:, 0], weights * normals[pairs[:, 1], k], len(normals)) for k in range(3)]
         sums = normals * (areas * (1 - SHARPEST))[:, None] + np.stack(around, axis=1)
         normals = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-30)
+    a, b, c = np.moveaxis(mesh.vertices[mesh.faces], 1, 0)
     return (a + b + c) / 3, normals, areas / 2
 
 
