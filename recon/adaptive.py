@@ -13,6 +13,7 @@ the capture has no points, such as the sky, and have to spread to cover it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -61,38 +62,49 @@ class Adaptive:
         self.times_seen = state["times_seen"].clone()
 
     @torch.no_grad()
+    def found(self, outs: Sequence[RenderOutput], progress: float) -> Tensor | None:
+        """[2,N] by how much the centres are pulled, and in how many pictures they are.
+
+        Gradients are taken in units of half the image, so that thresholds do not depend on its size (3DGS).
+        """
+        if progress > self.config.refine_until:
+            return None
+        total: Tensor | None = None
+        for out in outs:
+            assert out.means2d is not None
+            assert out.radii is not None
+            gradients = out.absgrad if self.config.absgrad else out.means2d.grad
+            assert gradients is not None
+            count, height, width = out.rgb.shape[:3]
+            scale = (count * width / 2, count * height / 2)
+            if total is None:
+                total = gradients.new_zeros(2, gradients.shape[1])
+            for gradient, radii in zip(gradients, out.radii, strict=True):
+                if gradient.device.type == "cpu":
+                    arrays = (gradient.contiguous().numpy(), radii.contiguous().numpy())
+                    add_pulls(*arrays, scale, total[0].numpy(), total[1].numpy())
+                else:
+                    total[0] += torch.hypot(gradient[:, 0] * scale[0], gradient[:, 1] * scale[1])
+                    total[1] += radii[:, 0] > 0
+        return total
+
+    @torch.no_grad()
     def after_step(
-        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, found: Tensor | None, step: int, progress: float
     ) -> None:
         done = step + 1
         config = self.config
-        if progress > config.refine_until:
+        if progress > config.refine_until or found is None:
             return
         self.initial_count = self.initial_count or len(model)
-        self._accumulate(out)
+        if len(self.gradient_sum) != found.shape[1]:
+            self.gradient_sum, self.times_seen = torch.zeros_like(found[0]), torch.zeros_like(found[1])
+        self.gradient_sum += found[0]
+        self.times_seen += found[1]
         if done % config.refine_every == 0 and progress >= config.refine_from:
             self._refine(model, optimizer, done, progress)
         if config.reset_every and done % config.reset_every == 0:
             self._reset_opacities(model, optimizer)
-
-    def _accumulate(self, out: RenderOutput) -> None:
-        """Gradients are taken in units of half the image, so that thresholds do not depend on its size (3DGS)."""
-        assert out.means2d is not None
-        assert out.radii is not None
-        gradients = out.absgrad if self.config.absgrad else out.means2d.grad
-        assert gradients is not None
-        count, height, width = out.rgb.shape[:3]
-        if len(self.gradient_sum) != gradients.shape[1]:
-            self.gradient_sum = gradients.new_zeros(gradients.shape[1])
-            self.times_seen = gradients.new_zeros(gradients.shape[1])
-        scale = (count * width / 2, count * height / 2)
-        for gradient, radii in zip(gradients, out.radii, strict=True):
-            if gradient.device.type == "cpu":
-                arrays = (gradient.contiguous().numpy(), radii.contiguous().numpy())
-                add_pulls(*arrays, scale, self.gradient_sum.numpy(), self.times_seen.numpy())
-            else:
-                self.gradient_sum += torch.hypot(gradient[:, 0] * scale[0], gradient[:, 1] * scale[1])
-                self.times_seen += radii[:, 0] > 0
 
     def _refine(self, model: Gaussians, optimizer: torch.optim.Optimizer, done: int, progress: float) -> None:
         config = self.config

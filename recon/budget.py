@@ -53,18 +53,28 @@ class Budget(NamedTuple):
     placing: bool
 
 
-def plan(settings: TrainConfig, model: Gaussians | Field, scene: Scene, seconds: float, *, count: int | None) -> Budget:
+def plan(
+    settings: TrainConfig,
+    model: Gaussians | Field,
+    scene: Scene,
+    seconds: float,
+    *,
+    count: int | None,
+    processes: int = 1,
+) -> Budget:
     """How a training, scored at the end, is to be done in so many seconds from now.
 
     Args:
         settings: decide all but steps, seconds, learning rates and the most Gaussians.
         count: the most Gaussians, where that is not for the plan to choose.
+        processes: that share the views of each step. They are scored by one.
     """
     began = time.perf_counter()
-    step = _mean_step_seconds(settings, model, scene)
+    step = _mean_step_seconds(dataclasses.replace(settings, batch=1), model, scene)
     left = seconds - (time.perf_counter() - began)
+    batch = settings.batch
     if settings.radiance is not None:
-        return Budget(_of_field(settings, settings.radiance.rays, scene, step, left), False)
+        return Budget(_of_field(settings, settings.radiance.rays, scene, step, left, processes), False)
     left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
     for_placing = STEPS_TO_PLACE * step * len(scene.test)
     placing = for_placing < MOST_FOR_PLACING * seconds
@@ -80,7 +90,9 @@ def plan(settings: TrainConfig, model: Gaussians | Field, scene: Scene, seconds:
         fitting = config.for_steps(round(steps), settings.strategy.kind)
         wanted = count or min(fitting.strategy.max_gaussians, most)
         mean = max(MEAN_COUNT * wanted, min(len(model), wanted))
-        steps = left / (pace.mean_cost(fitting.coarse) * LATER * step * (base + mean) / (base + len(model)))
+        later = pace.mean_cost(fitting.coarse) * LATER * (base + mean) / (base + len(model))
+        steps = left * processes / (later * step)
+    fitting = config.in_batches(fitting, max(1, round(fitting.steps / batch)), batch)
     strategy = dataclasses.replace(
         settings.strategy,
         max_gaussians=wanted,
@@ -98,13 +110,14 @@ def plan(settings: TrainConfig, model: Gaussians | Field, scene: Scene, seconds:
     return Budget(settings, placing)
 
 
-def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left: float) -> TrainConfig:
+def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left: float, processes: int) -> TrainConfig:
     """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then."""
     pixels = sum(view.camera.width * view.camera.height for view in scene.test_views)
     left -= ENDING + SHARE_OF_RENDERING * step * pixels / rays
     left = max(left, LEAST_SECONDS)
-    steps = max(LEAST_STEPS, round(left / step))
+    steps = max(LEAST_STEPS, round(left * processes / step))
     radiance = config.for_field(settings.method, steps).radiance
+    steps = max(1, round(steps / settings.batch))
     return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
 
 
@@ -142,7 +155,7 @@ def _steps_of_views(settings: TrainConfig, model: Gaussians, scene: Scene) -> St
     """A photo that is decoded only now is not a part of a step."""
     trial = train.start(model.to(model.device), settings, scene)
     batches = Batches(scene.train_views, dataclasses.replace(settings, coarse=0.0), scene.background, model.device)
-    return lambda number: functools.partial(train.learn_from, trial, batches.at(number, 1.0), 1.0)
+    return lambda number: functools.partial(train.learn_from, trial, [batches.at(number, 1.0)], 1.0)
 
 
 def _steps_of_rays(settings: TrainConfig, model: Field, scene: Scene) -> Steps:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from recon import checkpoint, runs
 from recon.datasets.errors import InputError
+from recon.ranks import ALONE, Ranks
 from recon.runs import Run
 from recon.train import StepMetrics, TrainState
 
@@ -132,12 +133,17 @@ class ProgressBar:
 class StopOnSignal:
     """Ends the training after the running step when Ctrl-C or SIGTERM came; a second Ctrl-C ends it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        """`ranks`: the processes that train together, and end together whichever is told to."""
         self._signum: int | None = None
+        self._ranks = ranks
 
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
-        if self._signum is not None:
-            raise Interrupted(self._signum, state.step)
+        signum = self._signum
+        if self._ranks.count > 1:
+            signum = int(self._ranks.most(signum or 0)) or None
+        if signum is not None:
+            raise Interrupted(signum, state.step)
 
     def requested(self) -> bool:
         """Whether the training is to end."""

@@ -41,6 +41,7 @@ def train(
     masks: Masks = (),
     linear: bool = False,
     steps: int | None = None,
+    batch_size: int | None = None,
     budget_seconds: float | None = None,
     max_gaussians: int | None = None,
     strategy: Literal["adaptive", "mcmc"] = "adaptive",
@@ -80,6 +81,8 @@ def train(
             key:#rrggbb or key:#rrggbb:TOLERANCE, for those of another colour; people, for those that show none.
         linear: Photos of 16 bits hold scene-linear light, as converters of raw photos write it; EXRs always do.
         steps: Training steps, instead of the preset's.
+        batch_size: Views of a step; of a radiance field, how many times its rays. With more of them a preset has fewer
+            steps, and learning rates are higher. By default one for each process that torchrun starts.
         budget_seconds: Be done, scores included, this long after pressing return: plans steps and Gaussians for it.
             Finding poses does not count.
         max_gaussians: Most Gaussians, instead of the preset's.
@@ -110,14 +113,17 @@ def train(
     """
     with machine.importing():
         from recon import capturing, session
+        from recon import ranks as processes
         from recon.datasets.masks import spelled
 
-    machine.use_threads(threads)
+    ranks = processes.expected()
+    machine.use_threads(threads, ranks.beside)
     watch = session.Watch(
         save_every=save_every,
         tensorboard=tensorboard,
         max_memory=max_memory,
-        invite=_invitation(host, port) if viewer else None,
+        invite=_invitation(host, port) if viewer and ranks.first else None,
+        ranks=ranks,
     )
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",
@@ -129,6 +135,7 @@ def train(
         preset=preset,
         strategy=strategy,
         steps=steps,
+        batch_size=(ranks.count if resume is None else 1) if batch_size is None else batch_size,
         budget_seconds=budget_seconds,
         max_gaussians=max_gaussians,
         grad_threshold=grad_threshold,
@@ -141,18 +148,23 @@ def train(
         for_mesh=for_mesh,
         seed=seed,
     )
+    if resume is None and scene is None:
+        raise InputError("recon train: give the folder of a capture, or --resume RUN")
     if resume is not None:
         for option in options.changed():
             raise InputError(f"--resume {resume}: goes on with the run's own settings; leave out {option}")
-        run = session.resume(resume, scene, machine.pick_device(device), watch)
-    elif scene is not None:
-        where = machine.pick_device(device)
-        options.train_config()  # what cannot be kept is said before minutes go into finding poses
-        began = time.perf_counter()
-        options = dataclasses.replace(options, scene=str(capturing.posed(scene, output, masks).resolve()))
-        run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     else:
-        raise InputError("recon train: give the folder of a capture, or --resume RUN")
+        options.train_config()  # what cannot be kept is said before minutes go into finding poses
+    where = machine.pick_device(device, ranks.local)
+    with processes.together(ranks, where):
+        if resume is not None:
+            run = session.resume(resume, scene, where, watch)
+        else:
+            assert scene is not None
+            photos, began = scene, time.perf_counter()
+            posed = ranks.told(lambda: str(capturing.posed(photos, output, masks).resolve()))
+            options = dataclasses.replace(options, scene=posed)
+            run = session.begin(options, output, where, watch, preparing=time.perf_counter() - began)
     if run.method == "splats":
         say(f"Export it: recon export {run.path} {'scene.mesh.glb --texture' if run.for_mesh else 'scene.ply'}")
 

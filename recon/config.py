@@ -104,6 +104,7 @@ class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
     steps: int = 3000
+    batch: int = 1  # views of a step; of a radiance field, how many times its rays
     seconds: float | None = None  # train so long instead; `steps` is about how many that will be, schedules go by time
     seed: int = 0
     sh_degree: int = 3
@@ -172,6 +173,23 @@ def plenoxels_for(steps: int) -> PlenoxelsConfig:
     if steps < 300:
         return PlenoxelsConfig(sides=(64,), finer_at=())
     return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 2500 else PlenoxelsConfig()
+
+
+def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:
+    """The settings of a training on single views for one that takes several of them in each of fewer steps.
+
+    A step on so many views is that much surer of its way: rates grow with their root (Malladi et al. 2022, "On the SDEs
+    and Scaling Rules for Adaptive Gradient Algorithms", who scale Adam's moments too: see `optim.moments`).
+    """
+    if batch == 1:
+        return config
+    strategy: AdaptiveConfig | MCMCConfig = dataclasses.replace(
+        config.strategy, refine_every=max(1, config.strategy.refine_every // batch)
+    )
+    if isinstance(strategy, AdaptiveConfig):
+        strategy = dataclasses.replace(strategy, reset_every=-(-strategy.reset_every // batch))
+    rate = round(config.lr_scale * batch**0.5, 4)
+    return dataclasses.replace(config, steps=steps, batch=batch, lr_scale=rate, strategy=strategy)
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

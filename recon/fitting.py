@@ -38,6 +38,7 @@ def fit(
     *,
     on_gpu: bool,
     max_memory: float | None,
+    beside: int = 1,
 ) -> Fitted:
     """Open a capture so that training on it fits, and bound what is kept in memory.
 
@@ -46,10 +47,11 @@ def fit(
     Args:
         open_at: opens the capture at a downscale (None: its own choice), and says which one that was.
         max_memory: GB, or None for most of what is free.
+        beside: processes of the same training on this machine, which share what is free.
     Raises:
         InputError: naming the least that would do, if that is more than the limit.
     """
-    limit = memory.limit_bytes(max_memory)
+    limit = memory.limit_bytes(max_memory, beside)
     scene, asked = open_at(downscale)
     now, wanted = asked, settings.max_gaussians
     factors = iter(STEPS)
@@ -74,7 +76,15 @@ def fit(
     return Fitted(scene, now, settings, found, said)
 
 
-def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: float | None, state_bytes: int) -> Fitted:
+def refit(
+    scene: Scene,
+    settings: TrainConfig,
+    *,
+    on_gpu: bool,
+    max_memory: float | None,
+    beside: int = 1,
+    state_bytes: int = 0,
+) -> Fitted:
     """The same for a training whose settings are fixed, since it has begun: only less is kept in memory.
 
     Args:
@@ -82,7 +92,7 @@ def refit(scene: Scene, settings: TrainConfig, *, on_gpu: bool, max_memory: floa
     Raises:
         InputError: it does not fit into the limit that the user gives.
     """
-    limit = memory.limit_bytes(max_memory)
+    limit = memory.limit_bytes(max_memory, beside)
     work = memory.workload(scene, settings, on_gpu=on_gpu)
     program = memory.program_bytes(compiled=on_gpu or compiled_before()) - state_bytes
     found = memory.plan(work, program=program, limit=limit, fewest=work.count)

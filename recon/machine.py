@@ -45,8 +45,12 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def use_threads(count: int | None) -> None:
-    """Give our kernels so many CPU threads (None: all), and torch one: its waiting threads would take them away."""
+def use_threads(count: int | None, beside: int = 1) -> None:
+    """Give our kernels so many CPU threads (None: all), and torch one: its waiting threads would take them away.
+
+    Args:
+        beside: processes of the same work on this machine, which share its cores where no count is given.
+    """
     import torch
 
     from recon.kernels.runtime import get_threads, set_threads
@@ -54,9 +58,11 @@ def use_threads(count: int | None) -> None:
     torch.set_num_threads(1)
     if count is None:
         try:
-            get_threads()
+            all_threads = get_threads()
         except ValueError as error:
             raise InputError(str(error)) from error
+        if beside > 1:
+            set_threads(max(1, all_threads // beside))
         return
     most = 4 * (os.cpu_count() or 1)
     if not 1 <= count <= most:
@@ -64,8 +70,12 @@ def use_threads(count: int | None) -> None:
     set_threads(count)
 
 
-def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to train on; InputError where CUDA is asked for and cannot be used."""
+def pick_device(wanted: Literal["auto", "cpu", "cuda"], local: int = 0) -> torch.device:
+    """The device to train on; InputError where CUDA is asked for and cannot be used.
+
+    Args:
+        local: the number of this process among those of the same work on this machine, which take its GPUs in turn.
+    """
     import torch
 
     from recon.raster import gsplat_cuda
@@ -75,4 +85,8 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     problem = gsplat_cuda.problem()
     if wanted == "cuda" and problem:
         raise InputError(f"--device cuda: {problem}")
-    return torch.device("cpu" if problem else "cuda")
+    if problem:
+        return torch.device("cpu")
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    return torch.device("cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,11 +35,15 @@ class MCMC:
         del progress
         return False
 
+    def found(self, outs: Sequence[RenderOutput], progress: float) -> Tensor | None:
+        del outs, progress
+        return None
+
     @torch.no_grad()
     def after_step(
-        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, found: Tensor | None, step: int, progress: float
     ) -> None:
-        del out
+        del found
         done = step + 1
         config = self.config
         if done % config.refine_every == 0 and config.refine_from <= progress <= config.refine_until:

@@ -272,10 +272,11 @@ def held_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def limit_bytes(max_memory: float | None) -> int:
-    """The bytes that this process may hold: what the user says (GB), or most of what it has and what is free."""
+def limit_bytes(max_memory: float | None, beside: int = 1) -> int:
+    """The bytes that this process may hold: what the user says (GB), or most of what it has and what is free, which as
+    many as `beside` processes share."""
     if max_memory is None:
-        return held_bytes() + round(SHARE * free_bytes())
+        return held_bytes() + round(SHARE * free_bytes() / beside)
     if not (math.isfinite(max_memory) and max_memory > 0):
         raise InputError(f"--max-memory {max_memory:g}: must be more than 0 (GB)")
     return round(max_memory * GB)

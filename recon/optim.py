@@ -15,7 +15,16 @@ from recon.kernels.adam import AdamUpdate, adam_update, settings_of
 from recon.kernels.rasterize import Parameters, project_view_step
 from recon.raster import waiting
 
+BETAS = (0.9, 0.999)
 EPS = 1e-15  # 3DGS's: gradients of single Gaussians are tiny, and the usual 1e-8 would swamp them
+
+
+def moments(betas: tuple[float, float], batch: int) -> tuple[float, float]:
+    """Adam's, where each of fewer steps is the mean of `batch` of them: such a step forgets as much as they would."""
+    if batch == 1:
+        return betas
+    first, second = (max(0.0, 1 - batch * (1 - beta)) for beta in betas)
+    return first, second
 
 
 class SelectiveAdam(torch.optim.Optimizer):
@@ -30,7 +39,7 @@ class SelectiveAdam(torch.optim.Optimizer):
         self,
         params: Iterable[Any],
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = BETAS,
         eps: float = EPS,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
@@ -52,6 +61,12 @@ class SelectiveAdam(torch.optim.Optimizer):
     def leave(self, last: waiting.Pass) -> None:
         """Leave the last part of a backward pass to the next `step`; see `finishing_backward`."""
         self._waiting = (*self._waiting, last)
+
+    def finish_backward(self) -> None:
+        """Make what was left to the next `step`, so that `.grad` is all there is."""
+        passes, self._waiting = self._waiting, ()
+        for each in passes:
+            each.accumulate()
 
     # torch marks these two as not to be compiled, and imports its compiler to do so: a second at every start.
 
@@ -88,12 +103,11 @@ class SelectiveAdam(torch.optim.Optimizer):
         if visible is not None and (visible.dtype not in (torch.bool, torch.uint8) or visible.device.type != "cpu"):
             raise ValueError(f"`visible` is {visible.dtype} on {visible.device}: not bool or uint8 on the CPU")
         groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
-        passes, self._waiting = self._waiting, ()
-        if len(passes) == 1 and visible is not None and all(p.grad is None for p in groups):
-            broken = self._step_of_pass(passes[0], groups, visible)
+        if len(self._waiting) == 1 and visible is not None and all(p.grad is None for p in groups):
+            (last,), self._waiting = self._waiting, ()
+            broken = self._step_of_pass(last, groups, visible)
         else:
-            for each in passes:
-                each.accumulate()
+            self.finish_backward()
             broken = self._step_of_gradients(groups, visible)
         if broken:
             raise FloatingPointError(f"the gradient of {', '.join(dict.fromkeys(broken))} is not finite")

@@ -28,6 +28,7 @@ class Options:
     budget_seconds: float | None = None
     strategy: Literal["adaptive", "mcmc"] = "adaptive"
     steps: int | None = None
+    batch_size: int = 1
     max_gaussians: int | None = None
     grad_threshold: float | None = None
     absgrad: bool = True
@@ -42,6 +43,7 @@ class Options:
     def train_config(self) -> TrainConfig:
         """The preset with what was asked for; InputError naming the option that cannot be."""
         self._check("steps", self.steps, 1)
+        self._check("batch-size", self.batch_size, 1)
         self._check("budget-seconds", self.budget_seconds, 1)
         if self.budget_seconds is not None and not math.isfinite(self.budget_seconds):
             raise InputError(f"--budget-seconds {self.budget_seconds}: must be finite")
@@ -53,12 +55,13 @@ class Options:
         self._check("seed", self.seed, 0)
         self._check("depth-weight", self.depth_weight, 0)
         presets = config.PRESETS if self.method == "splats" else config.FIELD_PRESETS[self.method]
-        steps = presets[self.preset] if self.steps is None else self.steps
+        batch = self.batch_size
+        steps = -(-presets[self.preset] // batch) if self.steps is None else self.steps
         if self.budget_seconds is not None:  # an upper bound, until a few steps are timed
             steps = math.ceil(self.budget_seconds * config.MOST_STEPS_PER_SECOND)
         if self.method != "splats":
-            return self._of_field(config.for_field(self.method, steps))
-        chosen = config.for_steps(steps, self.strategy)
+            return self._of_field(config.in_batches(config.for_field(self.method, steps * batch), steps, batch))
+        chosen = config.for_steps(steps * batch, self.strategy)
         wanted = {
             "max_gaussians": self.max_gaussians,
             "grad_threshold": self.grad_threshold,
@@ -70,7 +73,7 @@ class Options:
             if value is not None and name not in known:
                 raise InputError(f"--{name.replace('_', '-')}: not a setting of --strategy {self.strategy}")
         given: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-        return dataclasses.replace(
+        asked = dataclasses.replace(
             chosen,
             background=self.background,
             exposure=self.exposure,
@@ -79,6 +82,7 @@ class Options:
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )
+        return config.in_batches(asked, steps, batch)
 
     def _of_field(self, chosen: TrainConfig) -> TrainConfig:
         of_splats = (

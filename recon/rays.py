@@ -21,6 +21,8 @@ from recon.datasets.cameras import Cameras
 from recon.datasets.scene import ImageSource, StoredImage, View
 from recon.model import Field, RayBatch, RenderOutput
 from recon.optim import SelectiveAdam
+from recon.ranks import ALONE, Ranks
+from recon.together import add_up
 
 AT_ONCE = 64  # photos of a step: what a step takes grows with its rays, not with the number of photos
 HELD = 200  # steps that go on with the same photos where not all can be kept in memory
@@ -41,11 +43,13 @@ class RayBatches:
         background: tuple[float, float, float],
         device: torch.device,
         max_bytes: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """
         Args:
             background: what stands behind photos with alpha where the config says "auto".
             max_bytes: of photos kept in memory; None for the bound of the cache of decoded images.
+            ranks: the processes that train together: this one gets its share of the rays of each photo.
         """
         assert config.radiance is not None
         self._views, self._config, self._device = views, config, device
@@ -57,7 +61,9 @@ class RayBatches:
         self._all_kept = sum(sizes) <= limit
         fitting = len(usable) if self._all_kept else max(1, limit // max(sizes))
         self._count = min(len(usable), AT_ONCE, fitting, config.radiance.rays)
-        self._each = config.radiance.rays // self._count
+        self._each = config.radiance.rays // self._count  # times the parts of a step
+        share = ranks.share(config.batch)
+        self._share = slice(share.start * self._each, share.stop * self._each)
         self._background = torch.tensor(COLOURS.get(config.background, background))
         self._pixels: dict[int, NDArray[Any]] = {}
         self._viewmats = torch.cat([view.camera.viewmats for view in views]).float()
@@ -68,7 +74,8 @@ class RayBatches:
         seed = self._config.seed
         draw = rng.generator(seed, "photos of rays", step if self._all_kept else step // HELD)
         photos = self._usable[torch.randperm(len(self._usable), generator=draw)[: self._count].numpy()]
-        drawn = torch.rand(self._count, self._each, dtype=torch.float64, generator=rng.generator(seed, "rays", step))
+        of_all = (self._count, self._config.batch * self._each)
+        drawn = torch.rand(*of_all, dtype=torch.float64, generator=rng.generator(seed, "rays", step))[:, self._share]
         background = self._background
         if self._config.background == "random":
             background = random_background(self._config, step)
@@ -131,11 +138,13 @@ def _over(pixels: NDArray[Any], background: NDArray[np.float32]) -> NDArray[np.f
 class RayLearner:
     """Takes the steps of a training on rays: see `recon.train.Learner`."""
 
-    def __init__(self, model: Field, optimizer: SelectiveAdam, batches: RayBatches) -> None:
-        self._model, self._optimizer, self._batches = model, optimizer, batches
+    def __init__(self, model: Field, optimizer: SelectiveAdam, batches: RayBatches, ranks: Ranks) -> None:
+        self._model, self._optimizer, self._batches, self._ranks = model, optimizer, batches, ranks
 
     def learn(self, step: int, progress: float) -> Tensor:
         loss, visible = self._model.learn(self._batches.at(step), progress)
+        if self._ranks.count > 1:
+            loss, visible = add_up(self._optimizer, self._ranks, self._ranks.count, loss, [visible])
         self._optimizer.step(visible=visible)
         self._optimizer.zero_grad(set_to_none=True)
         return loss

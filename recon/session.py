@@ -33,6 +33,7 @@ from recon.kernels import prepare
 from recon.loading import newest_state
 from recon.opening import background_of, corrected, first_model, open_scene, photos_of, scene_of
 from recon.options import Options
+from recon.ranks import ALONE, Lost, Ranks
 from recon.reading import Reading
 from recon.runs import Run
 from recon.terminal import console, say
@@ -68,6 +69,7 @@ class Watch:
     tensorboard: bool = False
     max_memory: float | None = None  # GB; None: most of what is free
     invite: Invitation | None = None  # None: nobody looks
+    ranks: Ranks = ALONE  # the processes that train together
 
     def __post_init__(self) -> None:
         if not self.save_every > 0:
@@ -82,14 +84,10 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     Args:
         preparing: seconds since the process began that do not count as training, such as those for finding poses.
     """
-    settings = options.train_config()
+    settings, ranks = options.train_config(), watch.ranks
+    _check_shares(settings, ranks)
     kernels = prepare.for_training(kernels_of(settings)) if device.type == "cpu" else None
-    fitted = fitting.fit(
-        lambda downscale: open_scene(dataclasses.replace(options, downscale=downscale), device),
-        *(options.downscale, settings),
-        on_gpu=device.type == "cuda",
-        max_memory=watch.max_memory,
-    )
+    fitted = _fitted(options, settings, device, watch)
     say(fitted.said)
     scene, settings = fitted.scene, fitted.settings
     settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
@@ -102,7 +100,13 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
     if options.budget_seconds is not None:
         left = options.budget_seconds - (machine.seconds_since_start() - preparing)
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
-        settings, placing = budget.plan(settings, model, scene, left, count=count)
+
+        def planned() -> tuple[dict[str, Any], bool]:
+            found = budget.plan(settings, model, scene, left, count=count, processes=ranks.count)
+            return config.to_json(found.settings), found.placing
+
+        values, placing = ranks.told(planned)
+        settings = config.from_json(values, "the plan")
         settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
         most = f", at most {settings.max_gaussians:,} Gaussians" if settings.radiance is None else ""
         say(f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps{most}")
@@ -115,9 +119,38 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         "tone": None if scene.tone is None else dataclasses.asdict(scene.tone),
         "train": config.to_json(settings),
     }
-    run = runs.create(output, scene.name, settings.method, record)
+    run = Run(Path(ranks.told(lambda: str(runs.create(output, scene.name, settings.method, record).path))))
     say(f"Run: {run.path}")
     return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
+
+
+def _fitted(options: Options, settings: config.TrainConfig, device: torch.device, watch: Watch) -> fitting.Fitted:
+    """The capture and the settings, so that all fits into memory, as far as the first process can tell."""
+    ranks, on_gpu, memories = watch.ranks, device.type == "cuda", (watch.max_memory, watch.ranks.beside)
+    found: list[fitting.Fitted] = []
+
+    def at(downscale: int | None) -> tuple[Scene, int]:
+        return open_scene(dataclasses.replace(options, downscale=downscale), device)
+
+    def first() -> tuple[int | None, dict[str, Any]]:
+        max_memory, beside = memories
+        found.append(fitting.fit(at, options.downscale, settings, on_gpu=on_gpu, max_memory=max_memory, beside=beside))
+        return found[0].downscale, config.to_json(found[0].settings)
+
+    downscale, values = ranks.told(first)
+    if found:
+        return found[0]
+    max_memory, beside = memories
+    scene, settings = at(downscale)[0], config.from_json(values, "the first process")
+    return fitting.refit(scene, settings, on_gpu=on_gpu, max_memory=max_memory, beside=beside)
+
+
+def _check_shares(settings: config.TrainConfig, ranks: Ranks) -> None:
+    if settings.batch % ranks.count:
+        raise InputError(
+            f"{ranks.count} processes cannot share the {settings.batch} views of a step: --batch-size must be a"
+            " multiple of their number"
+        )
 
 
 def _poses_are_refined(options: Options, settings: config.TrainConfig, scene: Scene) -> bool:
@@ -130,21 +163,29 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     Args:
         moved_to: where its capture is now, if elsewhere than it was; the run remembers the new place.
     """
-    run = runs.find(path)
+    run, ranks = runs.find(path), watch.ranks
     held = memory.held_bytes()
     state = newest_state(run, device)
     held = memory.held_bytes() - held
+    _check_shares(state.config, ranks)
+    if ranks.most(state.step) != state.step:
+        raise InputError(f"{run.path}: its processes do not see the same checkpoints")
     kernels = prepare.for_training(kernels_of(state.config)) if device.type == "cpu" else None
     values = run.config()
     if moved_to is not None:
         values["options"]["scene"] = str(moved_to.resolve())
     scene = scene_of(run, device, values)
-    if moved_to is not None:
-        runs.write_json(run.config_file, values)
-    runs.forget_after(run, state.step)
+    if ranks.first:
+        if moved_to is not None:
+            runs.write_json(run.config_file, values)
+        runs.forget_after(run, state.step)
     say(f"Run: {run.path}, from step {state.step:,}")
     fitted = fitting.refit(
-        scene, state.config, on_gpu=device.type == "cuda", max_memory=watch.max_memory, state_bytes=held
+        *(scene, state.config),
+        on_gpu=device.type == "cuda",
+        max_memory=watch.max_memory,
+        beside=ranks.beside,
+        state_bytes=held,
     )
     say(fitted.said)
     with one_torch_thread(device):
@@ -157,7 +198,10 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
 def _run(
     run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None, *, placing: bool = True
 ) -> Run:
-    autosave, stop = Autosave(run, watch.save_every), StopOnSignal()
+    autosave, stop = Autosave(run, watch.save_every), StopOnSignal(watch.ranks)
+    if not watch.ranks.first:
+        _help(state, scene, watch.ranks, stop)
+        return run
     spectators = None if watch.invite is None else watch.invite(run, state, scene, stop.requested)
     with contextlib.ExitStack() as at_the_end:
         if spectators is not None:
@@ -179,6 +223,17 @@ def _run(
     return run
 
 
+def _help(state: TrainState, scene: Scene, ranks: Ranks, stop: StopOnSignal) -> None:
+    """The part of a process that is not the first: the loop alone."""
+    try:
+        with stop.listening():
+            train(state, scene.train_views, callbacks=[stop], ranks=ranks)
+    except Interrupted as interrupted:
+        raise SystemExit(128 + interrupted.signum) from None
+    except FloatingPointError:  # the first one says so
+        raise SystemExit(2) from None
+
+
 def _train(
     run: Run,
     state: TrainState,
@@ -190,6 +245,7 @@ def _train(
 ) -> None:
     """The loop with all that watches it; whatever ends it, what was learned is saved and the user told."""
     stopped: Interrupted | None = None
+    lost: Lost | None = None
     try:
         if not run.checkpoints():
             autosave.save(state)  # from here on the run can be resumed, whatever happens
@@ -202,9 +258,11 @@ def _train(
             open_ones.enter_context(stop.listening())
             try:
                 with ProgressBar(state) as progress:
-                    train(state, scene.train_views, callbacks=[*callbacks, progress])
+                    train(state, scene.train_views, callbacks=[*callbacks, progress], ranks=watch.ranks)
             except Interrupted as interrupted:
                 stopped = interrupted
+            except Lost as loss:
+                lost = loss
             autosave.save(state)
     except FloatingPointError as error:
         raise InputError(f"the training diverged at step {state.step:,} ({error}); {_way_back(run)}") from error
@@ -212,6 +270,8 @@ def _train(
         raise InputError(f"{error.filename}: {error.strerror or error}; {_way_back(run)}") from error
     except InputError as error:
         raise InputError(f"{error}; {_way_back(run)}") from error
+    if lost is not None:
+        raise InputError(f"{lost}; step {state.step:,} is saved; go on with: recon train --resume {run.path}")
     if stopped is not None:
         say(f"Stopped at step {state.step:,} and saved. Go on with: recon train --resume {run.path}")
         raise SystemExit(128 + stopped.signum)

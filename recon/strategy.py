@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -19,12 +20,19 @@ class Strategy(Protocol):
         """Whether it will read `RenderOutput.absgrad` of a step that begins when this share of the training is done."""
         ...
 
-    def after_step(
-        self, model: Gaussians, optimizer: torch.optim.Optimizer, out: RenderOutput, step: int, progress: float
-    ) -> None:
-        """Called after the optimiser's step number `step` (from 0); `out.means2d.grad` still holds its gradients.
+    def found(self, outs: Sequence[RenderOutput], progress: float) -> Tensor | None:
+        """What the pictures of a step, with their gradients, tell of the rows: [K,N], which can be added to what other
+        pictures tell; None if that is not asked for at this progress."""
+        ...
 
-        `progress` is the share of the training, 0..1, that is done with it: schedules go by that.
+    def after_step(
+        self, model: Gaussians, optimizer: torch.optim.Optimizer, found: Tensor | None, step: int, progress: float
+    ) -> None:
+        """Called after the optimiser's step number `step` (from 0).
+
+        Args:
+            found: what all pictures of the step told.
+            progress: the share of the training, 0..1, that is done with it: schedules go by that.
         """
         ...
 

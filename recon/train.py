@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from recon import gradients, pace, surface
+from recon import gradients, pace, surface, together
 from recon.batches import Batch, Batches
 from recon.config import TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene, View
 from recon.exposure import Exposure
 from recon.gaussians import Gaussians
-from recon.model import Field, RenderOutput
-from recon.optim import SelectiveAdam, make_optimizer, set_learning_rates
-from recon.poses import Poses
+from recon.kernels.expose import PRODUCTS, SQUARES
+from recon.model import Field
+from recon.optim import BETAS, SelectiveAdam, make_optimizer, moments, set_learning_rates
+from recon.poses import MOTION, Poses
+from recon.ranks import ALONE, Ranks
 from recon.rays import RayBatches, RayLearner
 from recon.strategy import Strategy, make_strategy
 from recon.torch_threads import one_torch_thread
@@ -125,22 +129,58 @@ def optimizer_for(model: Gaussians | Field, config: TrainConfig, extent: float) 
     for group in groups:
         group["lr"] *= config.lr_scale
         group["lr_final"] *= config.lr_scale
+        group["betas"] = moments(group.get("betas", BETAS), config.batch)
     return make_optimizer(groups, model.device)
 
 
-def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor, RenderOutput]:
-    """Change the scene, and what is thought of how and from where the photo was taken, by one step.
+# A photo, and what is known of how and from where it was taken: see `Exposure.learn` and `Poses.learn`.
+Lesson = tuple[int, Tensor | None, Callable[[], Tensor] | None]
 
-    Returns the loss and the picture.
+
+def learn_from(
+    state: TrainState, batches: Iterable[Batch], progress: float, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor | None]:
+    """Change the scene, and what is thought of how and from where photos were taken, by one step.
+
+    Args:
+        batches: the views that this process has of the step, whose gradient is the mean over those of all processes.
+
+    Returns the loss, and what the strategy found in the pictures.
     """
     assert state.strategy is not None
+    optimizer, several = state.optimizer, state.config.batch > 1
+    if state.config.surface is not None:
+        surface.flatten(state.gaussians, state.config.surface, state.step, progress)
+    outcomes, lessons = [], list[Lesson]()
+    for batch in batches:
+        outcome = _gradient_of(state, batch, progress)
+        if several:  # what is left to the optimiser takes memory for each view
+            optimizer.finish_backward()
+        outcomes.append(outcome)
+        lessons.append((batch.photo, outcome.exposure, outcome.motion))
+    found = state.strategy.found([outcome.out for outcome in outcomes], progress)
+    loss, visible = outcomes[0].loss, outcomes[0].visible
+    if several:  # if another process is lost by now, the scene is still that of the last step
+        lessons = _gathered(state, lessons, ranks)
+        losses, seen = torch.stack([outcome.loss for outcome in outcomes]), [outcome.visible for outcome in outcomes]
+        loss, visible = together.add_up(optimizer, ranks, state.config.batch, losses.sum(), seen, found)
+    optimizer.step(visible=visible)
+    optimizer.zero_grad(set_to_none=True)
+    for photo, exposed, motion in lessons:
+        if state.exposure is not None and exposed is not None:
+            state.exposure.learn(photo, exposed, progress)
+        if state.poses is not None and motion is not None:
+            state.poses.learn(photo, motion(), progress)
+    return loss, found
+
+
+def _gradient_of(state: TrainState, batch: Batch, progress: float) -> gradients.Outcome:
+    """What a view asks for; its gradient is the optimiser's."""
+    assert state.strategy is not None
     exposure, poses = None if batch.transparent else state.exposure, state.poses
-    of_surface = state.config.surface
-    if of_surface is not None:
-        surface.flatten(state.gaussians, of_surface, state.step, progress)
     if poses is not None:
         batch = dataclasses.replace(batch, cameras=poses.camera(batch.photo, batch.cameras).to(state.gaussians.device))
-    loss, out, visible, learned, motion = gradients.of_view(
+    outcome = gradients.of_view(
         state.gaussians,
         state.optimizer,
         batch,
@@ -151,48 +191,69 @@ def learn_from(state: TrainState, batch: Batch, progress: float) -> tuple[Tensor
         shot=None if exposure is None else exposure.shot(batch.photo, batch.cameras),
         of_camera=poses is not None,
     )
-    if of_surface is not None:
-        surface.pull(state.gaussians, batch, of_surface, state.step, progress)
-    state.optimizer.step(visible=visible)
-    state.optimizer.zero_grad(set_to_none=True)
-    if exposure is not None and learned is not None:
-        exposure.learn(batch.photo, learned, progress)
-    if poses is not None and motion is not None:
-        poses.learn(batch.photo, motion(), progress)
-    return loss, out
+    if state.config.surface is not None:
+        surface.pull(state.gaussians, batch, state.config.surface, state.step, progress)
+    return outcome
+
+
+def _gathered(state: TrainState, lessons: Sequence[Lesson], ranks: Ranks) -> list[Lesson]:
+    """Those of all processes; backward passes must be finished."""
+
+    def of_all(values: Sequence[Tensor | None], shape: tuple[int, ...]) -> list[Tensor]:
+        nothing = torch.zeros(shape, dtype=torch.float64, device=state.model.device)  # teaches nothing
+        return list(ranks.gathered(torch.stack([nothing if value is None else value.double() for value in values])))
+
+    photos = ranks.gathered(torch.tensor([photo for photo, _, _ in lessons])).tolist()
+    exposed: list[Tensor] | list[None] = [None] * len(photos)
+    motions: list[Tensor] | list[None] = [None] * len(photos)
+    if state.exposure is not None:
+        exposed = of_all([sums for _, sums, _ in lessons], (3, SQUARES + PRODUCTS))
+    if state.poses is not None:
+        motions = of_all([None if motion is None else motion() for _, _, motion in lessons], (MOTION,))
+    return [
+        (photo, sums, None if motion is None else functools.partial(torch.clone, motion))
+        for photo, sums, motion in zip(photos, exposed, motions, strict=True)
+    ]
 
 
 class ViewLearner:
-    """A `Learner` of Gaussians: one view in each step."""
+    """A `Learner` of Gaussians: as many views in each step as its config says."""
 
-    def __init__(self, state: TrainState, batches: Batches) -> None:
-        self._state, self._batches = state, batches
+    def __init__(self, state: TrainState, batches: Batches, ranks: Ranks) -> None:
+        self._state, self._batches, self._ranks = state, batches, ranks
 
     def learn(self, step: int, progress: float) -> Tensor:
-        loss, self._out = learn_from(self._state, self._batches.at(step, progress), progress)
+        views = self._state.config.batch
+        batches = (self._batches.at(step * views + number, progress) for number in self._ranks.share(views))
+        loss, self._found = learn_from(self._state, batches, progress, self._ranks)
         return loss
 
     def after_step(self, step: int, progress: float) -> None:
         state = self._state
         assert state.strategy is not None
-        state.strategy.after_step(state.gaussians, state.optimizer, self._out, step, progress)
+        state.strategy.after_step(state.gaussians, state.optimizer, self._found, step, progress)
 
 
-def learner_for(state: TrainState, views: Sequence[View]) -> Learner:
+def learner_for(state: TrainState, views: Sequence[View], ranks: Ranks = ALONE) -> Learner:
     """What takes the steps of a training on these views."""
-    model = state.model
+    model, about = state.model, (views, state.config, state.background, state.model.device)
     if isinstance(model, Gaussians):
-        return ViewLearner(state, Batches(views, state.config, state.background, model.device))
-    return RayLearner(model, state.optimizer, RayBatches(views, state.config, state.background, model.device))
+        return ViewLearner(state, Batches(*about), ranks)
+    return RayLearner(model, state.optimizer, RayBatches(*about, ranks=ranks), ranks)
 
 
-def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = ()) -> None:
+def train(
+    state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = (), ranks: Ranks = ALONE
+) -> None:
     """Train `state` in place until its config's last step or second. A callback ends it early by raising.
 
     On a CPU the result of a given number of steps is the same, bit for bit, whether or not the training was interrupted
-    and resumed in between.
+    and resumed in between. Raises `recon.ranks.Lost`, between two steps as far as the state is concerned.
+
+    Args:
+        ranks: the processes that train together, each with the same `state` and views.
     """
-    model, learner = state.model, learner_for(state, views)
+    model, learner = state.model, learner_for(state, views, ranks)
     with one_torch_thread(model.device):
         began, before, state.paused = time.perf_counter(), state.seconds, 0.0
         while (progress := state.progress) < 1:
@@ -200,6 +261,8 @@ def train(state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callb
             loss = learner.learn(state.step, progress)
             state.step += 1
             state.seconds = before + time.perf_counter() - began - state.paused
+            if state.config.seconds is not None:  # the clock decides: one for all
+                state.seconds = ranks.most(state.seconds)
             learner.after_step(state.step - 1, state.progress)
             metrics = StepMetrics(state.step, loss, len(model))
             for callback in callbacks:

@@ -27,9 +27,14 @@ def seen(model, gradients) -> RenderOutput:
     return RenderOutput(picture, picture[..., :1], None, means2d, radii, absgrad=2 * means2d.grad)
 
 
+def after(strategy, model, optimizer, out, step, progress):
+    """Tell a strategy of a step with one picture."""
+    strategy.after_step(model, optimizer, strategy.found([out], progress), step, progress)
+
+
 def step_through(strategy, model, optimizer, gradients, last, total=None):
     for step in range(last):
-        strategy.after_step(model, optimizer, seen(model, gradients), step, (step + 1) / (total or last))
+        after(strategy, model, optimizer, seen(model, gradients), step, (step + 1) / (total or last))
 
 
 ADAPTIVE = AdaptiveConfig(
@@ -80,7 +85,8 @@ def test_adaptive_adds_up_what_every_camera_saw():
         gradients = torch.rand(2, rows, 2, generator=generator)
         radii = torch.randint(0, 3, (2, rows, 1), generator=generator, dtype=torch.int32).expand(-1, -1, 2)
         picture = torch.zeros(2, height, width, 3)
-        strategy._accumulate(RenderOutput(picture, picture[..., :1], None, gradients, radii, absgrad=gradients))
+        out = RenderOutput(picture, picture[..., :1], None, gradients, radii, absgrad=gradients)
+        after(strategy, tiny.gaussians(rows), None, out, 0, 0.1)
         lengths += (
             (gradients.double() * torch.tensor([width, height])).norm(dim=-1).sum(dim=0)
         )  # 2 cameras, half images
@@ -106,7 +112,7 @@ def test_adaptive_never_exceeds_the_cap_and_stops_in_time():
     strategy, optimizer = Adaptive(config, extent=1.0, seed=0), optimizer_of(model)
     counts = []
     for step in range(100):
-        strategy.after_step(model, optimizer, seen(model, torch.ones(len(model))), step, (step + 1) / 100)
+        after(strategy, model, optimizer, seen(model, torch.ones(len(model))), step, (step + 1) / 100)
         counts.append(len(model))
     assert max(counts) == 150
     assert counts[49:] == [150] * 51
@@ -124,7 +130,7 @@ def test_adaptive_prunes_the_transparent_and_after_a_reset_the_huge():
     strategy, optimizer = Adaptive(config, extent=10.0, seed=0), optimizer_of(model)
     counts = {}
     for step in range(30):
-        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 30)
+        after(strategy, model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 30)
         counts[step + 1] = len(model)
         if step + 1 == 15:
             assert float(model.opacities.detach().max()) == pytest.approx(2 * config.prune_opacity)
@@ -143,7 +149,7 @@ def test_adaptive_state_resumes_in_the_middle_of_an_interval():
                 strategy = Adaptive(ADAPTIVE, extent=1.0, seed=0)
                 strategy.load_state_dict(saved)
             pulled = torch.linspace(0, 0.1, len(model))
-            strategy.after_step(model, optimizer, seen(model, pulled), step, (step + 1) / 20)
+            after(strategy, model, optimizer, seen(model, pulled), step, (step + 1) / 20)
         results.append(model.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     assert len(results[0]["means"]) > 40
@@ -237,7 +243,7 @@ def test_mcmc_relocates_the_dead_and_grows_to_the_cap():
     config = MCMCConfig(max_gaussians=108, refine_from=0.0, refine_until=1.0, refine_every=10, growth=0.05, noise=0.0)
     strategy, optimizer = MCMC(config, seed=0), optimizer_of(model)
     for step in range(100):
-        strategy.after_step(model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 100)
+        after(strategy, model, optimizer, seen(model, torch.zeros(len(model))), step, (step + 1) / 100)
         if step + 1 == 10:
             assert len(model) == 105
             assert float(model.opacities.detach().min()) > config.dead_opacity * 0.99
@@ -254,7 +260,7 @@ def test_mcmc_noise_spares_the_opaque_and_repeats_with_the_seed():
             model.logit_opacities[50:] = -6.0
         before = model.state_dict()["means"].clone()
         strategy = MCMC(MCMCConfig(refine_from=1.0), seed=seed)
-        strategy.after_step(model, optimizer_of(model), seen(model, torch.zeros(100)), 0, 0.001)
+        after(strategy, model, optimizer_of(model), seen(model, torch.zeros(100)), 0, 0.001)
         moved.append((model.means.detach() - before).norm(dim=-1))
     assert float(moved[0][:50].max()) < 1e-6
     assert float(moved[0][50:].min()) > 1e-6
@@ -267,5 +273,5 @@ def test_mcmc_with_everything_dead_does_not_fail():
     with torch.no_grad():
         model.logit_opacities[:] = -9.0
     config = MCMCConfig(max_gaussians=10, refine_from=0.0, refine_every=1)
-    MCMC(config, seed=0).after_step(model, optimizer_of(model), seen(model, torch.zeros(10)), 0, 0.1)
+    after(MCMC(config, seed=0), model, optimizer_of(model), seen(model, torch.zeros(10)), 0, 0.1)
     assert len(model) == 10
