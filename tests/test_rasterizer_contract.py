@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import gsplat_stand_in
 from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
@@ -40,6 +41,8 @@ class Implementation:
 def implementation(name: str) -> Implementation:
     if name == "cpu":
         return Implementation(cpu.rasterize, "cpu", 5e-6, 1e-5, 5e-4, median_depth=True)
+    if name == "stand-in":
+        return Implementation(gsplat_cuda.rasterize, "cpu", 2e-5, 2e-4, 5e-3, median_depth=False)
     problem = gsplat_cuda.problem()
     if problem:
         pytest.skip(problem)
@@ -53,7 +56,14 @@ def quiet_torch() -> Iterator[None]:
         yield
 
 
-both = pytest.mark.parametrize("name", ["cpu", pytest.param("gsplat_cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(autouse=True)
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gsplat's functions in PyTorch, for what is tried with them."""
+    if hasattr(request.node, "callspec") and request.node.callspec.params.get("name") == "stand-in":
+        gsplat_stand_in.install(monkeypatch)
+
+
+both = pytest.mark.parametrize("name", ["cpu", "stand-in", pytest.param("gsplat_cuda", marks=pytest.mark.gpu)])
 
 
 @dataclass(frozen=True)
