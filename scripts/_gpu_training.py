@@ -128,8 +128,8 @@ def plainly(chosen: Capture, gpu: torch.device, best: dict[str, Any] | None) -> 
 
 
 def two(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Two trainings on one card at the same time, beside one alone."""
-    what = "two processes on one card"
+    """Two trainings on one card at the same time, beside one alone; and one training in two processes."""
+    what = "two trainings on one card"
     chosen = procedural(arguments)
     if usable_gpu() is None or isinstance(chosen, Row):
         yield left_out(what, "no GPU that can be used" if isinstance(chosen, Capture) else "no capture")
@@ -147,6 +147,21 @@ def two(arguments: argparse.Namespace) -> Iterator[Row]:
         f"above {LEAST_PSNR:g} dB",
         OK if lowest > LEAST_PSNR else FAILED,
         {"psnr": [row["psnr"] for row in both], "wall": max(row["wall"] for row in both), "alone": alone["wall"]},
+    )
+    cards = torch.cuda.device_count()
+    what = f"one training in two processes on {min(cards, 2)} of {cards} cards"
+    options = ["--steps", str(SHORT // 2), "--device", "cuda"]  # with two views each
+    try:
+        shared = train(chosen, options, arguments.output / "runs" / "shared", OFFLINE, processes=2)
+    except InputError as error:
+        yield Row(what, str(error), verdict=FAILED)
+        return
+    yield Row(
+        what,
+        f"{shared['psnr']:.2f} dB in {shared['train_seconds']:.1f} s of training; alone {alone['train_seconds']:.1f} s",
+        f"above {LEAST_PSNR:g} dB",
+        OK if shared["psnr"] > LEAST_PSNR else FAILED,
+        {name: shared[name] for name in ("psnr", "train_seconds", "wall")},
     )
 
 

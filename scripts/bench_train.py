@@ -74,9 +74,17 @@ def settings(arguments: argparse.Namespace) -> list[tuple[str, tuple[str, ...]]]
     return chosen or [("default", ())]
 
 
-def train(chosen: Capture, options: Sequence[str], output: Path, environment: dict[str, str] | None = None) -> Row:
-    """Train once, in a process of its own; the row of the run. InputError with what the command said if it fails."""
-    command = [sys.executable, "-m", "recon", "train", str(chosen.folder), "--output", str(output)]
+def train(
+    chosen: Capture,
+    options: Sequence[str],
+    output: Path,
+    environment: dict[str, str] | None = None,
+    processes: int = 1,
+) -> Row:
+    """Train once, in a process of its own, or in several by torchrun; the row of the run. InputError with what the
+    command said if it fails."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *torchrun, "-m", "recon", "train", str(chosen.folder), "--output", str(output)]
     command += [*chosen.options, *options]
     began, began_at = time.perf_counter(), time.time()
     done = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True)

@@ -15,7 +15,7 @@ The parts, each in a process of its own so that none can spoil another:
     steps       training steps per second beside gsplat's plain loop, the CPU and the bandwidth of memory
     renders     frames per second
     training    the `recon train` command: quality and seconds
-    two         two trainings on one card at once
+    two         two trainings on one card at once, and one in two processes
     resume      a run that goes on on the other device, both ways
 
 Without a GPU it says so, does on the CPU what can be done there, and names what was left out. The folder of --output
