@@ -197,6 +197,7 @@ def export(
     collision: bool = False,
     texture: bool = False,
     texture_size: int = 2048,
+    distil_steps: int | None = None,
     threads: int | None = None,
 ) -> None:
     """Write a trained scene, or a part of it, for other programs or as a page, and say what that loses.
@@ -229,6 +230,8 @@ def export(
         collision: Of a mesh: write convex parts for collisions, too, into OUT with .collision before its suffix.
         texture: Of a mesh, .obj or .mesh.glb: give it a texture made of the photos.
         texture_size: Of that, texels each way.
+        distil_steps: Of a radiance field: the steps that splats are trained for on its pictures. By default 2,000, or
+            as many as those that were made before had.
         threads: CPU threads. By default all.
     """
     from recon import exporting, surfacing
@@ -239,6 +242,8 @@ def export(
     place = Place(frame, scale, rotate, translate)
     floaters = None if remove_floaters is None else (*remove_floaters, STRENGTH)[0]
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
+    if distil_steps is not None and distil_steps < 1:
+        raise InputError(f"--distil-steps {distil_steps}: must be at least 1")
     wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
     if surfacing.is_mesh(out):
         size = texture_size if texture else None
@@ -246,7 +251,7 @@ def export(
         return
     surfacing.refuse(wishes, out, collision=collision, texture=texture)
     if out.suffix.lower() != ".html":
-        exporting.export_to(source, out, place, parts)
+        exporting.export_to(source, out, place, parts, distil_steps=distil_steps)
         return
     with machine.importing():
         from recon import viewing

@@ -21,6 +21,7 @@ from recon.gaussians import Gaussians
 MIN_OPACITY = 0.5  # of splats that become points, where nothing else is asked for: fainter ones are mostly haze
 NEAREST = 4  # cameras that a normal is turned to
 LOSS = "shapes, opacities, and how colours change with the direction"
+LOSS_OF_FIELD = "all but surfaces that cameras agree on, and how colours change with the direction"
 
 SAVERS: dict[str, Callable[[Path, Points, Tensor], None]] = {
     ".points.ply": write_points,

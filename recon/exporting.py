@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from recon import clouds, evaluate, export, opening, render, runs
-from recon.datasets.cameras import Cameras, intrinsics, look_at
+from recon import clouds, export, lost, opening, runs
+from recon.datasets.cameras import Cameras, intrinsics, look_at, similarity_scale
 from recon.datasets.errors import InputError
-from recon.datasets.scene import Scene
+from recon.datasets.scene import Points, Scene
+from recon.distilling import load_splats
 from recon.gaussians import Gaussians
-from recon.loading import load_with_state
-from recon.meshing import files
+from recon.loading import is_run, load_state
+from recon.lost import Loss
+from recon.meshing import files, sights, surface, voxels
+from recon.meshing.depth import Trust
+from recon.meshing.points import oriented
 from recon.parts import Parts, Place, chosen
-from recon.terminal import say
+from recon.terminal import bars, say
 from recon.train import TrainState
 
 Capture = tuple[TrainState, Scene]
 
-MOST_VIEWS = 8  # held-out photos that are rendered for the loss
 VIEWS = 6  # around splats without photos
 PICTURE = (400, 300)  # px, of these
 FACING = 2.5  # the distance they are taken from, in radii of most splats
 FILES_UP = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)  # where no photos tell: as in COLMAP's manner
 
 
-def export_to(source: Path, out: Path, place: Place | None = None, parts: Parts | None = None) -> None:
+def export_to(
+    source: Path,
+    out: Path,
+    place: Place | None = None,
+    parts: Parts | None = None,
+    *,
+    distil_steps: int | None = None,
+) -> None:
     """Write what `source` holds (a run, a checkpoint, a splat file) in the format that the name of `out` ends with.
 
-    Of formats that lose something, what, and how much of it shows.
+    Of formats that lose something, what, and how much of it shows. Of a radiance field splats are made first.
+
+    Args:
+        distil_steps: see `distilling.as_splats`.
     """
     place, parts = place or Place(), parts or Parts()
     kind = export.suffix_of(out, [*export.SAVERS, *clouds.SAVERS, *files.SAVERS])
-    model, source_from_world, state = load_with_state(source)
+    if kind in clouds.SAVERS and is_run(source):
+        field = load_state(source)
+        if not isinstance(field.model, Gaussians):
+            _write_points_of_field(source, field, out, kind, place, parts)
+            return
+    model, source_from_world, state = load_splats(source, distil_steps)
     file_from_world = file_frame(source, source_from_world, place)
     model = kept(model, file_from_world, parts if kind in export.SAVERS else _of_points(parts))
     if kind in clouds.SAVERS:
@@ -94,43 +112,43 @@ def _write_points(capture: Capture | None, out: Path, kind: str, model: Gaussian
         positions = [view.camera.transformed(file_from_world).positions for view in capture[1].views]
         eyes = torch.cat(positions)
     points, normals = clouds.points_of(model, eyes)
-    clouds.save(points, normals, out, kind)
-    say(f"Wrote {len(points):,} points: {out} ({_sizes(out.stat().st_size, len(points))})")
-    say(f"Lost in {kind}: {clouds.LOSS}.")
+    _save_points(points, normals, out, kind, clouds.LOSS)
     if eyes is None:
         say("Normals may point either way: there are no photos to turn them to.")
 
 
+def _write_points_of_field(source: Path, field: TrainState, out: Path, kind: str, place: Place, parts: Parts) -> None:
+    """Write what the photos' cameras see of a radiance field, where several of them agree, as points."""
+    if parts != Parts(crop=parts.crop):
+        raise InputError(
+            f"{source}: of a radiance field, points are seen surfaces; of the options for parts of splats,"
+            " only --crop is for them"
+        )
+    file_from_world = file_frame(source, field.source_from_world, place)
+    scene = opening.trained_scene(runs.find(source), field, torch.device("cpu"))
+    with bars() as shown:
+        maps = surface.depth_maps(
+            field.model, sights.of_views(scene.views), opening.background_of(field), Trust(), shown
+        )
+    xyz, normals, rgb = (torch.from_numpy(each) for each in oriented(maps, voxels.PIXELS * voxels.usual_spacing(maps)))
+    matrix, scale = file_from_world[:3, :3], similarity_scale(file_from_world)
+    points = Points(xyz @ matrix.T + file_from_world[:3, 3], rgb)
+    normals = normals @ matrix.T / scale
+    if parts.crop is not None:
+        low, high = torch.tensor(parts.crop, dtype=torch.float64).reshape(2, 3)
+        inside = ((points.xyz >= low) & (points.xyz <= high)).all(dim=-1)
+        points, normals = points.select(inside), normals[inside]
+    _save_points(points, normals, out, kind, clouds.LOSS_OF_FIELD)
+
+
+def _save_points(points: Points, normals: Tensor, out: Path, kind: str, loss: str) -> None:
+    clouds.save(points, normals, out, kind)
+    say(f"Wrote {len(points):,} points: {out} ({_sizes(out.stat().st_size, len(points))})")
+    say(f"Lost in {kind}: {loss}.")
+
+
 def _sizes(size: int, count: int) -> str:
     return f"{size / 1e6:.1f} MB, {size / max(1, count):.1f} bytes each"
-
-
-@dataclass(frozen=True)
-class Loss:
-    """How far pictures of what was written are from pictures of the model.
-
-    Attributes:
-        error: mean squared difference of the pictures, channels 0..1.
-        views: how many held-out views they are of; None if the source has none, and they are taken around the splats.
-        before, after: mean PSNR of the model and of what was written on those held-out photos, dB.
-    """
-
-    error: float
-    views: int | None = None
-    before: float | None = None
-    after: float | None = None
-
-    @property
-    def decibels(self) -> float:
-        """The PSNR of one set of pictures against the other; infinite if they are equal."""
-        return -10 * math.log10(self.error) if self.error else math.inf
-
-    def __str__(self) -> str:
-        where = "Pictures around it" if self.views is None else f"Held-out views ({self.views})"
-        by = f"{self.decibels:.1f} dB" if self.error else "nothing that shows"
-        if self.before is None or self.after is None:
-            return f"{where} differ by {by}."
-        return f"{where} differ by {by}; against the photos {self.before:.2f} dB became {self.after:.2f} dB."
 
 
 @torch.no_grad()
@@ -140,23 +158,14 @@ def loss(capture: Capture | None, model: Gaussians, written: Gaussians, file_fro
     Both are in the coordinates of the file, which `file_from_world` [4,4] leads to from those of the photos' cameras.
     """
     if capture is None or not capture[1].test:
-        return Loss(difference(model, written, around(model)))
+        return Loss(lost.difference(model, written, around(model)))
     state, scene = capture
-    numbers = scene.test[:: -(-len(scene.test) // MOST_VIEWS)]
-    views = [scene.views[number] for number in numbers]
-    errors = [difference(model, written, view.camera.transformed(file_from_world)) for view in views]
+    numbers = lost.some_of(scene.test)
     shots = None if state.exposure is None else state.exposure.predicted(scene.views, numbers)
-    before, after = (
-        evaluate.evaluate(
-            each.transformed(file_from_world.inverse()),
-            views,
-            background=opening.background_of(state),
-            lpips=False,
-            shots=shots,
-        ).psnr
-        for each in (model, written)
-    )
-    return Loss(sum(errors) / len(errors), len(views), before, after)
+    world_from_file = file_from_world.inverse()
+    before, after = (each.transformed(world_from_file) for each in (model, written))
+    views = [scene.views[number] for number in numbers]
+    return lost.between(before, after, views, opening.background_of(state), shots)
 
 
 def capture_of(source: Path, state: TrainState | None) -> Capture | None:
@@ -180,9 +189,3 @@ def around(model: Gaussians, views: int = VIEWS) -> Cameras:
     K = intrinsics(width, width, width / 2, height / 2)
     c2w = look_at(target + FACING * radius * offsets, target, FILES_UP)
     return Cameras.from_c2w(c2w, K.repeat(views, 1, 1), width, height)
-
-
-def difference(a: Gaussians, b: Gaussians, cameras: Cameras) -> float:
-    """Mean squared difference of the pictures of two scenes, over all cameras, channels 0..1."""
-    pairs = zip(render.pictures(a, cameras), render.pictures(b, cameras), strict=True)
-    return sum(float((x.clamp(0, 1) - y.clamp(0, 1)).double().square().mean()) for x, y in pairs) / len(cameras)

@@ -50,7 +50,7 @@ class FieldSubject:
         return None
 
     def saver(self, look: Look) -> Callable[[Path], int]:
-        raise InputError("A radiance field cannot be written as splats yet.")
+        raise InputError("A radiance field has no splats to save; recon export makes some of it.")
 
     def _rendered(self, camera: Cameras, pixels: torch.Tensor | None, background: Colour) -> RenderOutput:
         colour = torch.tensor(background, dtype=torch.float32, device=self._device)

@@ -14,7 +14,7 @@ from recon.datasets.files import TEMPORARY, atomic_write, naming
 
 KEPT_CHECKPOINTS = 2  # the newest, and one more should the newest be damaged
 
-CHECKPOINTS, EVAL = RUN_FOLDERS = ("checkpoints", "eval")
+CHECKPOINTS, EVAL, DISTILLED = RUN_FOLDERS = ("checkpoints", "eval", "distilled")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Run:
     """Where the files of a run are.
 
     config.json: the command's settings. metrics.jsonl: one line per logged step. summary.json: the result.
-    checkpoints/: step_<number>.safetensors. eval/: pictures and scores.
+    checkpoints/: step_<number>.safetensors. eval/: pictures and scores. distilled/: splats of a radiance field, called
+    as the checkpoint that they show, and what is lost in them.
     """
 
     path: Path
@@ -45,6 +46,18 @@ class Run:
 
     def checkpoint_file(self, step: int) -> Path:
         return self.path / CHECKPOINTS / f"step_{step:08d}.safetensors"
+
+    def distilled_file(self, step: int) -> Path:
+        return self.path / DISTILLED / self.checkpoint_file(step).name
+
+    def lost_file(self, step: int) -> Path:
+        return self.distilled_file(step).with_suffix(".json")
+
+    def drop_distilled(self, but: int) -> None:
+        """Splats of a field as it is no more; those of step `but` stay."""
+        for path in (self.path / DISTILLED).glob("step_*"):
+            if path.stem != self.checkpoint_file(but).stem:
+                path.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[Path]:
         """Newest first."""
@@ -149,6 +162,7 @@ def forget_after(run: Run, step: int) -> None:
     for path in run.checkpoints():
         if path > run.checkpoint_file(step):
             path.unlink()
+    run.drop_distilled(but=step)
     for path in (run.path / CHECKPOINTS).glob(f".*{TEMPORARY}"):
         path.unlink()
     kept = [line for line in read_lines(run.metrics_file) if line["step"] <= step]

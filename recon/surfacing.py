@@ -70,7 +70,7 @@ def export_to(
     capture = exporting.capture_of(source, state)
     if texture is not None and capture is None:
         raise InputError(f"{source}: has no photos to make a texture of")
-    if parts != Parts():
+    if parts != (Parts() if isinstance(model, Gaussians) else Parts(crop=parts.crop)):
         splats = load_with_state(source)[0]
         model = exporting.kept(splats, file_from_world, parts).transformed(file_from_world.inverse())
     looks = sights_of(source, model, capture)

@@ -76,8 +76,8 @@ class TrainState:
         if isinstance(self.model, Gaussians):
             return self.model
         raise InputError(
-            f"this was trained with --method {self.config.method}, and only splats can be written or edited so far;"
-            " it can be scored (recon eval), rendered (recon render) and looked at (recon view)"
+            f"this was trained with --method {self.config.method}, and that is for splats;"
+            " recon export makes splats of it"
         )
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from viser import UploadedFile
 
-from recon import export, opening, runs
+from recon import distilling, export, opening, runs
 from recon.comparing import PhotoComparison
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
@@ -76,8 +76,12 @@ class Shown:
     source_from_world: torch.Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
 
 
-def open_source(source: Path, device: torch.device, keep: Keep | None = None) -> Shown:
-    """A run, a checkpoint, a splat file, or a capture that was not trained yet; or what `keep` leaves of it."""
+def open_source(source: Path, device: torch.device, keep: Keep | None = None, *, as_splats: bool = False) -> Shown:
+    """A run, a checkpoint, a splat file, or a capture that was not trained yet; or what `keep` leaves of it.
+
+    Args:
+        as_splats: whether of a radiance field splats are made.
+    """
     if source.exists() and export.is_splats(source):
         subject, frame = opened_file(source, keep)
         return Shown(subject, source.name, Path.cwd(), source_from_world=frame)
@@ -88,6 +92,8 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None) ->
             return _open_capture(source, device, keep)
         raise
     state = load_state(source, device)
+    if as_splats:
+        state = distilling.as_splats(source, state)
     model = state.model if keep is None else keep(state.gaussians, state.source_from_world)
     scene = None
     try:
@@ -262,8 +268,7 @@ def share(
     keep: Keep | None = None,
 ) -> None:
     """Write one page of HTML that shows a run, a file or a capture, or what `keep` leaves of it."""
-    shown = open_source(source, device, keep)
-    if not isinstance(shown.subject, SplatSubject):
-        raise InputError(f"{source}: a page shows splats, and this is a radiance field; look at it with: recon view")
+    shown = open_source(source, device, keep, as_splats=True)
+    assert isinstance(shown.subject, SplatSubject)
     tour = None if camera_path is None else tours.load(camera_path, shown.source_from_world)
     write_page(out, shown.subject, shown.name, shown.scene, tour=tour, description=description)

@@ -7,10 +7,11 @@ import dataclasses
 import torch
 
 import tiny
-from recon import checkpoint
+from recon import checkpoint, sh
 from recon.config import NerfConfig, PlenoxelsConfig, TrainConfig, for_field
 from recon.datasets.scene import Scene
 from recon.opening import first_model
+from recon.plenoxels import Plenoxels
 from recon.train import TrainState, start, train
 
 NERF = NerfConfig(rays=64, width=16, depth=6, coarse_samples=8, fine_samples=8, frequencies=4, lr=5e-3, lr_final=5e-4)
@@ -54,3 +55,19 @@ def interrupted(settings: TrainConfig, stop: int, folder, scene: Scene | None = 
     assert resumed.step == stop
     train(resumed, scene.train_views)
     return resumed
+
+
+BALL = 0.3  # its radius
+
+
+def ball(scene: Scene, side: int = 64) -> Plenoxels:
+    """A field known exactly: an opaque ball around the middle, in the colours of the directions from there."""
+    config = dataclasses.replace(PLENOXELS, sides=(side,), finer_at=())
+    made = Plenoxels.start(scene, dataclasses.replace(for_field("plenoxels", 1), radiance=config), CPU)
+    line = torch.linspace(-1 - config.shell, 1 + config.shell, side)
+    places = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).reshape(-1, 3)
+    away = places.norm(dim=-1)
+    with torch.no_grad():
+        made.densities[:] = (2000 * (BALL - away)).clamp(-200, 200)  # opaque right behind its surface
+        made.harmonics[:, :27:9] = (places / (2 * away[:, None].clamp_min(1e-6))) / sh.C0
+    return made

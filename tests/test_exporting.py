@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon import exporting, gaussians
+from recon import exporting, gaussians, lost
 from recon.datasets.errors import InputError
 from recon.export import LOSSES, SAVERS, export, load
 from recon.gaussians import Gaussians
@@ -134,8 +134,8 @@ def test_cameras_around_splats_see_most_of_them() -> None:
 def test_equal_scenes_do_not_differ() -> None:
     scene = tiny_cloud(30)
     cameras = exporting.around(scene)
-    assert exporting.difference(scene, scene, cameras) == 0
+    assert lost.difference(scene, scene, cameras) == 0
     darker = gaussians.Gaussians(*scene.state_dict().values())
     with torch.no_grad():
         darker.sh0.sub_(0.5)
-    assert exporting.difference(scene, darker, cameras) > 1e-4
+    assert lost.difference(scene, darker, cameras) > 1e-4

@@ -8,7 +8,7 @@ import pytest
 import balls
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
-from recon.meshing import closed, colours, poisson, surface, tsdf, voxels
+from recon.meshing import closed, colours, points, poisson, surface, tsdf, voxels
 from recon.meshing.depth import DepthMap
 
 pytest.importorskip("open3d", reason="Open3D is not installed")
@@ -83,10 +83,10 @@ def test_the_voxel_suits_the_pictures_and_the_memory() -> None:
 
 
 def test_poisson_makes_the_same_ball() -> None:
-    points, normals, colors = poisson.oriented(maps(), VOXEL)
-    assert np.abs(np.linalg.norm(points, axis=1) - 1).max() < 0.2 * VOXEL
-    assert ((normals * points).sum(axis=1) > 0.8).mean() > 0.99
-    mesh = poisson.surface(points, normals, colors, VOXEL, trim=False)
+    xyz, normals, colors = points.oriented(maps(), VOXEL)
+    assert np.abs(np.linalg.norm(xyz, axis=1) - 1).max() < 0.2 * VOXEL
+    assert ((normals * xyz).sum(axis=1) > 0.8).mean() > 0.99
+    mesh = poisson.surface(xyz, normals, colors, VOXEL, trim=False)
     assert closed.is_watertight(mesh)
     assert balls.outwards(mesh) == 1
     assert np.abs(balls.radii(mesh) - 1).max() < 0.5 * VOXEL
@@ -96,10 +96,10 @@ def test_poisson_makes_the_same_ball() -> None:
 
 def test_poisson_is_trimmed_where_nothing_was_seen() -> None:
     """Half of the ball is not there: it is closed by a guess, and some of that is cut off."""
-    points, normals, colors = poisson.oriented(maps(), VOXEL)
-    half = points[:, 2] > 0
+    xyz, normals, colors = points.oriented(maps(), VOXEL)
+    half = xyz[:, 2] > 0
     whole, trimmed = (
-        poisson.surface(points[half], normals[half], colors[half], VOXEL, trim=trim) for trim in (False, True)
+        poisson.surface(xyz[half], normals[half], colors[half], VOXEL, trim=trim) for trim in (False, True)
     )
     assert whole.vertices[:, 2].min() < -0.05
     assert len(trimmed.faces) < len(whole.faces)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny
-from recon import exporting
+from recon import exporting, lost
 from recon.datasets.errors import InputError
 from recon.export import AXES, export, load
 from recon.gaussians import quat_multiply
@@ -80,7 +80,7 @@ def test_a_moved_file_looks_the_same_through_moved_cameras(
     moved = load(tmp_path / "b.ply")
     matrix = place.file_from_world(torch.eye(4), COLMAP_UP)
     cameras = tiny.ring(3)
-    assert exporting.difference(scene, moved, cameras.transformed(matrix)) > 1e-4  # the test can fail
+    assert lost.difference(scene, moved, cameras.transformed(matrix)) > 1e-4  # the test can fail
     with torch.no_grad():
         before, after = scene.render(cameras).rgb, moved.render(cameras.transformed(matrix)).rgb
     assert float((before - after).abs().max()) < 2e-3

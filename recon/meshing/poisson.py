@@ -6,39 +6,19 @@ It closes what no camera has seen with a smooth guess. Shape letters: P points.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from recon import render
 from recon.meshes import Mesh
 from recon.meshing import clean, open3d
-from recon.meshing.depth import DepthMap, back_projected
 
 Array = NDArray[Any]
 
 DEEPEST = 10  # levels of the octree: 1024 cells across
 ROOM = 1.5  # of the cube around the points, in their own size: with less, a surface that bulges is cut open
 THIN = 0.03  # the share of a surface with the fewest points beside it that is a guess
-
-
-def oriented(maps: Sequence[DepthMap], voxel: float) -> tuple[Array, Array, Array]:
-    """Points [P,3] of all maps, one in each voxel at most, their normals [P,3] and colours [P,3] 0..1."""
-    points, normals, colors = [], [], []
-    for found in maps:
-        every = render.normals_from_depth(torch.from_numpy(found.depth), found.camera).numpy()[found.known]
-        usable = np.isfinite(every).all(axis=1) & (np.abs(every).sum(axis=1) > 0)
-        xyz, rgb = back_projected(found)
-        points.append(xyz[usable])
-        normals.append(every[usable])
-        colors.append(rgb[usable] / 255)
-    cloud = _cloud(np.concatenate(points), np.concatenate(normals), np.concatenate(colors))
-    cloud = cloud.voxel_down_sample(voxel)
-    cloud.normalize_normals()
-    return np.asarray(cloud.points), np.asarray(cloud.normals), np.asarray(cloud.colors)
 
 
 def _cloud(points: Array, normals: Array, colors: Array) -> Any:

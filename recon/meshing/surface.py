@@ -9,7 +9,7 @@ from typing import Literal
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
-from recon.meshing import agreement, clean, closed, colours, poisson, tsdf, voxels
+from recon.meshing import agreement, clean, closed, colours, points, poisson, tsdf, voxels
 from recon.meshing.depth import DepthMap, Sight, Trust, depth_map, kept_where, without_backdrop
 from recon.model import Model
 from recon.render import Colour
@@ -77,8 +77,7 @@ def triangulated(maps: Sequence[DepthMap], grid: voxels.Grid, method: Method, pr
         mesh = colours.coloured(mesh, maps, COLOURED * grid.voxel)
     else:
         progress("Poisson reconstruction", 0, 1)
-        points, normals, colors = poisson.oriented(maps, grid.voxel)
-        mesh = poisson.surface(points, normals, colors, grid.voxel, trim=True)
+        mesh = poisson.surface(*points.oriented(maps, grid.voxel), grid.voxel, trim=True)
     if not len(mesh.faces):
         raise InputError("the cameras agree on no surface in this scene, so there is nothing to make a mesh of")
     return mesh
