@@ -36,6 +36,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
+LATER_OF_FIELD = 2.0  # what a step of a radiance field takes over a training, relative to now: grids get finer
 SHARE_OF_RENDERING = 0.5  # of a step of as many rays of a radiance field
 STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
 MOST_FOR_PLACING = 0.05  # of the seconds there are: with more held-out photos or less time it is left out
@@ -61,6 +62,7 @@ def plan(
     *,
     count: int | None,
     processes: int = 1,
+    scored: bool = True,
 ) -> Budget:
     """How a training, scored at the end, is to be done in so many seconds from now.
 
@@ -68,16 +70,20 @@ def plan(
         settings: decide all but steps, seconds, learning rates and the most Gaussians.
         count: the most Gaussians, where that is not for the plan to choose.
         processes: that share the views of each step. They are scored by one.
+        scored: or else all of the seconds are for the training itself.
     """
     began = time.perf_counter()
     step = _mean_step_seconds(dataclasses.replace(settings, batch=1), model, scene)
-    left = seconds - (time.perf_counter() - began)
+    left = seconds
+    if scored:
+        left -= time.perf_counter() - began + ENDING
     batch = settings.batch
     if settings.radiance is not None:
-        return Budget(_of_field(settings, settings.radiance.rays, scene, step, left, processes), False)
-    left -= ENDING + STEPS_PER_SCORE * step * len(scene.test)
+        return Budget(_of_field(settings, scene if scored else None, step, left, processes), False)
     for_placing = STEPS_TO_PLACE * step * len(scene.test)
-    placing = for_placing < MOST_FOR_PLACING * seconds
+    placing = scored and for_placing < MOST_FOR_PLACING * seconds
+    if scored:
+        left -= STEPS_PER_SCORE * step * len(scene.test)
     if settings.refine_poses and placing:
         left -= for_placing
     left = max(left, LEAST_SECONDS)
@@ -110,10 +116,13 @@ def plan(
     return Budget(settings, placing)
 
 
-def _of_field(settings: TrainConfig, rays: int, scene: Scene, step: float, left: float, processes: int) -> TrainConfig:
+def _of_field(settings: TrainConfig, scored: Scene | None, step: float, left: float, processes: int) -> TrainConfig:
     """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then."""
-    pixels = sum(view.camera.width * view.camera.height for view in scene.test_views)
-    left -= ENDING + SHARE_OF_RENDERING * step * pixels / rays
+    assert settings.radiance is not None
+    step *= LATER_OF_FIELD
+    if scored is not None:
+        pixels = sum(view.camera.width * view.camera.height for view in scored.test_views)
+        left -= SHARE_OF_RENDERING * step * pixels / settings.radiance.rays
     left = max(left, LEAST_SECONDS)
     steps = max(LEAST_STEPS, round(left * processes / step))
     radiance = config.for_field(settings.method, steps).radiance

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from recon import checkpoint, distillation, opening, runs
+from recon import checkpoint, distillation, held_out, opening, runs
 from recon.callbacks import Interrupted, ProgressBar, StopOnSignal
 from recon.config import TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
 from recon.loading import is_run, load_state, load_with_state
-from recon.lost import Loss, between, some_of
+from recon.lost import MOST_VIEWS, Loss, between
 from recon.runs import Run
 from recon.terminal import bars, say
 from recon.torch_threads import one_torch_thread
@@ -58,7 +58,7 @@ def as_splats(source: Path, state: TrainState, steps: int | None = None) -> Trai
     scene = opening.trained_scene(run, state, state.model.device)
     made = _trained(run, state, scene, settings, None if before is None or before.config != settings else before)
     say(f"Splats of this field, {len(made.gaussians):,}: {kept}")
-    views = [scene.views[number] for number in some_of(scene.test)]
+    views = [scene.views[number] for number in held_out.some_of(scene.test, MOST_VIEWS)]
     if views:
         loss = between(state.model, made.gaussians, views, opening.background_of(state))
         runs.write_json(run.lost_file(state.step), dataclasses.asdict(loss))

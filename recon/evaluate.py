@@ -274,12 +274,26 @@ def save_comparison(comparison: Comparison, folder: Path | str) -> Path:
     """Write render | photo | error to a PNG in `folder`, named by the view's number and name: "003_images_0001.png"."""
     from PIL import Image
 
-    path = Path(folder) / f"{comparison.number:03d}_{file_name(comparison.scores.name)}.png"
+    path = comparison_file(folder, comparison.number, comparison.scores.name)
     with atomic_write(path) as file:  # of noisy pictures, run lengths are as short as zlib's best, in half the time
         Image.fromarray(draw_comparison(comparison)).save(
             file, format="PNG", compress_level=1, compress_type=zlib.Z_RLE
         )
     return path
+
+
+def comparison_file(folder: Path | str, number: int, name: str) -> Path:
+    """Where `save_comparison` writes the picture of a view, by its number and name."""
+    return Path(folder) / f"{number:03d}_{file_name(name)}.png"
+
+
+def panels_of(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The render and the photo, uint8 [H,W,3] each, of a picture that `save_comparison` wrote."""
+    from PIL import Image
+
+    sheet = np.asarray(Image.open(path).convert("RGB"))[CAPTION:]
+    width = (sheet.shape[1] - 2 * GAP) // 3
+    return sheet[:, :width], sheet[:, width + GAP : 2 * width + GAP]
 
 
 def save_comparisons(

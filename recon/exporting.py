@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon import clouds, export, lost, opening, runs
+from recon import clouds, export, held_out, lost, opening, runs
 from recon.datasets.cameras import Cameras, intrinsics, look_at, similarity_scale
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Points, Scene
@@ -160,7 +160,7 @@ def loss(capture: Capture | None, model: Gaussians, written: Gaussians, file_fro
     if capture is None or not capture[1].test:
         return Loss(lost.difference(model, written, around(model)))
     state, scene = capture
-    numbers = lost.some_of(scene.test)
+    numbers = held_out.some_of(scene.test, lost.MOST_VIEWS)
     shots = None if state.exposure is None else state.exposure.predicted(scene.views, numbers)
     world_from_file = file_from_world.inverse()
     before, after = (each.transformed(world_from_file) for each in (model, written))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from recon import evaluate, opening
+from recon import held_out
 from recon.datasets.scene import Scene
 from recon.field_subject import FieldSubject
 from recon.options import Address
@@ -95,13 +95,9 @@ class LiveView:
         self._next += 1
 
         def score() -> None:
-            shots = self._state.exposure and self._state.exposure.predicted(scene.views, [index])
-            view = opening.corrected(scene, self._state).views[index]
-            result = evaluate.evaluate(
-                self._state.model, [view], background=self._subject.background, lpips=False, shots=shots or None
-            )
-            if result.psnr is not None and math.isfinite(result.psnr):
-                self.panel.scored(step, result.psnr)
+            psnr = held_out.psnr(self._state, scene, [index])
+            if psnr is not None and math.isfinite(psnr):
+                self.panel.scored(step, psnr)
 
         self.viewer.run(score)
 

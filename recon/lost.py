@@ -48,11 +48,6 @@ class Loss:
         return f"{where} differ by {by}; against the photos {self.before:.2f} dB became {self.after:.2f} dB."
 
 
-def some_of(held_out: Sequence[int]) -> Sequence[int]:
-    """Of the numbers of held-out views `MOST_VIEWS` at most, spread evenly."""
-    return held_out[:: -(-len(held_out) // MOST_VIEWS)] if held_out else held_out
-
-
 def between(
     before: Model, after: Model, views: Sequence[View], background: Colour, shots: Sequence[Shot] | None = None
 ) -> Loss:

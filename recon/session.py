@@ -78,11 +78,20 @@ class Watch:
             TensorBoard.require()
 
 
-def begin(options: Options, output: Path, device: torch.device, watch: Watch, *, preparing: float = 0.0) -> Run:
+def begin(
+    options: Options,
+    output: Path,
+    device: torch.device,
+    watch: Watch,
+    *,
+    preparing: float = 0.0,
+    training_alone: bool = False,
+) -> Run:
     """Train a capture from the start and evaluate it; returns the run.
 
     Args:
         preparing: seconds since the process began that do not count as training, such as those for finding poses.
+        training_alone: whether a budget of seconds is for nothing but the steps of the training.
     """
     settings, ranks = options.train_config(), watch.ranks
     _check_shares(settings, ranks)
@@ -98,15 +107,21 @@ def begin(options: Options, output: Path, device: torch.device, watch: Watch, *,
         _wait_for_photos(photos, device)
     placing = True
     if options.budget_seconds is not None:
-        left = options.budget_seconds - (machine.seconds_since_start() - preparing)
+        left = options.budget_seconds
+        if not training_alone:
+            left -= machine.seconds_since_start() - preparing
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
 
         def planned() -> tuple[dict[str, Any], bool]:
-            found = budget.plan(settings, model, scene, left, count=count, processes=ranks.count)
+            found = budget.plan(
+                *(settings, model, scene, left), count=count, processes=ranks.count, scored=not training_alone
+            )
             return config.to_json(found.settings), found.placing
 
         values, placing = ranks.told(planned)
         settings = config.from_json(values, "the plan")
+        if settings.radiance is not None:  # it was begun for the most steps that there might have been
+            model = first_model(scene, settings, device)
         settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
         most = f", at most {settings.max_gaussians:,} Gaussians" if settings.radiance is None else ""
         say(f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps{most}")
