@@ -1,4 +1,4 @@
-"""The command line: one typed function for each subcommand; that of `train` is in `cli_train`."""
+"""The command line: one typed function for each subcommand; those of `train` and `compare` have files of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from recon import machine
+from recon.cli_compare import compare
 from recon.cli_train import Device, Masks, address_at, train
 from recon.config import Preset
 from recon.datasets.errors import InputError
@@ -188,7 +189,8 @@ def export(
     remove_floaters: Annotated[tuple[()] | tuple[float] | None, tyro.conf.arg(metavar="[STRENGTH]")] = None,
     max_count: int | None = None,
     sh_degree: int | None = None,
-    method: Literal["tsdf", "poisson"] = "tsdf",
+    method: Literal["tsdf", "poisson", "density"] = "tsdf",
+    level: float | None = None,
     voxel: float | None = None,
     triangles: int | None = None,
     components: int | None = None,
@@ -221,7 +223,10 @@ def export(
         remove_floaters: Leave out what hangs in the air, by how much, 0 to 1. Without a number 0.5.
         max_count: Keep at most so many: those that cover the most.
         sh_degree: Leave out spherical harmonics above this degree.
-        method: Of a mesh: tsdf fuses depth and leaves open what nobody saw; poisson closes it by a smooth guess.
+        method: Of a mesh: tsdf fuses depth and leaves open what nobody saw; poisson closes it by a smooth guess;
+            density is where a radiance field has a certain density.
+        level: Of the method density: which, per unit of the file. By default what stops half of the light in a voxel,
+            or less where surfaces are fainter.
         voxel: Of a mesh: its resolution, in units of the file. By default what the pictures can tell.
         triangles: Of a mesh: the most there are to be.
         components: Of a mesh: keep so many parts that do not touch, the largest. By default all but crumbs.
@@ -244,7 +249,7 @@ def export(
     parts = Parts(merge, crop, min_opacity, max_size, floaters, max_count, sh_degree)
     if distil_steps is not None and distil_steps < 1:
         raise InputError(f"--distil-steps {distil_steps}: must be at least 1")
-    wishes = Wishes(method, voxel, triangles, components, smooth, watertight)
+    wishes = Wishes(method, voxel, triangles, components, smooth, watertight, level)
     if surfacing.is_mesh(out):
         size = texture_size if texture else None
         surfacing.export_to(source, out, place, parts, wishes, collision=collision, texture=size)
@@ -333,6 +338,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "render": render,
     "export": export,
     "view": view,
+    "compare": compare,
     "convert": convert,
     "info": info,
     "demo": demo,

@@ -128,6 +128,14 @@ class Field(Model, Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def density(self, points: Tensor) -> Tensor:
+        """[P] how much light a short way stops at world points [P,3], per world unit: 1 - exp(-density length) of it.
+
+        On the CPU, without gradients, float32. Where a field measures lengths otherwise than the world does, such as
+        far outside, that may be right in some directions only.
+        """
+        ...
+
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, Tensor | None]:
         """Leave the gradient of a batch in the `.grad` of the parameters.
 

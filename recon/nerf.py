@@ -156,6 +156,18 @@ class Nerf:
                 *(cameras.to(self.device, torch.float32), pixels, background, AT_ONCE),
             )
 
+    @torch.no_grad()
+    def density(self, points: Tensor) -> Tensor:
+        """See `recon.model.Field.density`. In normalised device coordinates it is right for the mean of directions."""
+        network, found = self.networks["fine"], []
+        assert isinstance(network, Network)
+        with all_torch_threads(self.device, self._threads):
+            for part in points.to(self.device, torch.float32).split(AT_ONCE):
+                places, faster = self.reach.places(part)
+                ahead = part.new_tensor([0.0, 0.0, 1.0]).expand_as(part)  # no density goes by the direction
+                found.append((network(places[:, None], ahead)[0][:, 0] * faster).cpu())
+        return torch.cat(found)
+
     def _seen(
         self, origins: Tensor, directions: Tensor, draw: torch.Generator | None
     ) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -185,6 +185,18 @@ class Plenoxels:
         return rays.render(seen, cameras.to(self.device, torch.float32), pixels, background, CHUNK)
 
     @torch.no_grad()
+    def density(self, points: Tensor) -> Tensor:
+        """See `recon.model.Field.density`. In the shell it is right for rays that go across."""
+        shell = self.config.shell
+        found = []
+        for part in points.to(torch.float32).split(CHUNK):
+            largest = part.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+            slower = (1 + shell - shell / largest) / largest
+            places = (part * slower + 1 + shell) * ((self.side - 1) / (2 * (1 + shell)))
+            found.append(self._interpolated(places)[:, 0].clamp_min(0) * slower[:, 0])
+        return torch.cat(found)
+
+    @torch.no_grad()
     def _refine(self, optimizer: torch.optim.Optimizer, side: int) -> None:
         """A grid of more corners, where any photo sees something of this one. The optimiser begins anew."""
         seen = self._seen()

@@ -46,6 +46,19 @@ class Reach:
             return origins + self.near * directions, (self.far - self.near) * directions
         return volume.ndc(*self._in_frame(origins, directions), self.focals, self.near)
 
+    def places(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions [P,3] that a field is asked for at world points [P,3], and [P] how much longer a short way is
+        there, in the mean of directions."""
+        if self.frame is None:
+            return points, torch.ones_like(points[:, 0])
+        frame = self.frame.to(points)
+        x, y, z = (points @ frame[:3, :3].T + frame[:3, 3]).unbind(-1)
+        z = z.clamp_max(-1e-6)  # behind the camera there is nothing
+        fx, fy = self.focals
+        # The cube root of the determinant of the derivatives.
+        longer = (2 * fx * fy * self.near / z.square().square()) ** (1 / 3)
+        return torch.stack([-fx * x / z, -fy * y / z, 1 + 2 * self.near / z], dim=-1), longer
+
     def distances(self, origins: Tensor, directions: Tensor, s: Tensor) -> Tensor:
         """[R,K] along the ray in the world of coordinates [R,K]."""
         if self.frame is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import typing
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from recon.export import glb, suffix_of
 from recon.gaussians import Gaussians
 from recon.loading import is_run, load_state, load_with_state
 from recon.meshes import Mesh
-from recon.meshing import bake, clean, convex, files, open3d, sights, surface, voxels
+from recon.meshing import bake, clean, convex, files, level, open3d, sights, surface, voxels
 from recon.meshing.depth import Sight, Trust
-from recon.model import Model
+from recon.model import Field, Model
 from recon.parts import Parts, Place
 from recon.terminal import bars, say
 from recon.train import TrainState
@@ -67,6 +68,7 @@ def export_to(
     open3d.library()
     model, source_from_world, state = load_any(source)
     file_from_world = exporting.file_frame(source, source_from_world, place)
+    density = None if wishes.method != "density" else density_of(source, model)
     capture = exporting.capture_of(source, state)
     if texture is not None and capture is None:
         raise InputError(f"{source}: has no photos to make a texture of")
@@ -82,7 +84,12 @@ def export_to(
         scale = float(similarity_scale(file_from_world))
         grid = voxels.grid(maps, None if wishes.voxel is None else wishes.voxel / scale, _free())
         _say_grid(grid, scale)
-        mesh = surface.triangulated(maps, grid, wishes.method, shown)
+        if density is None:
+            mesh = surface.triangulated(maps, grid, wishes.method, shown)
+        else:
+            wanted = level.usual_level(density, maps, grid.voxel) if wishes.level is None else wishes.level * scale
+            say(f"Surface at a density of {wanted / scale:.4g} a unit")
+            mesh = surface.at_level(maps, grid, density, wanted, shown)
         if parts.crop is not None:  # splats in the box reach beyond it
             mesh = clean.rows(mesh, clean.in_box(moved(mesh, file_from_world), parts.crop[:3], parts.crop[3:]))
         mesh = surface.cleaned(mesh, [sight.camera for sight in looks], grid.voxel, wishes, shown)
@@ -105,6 +112,13 @@ def load_any(source: Path) -> tuple[Model, Tensor, TrainState | None]:
         state = load_state(source)
         return state.model, state.source_from_world, state
     return load_with_state(source)
+
+
+def density_of(source: Path, model: Model) -> level.Density:
+    """What tells how dense a radiance field is; `InputError` of splats."""
+    if isinstance(model, Gaussians):
+        raise InputError(f"--method density: is for radiance fields, and {source} holds splats")
+    return typing.cast(Field, model).density
 
 
 def sights_of(source: Path, model: Model, capture: exporting.Capture | None) -> list[Sight]:

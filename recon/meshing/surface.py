@@ -9,12 +9,12 @@ from typing import Literal
 from recon.datasets.cameras import Cameras
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
-from recon.meshing import agreement, clean, closed, colours, points, poisson, tsdf, voxels
+from recon.meshing import agreement, clean, closed, colours, level, points, poisson, tsdf, voxels
 from recon.meshing.depth import DepthMap, Sight, Trust, depth_map, kept_where, without_backdrop
 from recon.model import Model
 from recon.render import Colour
 
-Method = Literal["tsdf", "poisson"]
+Method = Literal["tsdf", "poisson", "density"]
 Progress = Callable[[str, int, int], None]
 
 TOLERANCE = 0.03  # of depths that are said to be the same
@@ -27,12 +27,13 @@ class Wishes:
     """What a surface is to be like.
 
     Attributes:
-        method: how depth becomes triangles.
+        method: how depth becomes triangles; density asks a radiance field, where depth says that it has a surface.
         voxel: side of a voxel in units of the file; None: what suits the pictures.
         triangles: the most there are to be; None: as many as come.
         components: how many parts that do not touch are kept, the largest; None: all but crumbs.
         smooth: times that it is smoothed.
         watertight: whether it is to have no holes at all.
+        level: with the method density, that of the surface, per unit of the file; None: see `level.usual_level`.
     """
 
     method: Method = "tsdf"
@@ -41,10 +42,15 @@ class Wishes:
     components: int | None = None
     smooth: int = 0
     watertight: bool = False
+    level: float | None = None
 
     def __post_init__(self) -> None:
         if self.voxel is not None and not 0 < self.voxel < float("inf"):
             raise InputError(f"--voxel {self.voxel:g}: must be more than 0")
+        if self.level is not None and self.method != "density":
+            raise InputError(f"--level {self.level:g}: is for --method density")
+        if self.level is not None and not 0 < self.level < float("inf"):
+            raise InputError(f"--level {self.level:g}: must be more than 0")
         if self.triangles is not None and self.triangles < clean.FEWEST:
             raise InputError(f"--triangles {self.triangles}: must be at least {clean.FEWEST}")
         if self.components is not None and self.components < 1:
@@ -66,8 +72,25 @@ def depth_maps(
     return kept_where(maps, agreed)
 
 
+def at_level(
+    maps: Sequence[DepthMap], grid: voxels.Grid, density: level.Density, wanted: float, progress: Progress
+) -> Mesh:
+    """The surface of a density, per world unit, near what depth maps show of it.
+
+    Raises:
+        InputError: it is nowhere as dense.
+    """
+    mesh = level.surface(
+        *(density, wanted, grid.voxel, grid.blocks), lambda done, count: progress("Asking for densities", done, count)
+    )
+    mesh = colours.coloured(mesh, maps, COLOURED * grid.voxel)
+    if not len(mesh.faces):
+        raise InputError(f"the density is nowhere {wanted:g} a unit near what cameras see; give a lower --level")
+    return mesh
+
+
 def triangulated(maps: Sequence[DepthMap], grid: voxels.Grid, method: Method, progress: Progress) -> Mesh:
-    """The surface as it comes of depth maps.
+    """The surface as it comes of depth maps, by a method for these.
 
     Raises:
         InputError: nothing comes of them.

@@ -50,9 +50,7 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
     """
     o3d = open3d.library()
     core, image = o3d.core, o3d.t.geometry.Image
-    grid = o3d.t.geometry.VoxelBlockGrid(
-        ("tsdf", "weight"), 2 * (core.float32,), ((1,), (1,)), voxel, BLOCK, max(1, len(blocks))
-    )
+    grid = grid_of(voxel, len(blocks))
     places = core.Tensor(blocks.astype(np.int32))
     for number, found in enumerate(maps):
         depth = found.depth
@@ -69,7 +67,19 @@ def fuse(maps: Sequence[DepthMap], voxel: float, blocks: Array, progress: Callab
         )
         if progress is not None:
             progress(number + 1)
+    return triangles_of(grid, LEAST - 0.5)
+
+
+def grid_of(voxel: float, blocks: int) -> Any:
+    """Open3D's grid of distances and weights, with room for so many blocks."""
+    o3d = open3d.library()
+    kinds = 2 * (o3d.core.float32,)
+    return o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight"), kinds, ((1,), (1,)), voxel, BLOCK, max(1, blocks))
+
+
+def triangles_of(grid: Any, least: float) -> Mesh:
+    """Where the distance is 0, between voxels whose weight is at least this."""
     try:
-        return open3d.from_tensors(grid.extract_triangle_mesh(LEAST - 0.5))
+        return open3d.from_tensors(grid.extract_triangle_mesh(least))
     except RuntimeError:  # of a grid through which no surface goes, Open3D makes no empty mesh, but this
         return Mesh(np.empty((0, 3)), np.empty((0, 3), np.int64))
