@@ -59,3 +59,15 @@ def posed(source: Path, output: Path, masks: Sequence[str] = ()) -> Path:
     say(f"{source}: {what} without poses. Finding them; the scene is kept for the next time: {scene}")
     capture_photos(source, scene, Wishes(masks=tuple(masks)))
     return scene
+
+
+def make_capture(folder: Path, views: int) -> None:
+    """Photograph the procedural scene and write it as a capture, with a progress bar."""
+    from recon.datasets import synthetic
+
+    if not 2 <= views <= 1000:
+        raise InputError(f"--views {views}: not between 2 and 1000")
+    with bars() as shown:
+        made = synthetic.make(views=views, progress=lambda done: shown("Making photos of a scene", done, views))
+    synthetic.write(made, folder, "nerfstudio")
+    say(f"Made {views} photos of a scene: {folder}")

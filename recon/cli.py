@@ -118,6 +118,10 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
     where = machine.pick_device(device)
     found = runs.find(run)
     state = load_state(run, where)
+    if state.config.method != found.method:
+        raise InputError(
+            f"{run}: splats of a radiance field, whose scores would be replaced; their export has compared both"
+        )
     session.evaluate_run(found, state, opening.scene_of(found, where))
 
 
@@ -316,11 +320,11 @@ def demo(output: Path = Path("demo"), preset: Preset = "default", views: int = 6
         views: Photos to make.
         threads: CPU threads. By default all.
     """
-    from recon import session
+    from recon import capturing
 
     machine.use_threads(threads)
     capture, run = output / "capture", output / "runs"
-    session.make_capture(capture, views)
+    capturing.make_capture(capture, views)
     train(capture, preset=preset, output=run, threads=threads, viewer=False)
     export(run, output / "scene.ply")
     render(run, output / "turntable.mp4", threads=threads)

@@ -25,7 +25,6 @@ from recon import (
     runs,
 )
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
-from recon.datasets import synthetic
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.fields import kernels_of
@@ -395,14 +394,3 @@ def evaluate_run(
         f" {size / 1e6:.1f} MB{memory}"
     )
     say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")
-
-
-def make_capture(folder: Path, views: int) -> None:
-    """Photograph the procedural scene and write it as a capture, with a progress bar."""
-    if not 2 <= views <= 1000:
-        raise InputError(f"--views {views}: not between 2 and 1000")
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Making photos of a scene", total=views)
-        made = synthetic.make(views=views, progress=lambda done: bar.update(task, completed=done))
-    synthetic.write(made, folder, "nerfstudio")
-    say(f"Made {views} photos of a scene: {folder}")

@@ -12,9 +12,10 @@ import trimesh
 
 import fields_cases
 import tiny
-from recon import checkpoint, distillation, distilling, exporting, loading, lost, opening, runs, session, viewing
+from recon import checkpoint, cli, distillation, distilling, exporting, loading, lost, opening, runs, session, viewing
 from recon.config import for_steps
 from recon.datasets import synthetic
+from recon.datasets.errors import InputError
 from recon.datasets.point_cloud import read_points
 from recon.datasets.scene import Points, View
 from recon.export import load
@@ -150,6 +151,8 @@ def test_an_export_makes_splats_once_and_says_what_is_lost(
     assert kept.stat().st_mtime_ns == before
     assert isinstance(loading.load_state(run).model, type(field.model))  # the newest checkpoint is still the field's
     assert viewing.open_source(kept, CPU).subject.count == len(made)
+    with pytest.raises(InputError, match="whose scores would be replaced"):
+        cli.evaluate(kept, device="cpu")
 
     exporting.export_to(run, tmp_path / "c.ply", distil_steps=20)
     assert checkpoint.load(kept).step == 20

@@ -143,6 +143,23 @@ def test_a_field_learns_for_the_seconds_there_are() -> None:
     assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
 
 
+def test_a_training_by_the_clock_begins_with_the_field_that_was_planned(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with one for the most steps that there might be: a resumed run has that of its settings."""
+    begun: list[Any] = []
+    options = Options(runs.find(run).config()["options"]["scene"], method="plenoxels", budget_seconds=60.0)
+    assert config.plenoxels_for(200) != options.train_config().radiance
+
+    def planned(settings: config.TrainConfig, *_: Any, **__: Any) -> budget.Budget:
+        return budget.Budget(dataclasses.replace(settings, seconds=9.0, radiance=config.plenoxels_for(200)), False)
+
+    monkeypatch.setattr(budget, "plan", planned)
+    monkeypatch.setattr(session, "_run", lambda _, state, *__, **___: begun.append(state))
+    session.begin(options, tmp_path, CPU, session.Watch())
+    assert begun[0].model.config == begun[0].config.radiance == config.plenoxels_for(200)
+
+
 @pytest.mark.parametrize("method", sorted(CLASSES))
 def test_memory_counts_what_a_field_takes(method: str) -> None:
     settings = settings_of(method, 10)

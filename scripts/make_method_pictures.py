@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Put comparisons of methods into docs/methods.md: their tables, and their pictures beside it.
+
+recon compare syn200 --seconds 300 --output comparison_syn200
+python scripts/make_method_pictures.py comparison_syn200
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from _bench_report import ROOT, run, section, write_section
+from recon import contest, runs
+
+DOCUMENT = ROOT / "docs" / "methods.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparisons", type=Path, nargs="+", help="folders that recon compare wrote")
+    parts = []
+    for folder in parser.parse_args().comparisons:
+        found = runs.read_json(folder / contest.RESULT)
+        options = found["options"]
+        name = Path(options["scene"]).name
+        long = f"{options['budget_seconds']:g} s" if options["steps"] is None else f"{options['steps']:,} steps"
+        parts += [f"{name}, {long} each:", contest.table(found["methods"])]
+        for file, what in ((contest.VIEWS, "Held-out views"), (contest.CURVES_DRAWN, "PSNR over time")):
+            picture = f"methods_{name}_{Path(file).stem}.jpg"
+            Image.open(folder / file).convert("RGB").save(DOCUMENT.parent / picture, quality=85)
+            parts.append(f"![{what}: {name}]({picture})")
+    write_section(DOCUMENT, "comparisons", section(*parts))
+
+
+if __name__ == "__main__":
+    run(main)
