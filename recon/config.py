@@ -16,7 +16,7 @@ T = TypeVar("T")
 Preset = Literal["fast", "default", "best"]
 PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
-Method = Literal["splats", "nerf", "plenoxels"]
+Method = Literal["splats", "nerf", "plenoxels", "ngp"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,28 @@ class PlenoxelsConfig:
 
 
 @dataclass(frozen=True)
+class NgpConfig:
+    """A hash grid and small networks (Instant-NGP, Müller et al. 2022)."""
+
+    kind: Literal["ngp"] = "ngp"
+    rays: int = 8192  # in a step, at most
+    samples: int = 1 << 16  # in a step, about: as many rays are taken as have so many
+    levels: int = 8  # of the grid
+    features: int = 4  # of each level
+    log2_rows: int = 17  # of the most rows of a level
+    base: int = 16  # corners along a side of the first level
+    finest: int = 1024  # of the last
+    width: int = 64  # of the networks' layers
+    appearance: int = 16  # numbers that say how a photo of estimated poses was lit and exposed; 0: none
+    cells: int = 128  # along a side of the grid that says where nothing is
+    step: float = 0.01  # between samples, where cameras are about 1 from the middle
+    distortion: float = 0.0  # weight of how spread out along a ray what it shows is
+    lr: float = 1e-2
+    lr_final: float = 3e-4
+    decay: float = 1e-6  # of the networks' weights
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
@@ -118,7 +140,7 @@ class TrainConfig:
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
     surface: SurfaceConfig | None = None  # where the scene is to give a mesh
-    radiance: NerfConfig | PlenoxelsConfig | None = None  # train such a field, and no Gaussians
+    radiance: NerfConfig | PlenoxelsConfig | NgpConfig | None = None  # train such a field, and no Gaussians
 
     @property
     def method(self) -> Method:
@@ -129,6 +151,8 @@ class TrainConfig:
         return self.strategy.max_gaussians if self.radiance is None else 0
 
 
+RADIANCE = {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig, "ngp": NgpConfig}  # by their kind
+
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
@@ -137,6 +161,7 @@ PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
+    "ngp": {"fast": 1_000, "default": 5_000, "best": 20_000},
 }
 
 MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
@@ -164,7 +189,7 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
 def for_field(method: str, steps: int) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
-    radiance = NerfConfig() if method == "nerf" else plenoxels_for(steps)
+    radiance = {"nerf": NerfConfig, "ngp": NgpConfig}.get(method, lambda: plenoxels_for(steps))()
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
 
 
@@ -201,7 +226,7 @@ def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     values = dict(values)
     values["strategy"] = _nested(values, "strategy", {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}, source)
     if values.get("radiance") is not None:
-        values["radiance"] = _nested(values, "radiance", {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig}, source)
+        values["radiance"] = _nested(values, "radiance", RADIANCE, source)
     if isinstance(values.get("surface"), dict):
         values["surface"] = checked(SurfaceConfig, values["surface"], f"{source}: surface.")
     return checked(TrainConfig, values, f"{source}: ")

@@ -26,15 +26,16 @@ def first_table(layout: Layout, seed: int) -> Tensor:
     return START * (2 * torch.rand(layout.rows, layout.features, generator=draw) - 1)
 
 
-def encode(layout: Layout, positions: Tensor, table: Tensor) -> Tensor:
+def encode(layout: Layout, positions: Tensor, table: Tensor, known: Tensor | None = None) -> Tensor:
     """[P,L*F] features of positions, level by level; differentiable in the table.
 
     Args:
         positions: [P,3] 0..1; what is outside is as at the border. Where torch computes this has gradients, too.
         table: [rows,F].
+        known: [P,L*F] what a call without gradients has returned for them: then the kernels compute nothing twice.
     """
     if table.device.type == "cpu" and table.dtype == torch.float32:
-        encoded: Tensor = _Encode.apply(layout, positions, table)
+        encoded: Tensor = _Encode.apply(layout, positions, table, known)
         return encoded
     return encode_in_torch(layout, positions, table)
 
@@ -43,14 +44,16 @@ class _Encode(torch.autograd.Function):
     """By the kernels."""
 
     @staticmethod
-    def forward(ctx: Any, layout: Layout, positions: Tensor, table: Tensor) -> Tensor:
+    def forward(ctx: Any, layout: Layout, positions: Tensor, table: Tensor, known: Tensor | None) -> Tensor:
         ctx.layout, ctx.positions = layout, positions.detach().contiguous().numpy()
+        if known is not None:
+            return known.view_as(known)
         return torch.from_numpy(hash_grid.encode(layout, ctx.positions, table.detach().contiguous().numpy()))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, None]:
         found = hash_grid.encode_back(ctx.layout, ctx.positions, gradient.contiguous().numpy())
-        return None, None, torch.from_numpy(found)
+        return None, None, torch.from_numpy(found), None
 
 
 def encode_in_torch(layout: Layout, positions: Tensor, table: Tensor) -> Tensor:

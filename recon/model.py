@@ -91,6 +91,7 @@ class RayBatch:
         pixels: [C,M,2] positions in these photos.
         rgb: [C,M,3] what they show, over `background`.
         background: [3].
+        photos: [C] int64 on the CPU, which of the photos to learn from they are.
         seed, step: what the step's random numbers are drawn from; see `rng.generator`.
     """
 
@@ -98,6 +99,7 @@ class RayBatch:
     pixels: Tensor
     rgb: Tensor
     background: Tensor
+    photos: Tensor
     seed: int
     step: int
 

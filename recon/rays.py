@@ -95,6 +95,7 @@ class RayBatches:
             torch.from_numpy(np.stack(positions) + 0.5).float().to(self._device),
             torch.from_numpy(np.stack(colours)).to(self._device),
             background.to(self._device),
+            torch.from_numpy(photos),
             seed,
             step,
         )

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from recon import checkpoint, sh
-from recon.config import NerfConfig, PlenoxelsConfig, TrainConfig, for_field
+from recon.config import NerfConfig, NgpConfig, PlenoxelsConfig, TrainConfig, for_field
 from recon.datasets.scene import Scene
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
@@ -16,7 +16,20 @@ from recon.train import TrainState, start, train
 
 NERF = NerfConfig(rays=64, width=16, depth=6, coarse_samples=8, fine_samples=8, frequencies=4, lr=5e-3, lr_final=5e-4)
 PLENOXELS = PlenoxelsConfig(rays=256, sides=(12, 24), finer_at=(0.3,))
-SMALL: dict[str, NerfConfig | PlenoxelsConfig] = {"nerf": NERF, "plenoxels": PLENOXELS}
+NGP = NgpConfig(
+    rays=256,
+    samples=1 << 12,
+    levels=4,
+    features=2,
+    log2_rows=12,
+    base=4,
+    finest=48,
+    width=16,
+    appearance=4,
+    cells=16,
+    step=0.05,
+)
+SMALL: dict[str, NerfConfig | PlenoxelsConfig | NgpConfig] = {"nerf": NERF, "plenoxels": PLENOXELS, "ngp": NGP}
 CPU = torch.device("cpu")
 
 

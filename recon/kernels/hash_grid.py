@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.kernels.buffers import take
 from recon.kernels.lanes import atomic_add
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import get, inline, put
@@ -94,14 +95,14 @@ def layout(levels: int, features: int, log2_rows: int, base: int, finest: int) -
 def encode(layout: Layout, positions: Floats, table: Floats) -> Floats:
     """[P,L*F] features of positions [P,3], from a table [rows,F]; what is outside of 0..1 is as at its border."""
     count = len(positions)
-    out = np.empty((count, layout.width), np.float32)
+    out = take((count, layout.width), np.float32)
     launch(_encode, *_arguments(layout, positions), table.reshape(-1), out.reshape(-1))
     return out
 
 
 def encode_back(layout: Layout, positions: Floats, gradient: Floats) -> Floats:
     """The gradient [rows,F] of the table, given that of the features [P,L*F]."""
-    out = np.empty((layout.rows, layout.features), np.float32)
+    out = take((layout.rows, layout.features), np.float32)
     slices = -(-get_threads() // layout.levels)  # so that there is work for all threads
     launch(_encode_back, *_arguments(layout, positions), gradient.reshape(-1), slices, out.reshape(-1))
     return out

@@ -1,0 +1,230 @@
+"""Instant-NGP (Müller et al. 2022): a hash grid and two small networks, asked only where something may be.
+
+All of space is contracted into a cube (Mip-NeRF 360, eq. 10), and densities are per length in there: then steps that
+grow with the distance are of one length. What differs between photos of a real capture, such as the exposure, is a
+vector of each photo that the colours see (NeRF in the Wild, Martin-Brualla et al. 2021).
+
+Shape letters: C photos of a step, R rays, N samples of all rays, V photos to learn from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from recon import hashgrid, packed, rays, rng, sh
+from recon.config import NgpConfig, TrainConfig
+from recon.datasets.cameras import Cameras
+from recon.datasets.scene import Scene
+from recon.kernels import hash_grid
+from recon.model import RayBatch, RenderOutput
+from recon.occupancy import EVERY, Occupancy
+from recon.perceptron import perceptron
+from recon.reach import Reach, reach_of
+
+GEOMETRY = 16  # what the first network tells of a place: the logarithm of its density, and what the colours see
+DEGREE = 3  # of the harmonics that the direction is seen through: 16 of them
+MOMENTS = (0.9, 0.99)
+THIN = math.log(0.1)  # the logarithm of the density that all begins with
+DENSEST = 12.0  # the largest such logarithm
+SEEN = 1e-4  # share of a ray below which a sample is left out
+MOST = 512  # samples of a ray
+AT_ONCE = 1 << 13  # rays of a picture
+BEGINNING = 1 / 256  # rays for each sample of the first step
+
+
+class Ngp:
+    """The table, the networks and where something is. A `recon.model.Field`."""
+
+    unit: ClassVar[str] = "weights"
+    kernels: ClassVar[tuple[str, ...]] = ("hash_grid", "occupancy", "packed", "adam")
+
+    def __init__(
+        self, config: NgpConfig, reach: Reach, parameters: dict[str, Tensor], occupancy: Occupancy, ray_count: int
+    ) -> None:
+        """
+        Args:
+            parameters: see `shapes_of`.
+            ray_count: how many rays the next step takes.
+        """
+        self.config, self.reach, self.occupancy, self.ray_count = config, reach, occupancy, ray_count
+        self._layout = layout_of(config)
+        self._parameters = {name: value.requires_grad_() for name, value in parameters.items()}
+        self._density = [self._parameters[f"density.{i}"] for i in range(2)]
+        self._colour = [self._parameters[f"colour.{i}"] for i in range(3)]
+
+    @classmethod
+    def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
+        config = settings.radiance
+        assert isinstance(config, NgpConfig)
+        photos = 0 if scene.exact_poses else len(scene.train_views)
+        parameters = {}
+        for name, shape in shapes_of(config, photos).items():
+            if name == "table":
+                value = hashgrid.first_table(layout_of(config), settings.seed)
+            elif name == "appearance":
+                value = torch.zeros(shape)
+            else:  # Glorot and Bengio 2010
+                draw = rng.generator(settings.seed, name)
+                value = math.sqrt(6 / sum(shape)) * (2 * torch.rand(shape, generator=draw) - 1)
+            parameters[name] = value.to(device)
+        occupancy = Occupancy.full(config.cells, config.step, device)
+        return cls(config, reach_of(scene), parameters, occupancy, round(config.samples * BEGINNING))
+
+    @classmethod
+    def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
+        config = settings.radiance
+        assert isinstance(config, NgpConfig)
+        shapes = shapes_of(config, len(tensors["appearance"]) if "appearance" in tensors else 0)
+        for name, shape in {**shapes, "occupancy": (config.cells**3,)}.items():
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(f"{name} is {tuple(tensors[name].shape)}, not {shape}")
+        occupancy = Occupancy(tensors["occupancy"].to(device), config.cells, config.step)
+        parameters = {name: tensors[name].to(device) for name in shapes}
+        return cls(config, Reach.restore(tensors), parameters, occupancy, int(tensors["ray_count"]))
+
+    @staticmethod
+    def memory(settings: TrainConfig) -> tuple[int, int]:
+        config = settings.radiance
+        assert isinstance(config, NgpConfig)
+        weights = sum(math.prod(shape) for shape in shapes_of(config, 1000).values())
+        of_sample = 2 * layout_of(config).width + 8 * config.width + 3 * GEOMETRY
+        return 4 * (weights + config.cells**3), 2 * 4 * config.samples * of_sample
+
+    def __len__(self) -> int:
+        return sum(value.numel() for value in self._parameters.values())
+
+    @property
+    def device(self) -> torch.device:
+        return self._parameters["table"].device
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is learned, where something is, and how many rays the next step takes."""
+        values = {name: value.detach() for name, value in self._parameters.items()}
+        more = {"occupancy": self.occupancy.values, "ray_count": torch.tensor(self.ray_count)}
+        return {**values, **more, **self.reach.state_dict()}
+
+    def param_groups(self, extent: float) -> list[dict[str, Any]]:
+        rates = {"lr": self.config.lr, "lr_final": self.config.lr_final, "betas": MOMENTS}
+        return [{"params": [value], "name": name, **rates} for name, value in self._parameters.items()]
+
+    def regularisers(self) -> dict[str, Tensor]:
+        """None beside what `learn` adds."""
+        return {}
+
+    def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
+        """The squared error of the colours, and how spread out along a ray what it shows is."""
+        each = min(batch.pixels.shape[1], max(1, self.ray_count // len(batch.photos)))
+        origins, directions = (v.reshape(-1, 3) for v in batch.cameras.rays(batch.pixels[:, :each]))
+        photos = batch.photos.repeat_interleave(each).to(self.device)
+        jitter = torch.rand(len(origins), generator=rng.generator(batch.seed, "samples", batch.step))
+        shown, cost = self._shown(origins, directions, jitter, self._lit(photos))
+        target = batch.rgb[:, :each].reshape(-1, 3)
+        error = (shown[:, :3] + (1 - shown[:, 3:4]) * batch.background - target).square().mean()
+        (error + self.config.distortion * shown[:, 5].mean()).backward()  # type: ignore[no-untyped-call]
+        for layer in (*self._density, *self._colour):
+            if layer.grad is not None:
+                layer.grad.add_(layer.detach(), alpha=self.config.decay)
+        fitting = len(origins) * self.config.samples // max(1, cost)
+        self.ray_count = min(max(fitting, self.ray_count // 2, 1), 2 * self.ray_count, self.config.rays)
+        if batch.step % EVERY == EVERY - 1:
+            self._look_around(batch)
+        return error.detach(), None
+
+    def after_step(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Nothing changes with the progress."""
+
+    def render(
+        self,
+        cameras: Cameras,
+        *,
+        pixels: Tensor | None = None,
+        background: Tensor | None = None,
+        train_frac: float = 1.0,
+        depth: bool = True,
+        absgrad: bool = False,
+        median_depth: bool = False,
+    ) -> RenderOutput:
+        """See `recon.model.Model.render`. Photos' own light is that of all of them on the average."""
+
+        def seen(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            shown, _ = self._shown(origins, directions, None, self._mean_light(len(origins)))
+            alpha = shown[:, 3]
+            along = shown[:, 4] / alpha.clamp_min(1e-10)
+            return shown[:, :3], alpha, self.reach.distances(origins, directions, along[:, None])[:, 0]
+
+        return rays.render(seen, cameras.to(self.device, torch.float32), pixels, background, AT_ONCE)
+
+    def _lit(self, photos: Tensor) -> Tensor | None:
+        """[R,A] what the colours see of the photos [R] that rays are of."""
+        vectors = self._parameters.get("appearance")
+        return None if vectors is None else vectors[photos]
+
+    def _mean_light(self, count: int) -> Tensor | None:
+        vectors = self._parameters.get("appearance")
+        return None if vectors is None else vectors.mean(dim=0).expand(count, -1)
+
+    def _shown(
+        self, origins: Tensor, directions: Tensor, jitter: Tensor | None, light: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """What rays [R,3] show, see `packed.composite`, and how many samples that takes to find out.
+
+        Args:
+            light: [R,A] see `_lit`.
+        """
+        begin, along = self.reach.rays(origins, directions)
+        span = (0.0, 1.0)
+        if self.reach.frame is None:
+            begin, along, span = origins, directions, (self.reach.near, math.inf)
+        found = self.occupancy.march(begin, along, *span, jitter, MOST)
+        table, config = self._parameters["table"], self.config
+        with torch.no_grad():
+            encoded = hashgrid.encode(self._layout, found.positions, table)
+            densities = self._densities(perceptron(encoded, self._density)[:, 0])
+            if jitter is not None:
+                self.occupancy.met(found.positions, densities)
+            counts = packed.weights_of(found, config.step * densities) > SEEN
+        kept = found.chosen(counts)
+        encoded = hashgrid.encode(self._layout, kept.positions, table, encoded[counts])
+        geometry = perceptron(encoded, self._density)
+        ray = kept.rays()
+        seen = [sh.basis(directions, DEGREE), *(() if light is None else (light,))]
+        colours = perceptron(torch.cat([torch.cat(seen, dim=-1)[ray], geometry], dim=-1), self._colour).sigmoid()
+        shown = packed.composite(kept, config.step * self._densities(geometry[:, 0]), colours)
+        return shown, (len(counts) + 2 * len(ray)) // 3
+
+    @staticmethod
+    def _densities(told: Tensor) -> Tensor:
+        return (told + THIN).clamp_max(DENSEST).exp()
+
+    @torch.no_grad()
+    def _look_around(self, batch: RayBatch) -> None:
+        """Find out what is in cells that rays may not come to, because they count as empty."""
+        draw = rng.generator(batch.seed, "cells", batch.step)
+        places = self.occupancy.to_look_at(batch.step // EVERY, draw)
+        encoded = hashgrid.encode(self._layout, places, self._parameters["table"])
+        self.occupancy.fade()
+        self.occupancy.met(places, self._densities(perceptron(encoded, self._density)[:, 0]))
+        self.occupancy.decide()
+
+
+def layout_of(config: NgpConfig) -> hash_grid.Layout:
+    return hash_grid.layout(config.levels, config.features, config.log2_rows, config.base, config.finest)
+
+
+def shapes_of(config: NgpConfig, photos: int) -> dict[str, tuple[int, ...]]:
+    """Of all that is learned; `photos`: how many have a vector of their own."""
+    layout, width = layout_of(config), config.width
+    light = config.appearance if photos else 0
+    shapes: dict[str, tuple[int, ...]] = {
+        "table": (layout.rows, layout.features),
+        "density.0": (width, layout.width),
+        "density.1": (GEOMETRY, width),
+        "colour.0": (width, (DEGREE + 1) ** 2 + light + GEOMETRY),
+        "colour.1": (width, width),
+        "colour.2": (3, width),
+    }
+    return shapes | ({"appearance": (photos, light)} if light else {})

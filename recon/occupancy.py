@@ -1,0 +1,79 @@
+"""Which parts of a contracted space hold anything, as a grid that is kept up while a field is trained.
+
+Instant-NGP's occupancy grid (appendix E.1 and E.2) with one level: the contraction makes distant cells large. Each cell
+remembers the largest density that was met in it, which fades. What is met are the samples of the training rays, and
+now and then a part of all cells in turn, those that are empty included.
+
+Shape letters: R rays, G cells along a side, N samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.kernels import occupancy
+from recon.packed import Samples
+
+WIDTH = 4.0  # of the cube, in contracted space
+EVERY = 8  # steps between looks at cells that no ray tells of
+PART = 1 << 14  # cells of such a look
+FADING = 0.95  # of what was met before, at each look
+VISIBLE = 0.01  # opacity of a step below which a cell may count as empty
+STRIDE = 1_000_003  # a prime: cells are looked at in an order that leaves no part of space out for long
+
+
+class Occupancy:
+    """The grid. `values` [G^3] are densities; `cells` [G^3] uint8 on the CPU, which are not empty."""
+
+    def __init__(self, values: Tensor, side: int, step: float) -> None:
+        """
+        Args:
+            step: between samples, in contracted space.
+        """
+        self.values, self.side, self.step = values, side, step
+        self.decide()
+
+    @classmethod
+    def full(cls, side: int, step: float, device: torch.device) -> Occupancy:
+        """All may hold something, for as long as it takes to find out."""
+        return cls(torch.full((side**3,), 2 * VISIBLE / step, device=device), side, step)
+
+    def decide(self) -> None:
+        """Find out which cells are empty: those whose density shows little, and less than the mean."""
+        least = min(VISIBLE / self.step, float(self.values.mean()))
+        self.cells = (self.values > least).to(torch.uint8).cpu().numpy()
+
+    def march(
+        self, origins: Tensor, directions: Tensor, begin: float, end: float, jitter: Tensor | None, most: int
+    ) -> Samples:
+        """Where rays [R,3] are to be looked at; see `kernels.occupancy.march`. It runs on the CPU on any device.
+
+        Args:
+            jitter: [R] 0..1; None: the middles of the steps.
+        """
+        rays = torch.cat([origins, directions], dim=-1).float().cpu().numpy()
+        offsets = np.full(len(rays), 0.5, np.float32) if jitter is None else jitter.numpy()
+        found = occupancy.march(rays, begin, end, self.step, self.cells, self.side, offsets, most)
+        starts, *values = (torch.from_numpy(v) for v in found)
+        positions, distances, lengths = (v.to(origins.device) for v in values)
+        return Samples(starts, positions, distances, lengths / WIDTH, self.step / WIDTH)
+
+    def met(self, positions: Tensor, densities: Tensor) -> None:
+        """Remember the densities [N] of positions [N,3] of 0..1."""
+        places = (positions * self.side).long().clamp(0, self.side - 1)
+        index = (places[:, 0] * self.side + places[:, 1]) * self.side + places[:, 2]
+        self.values.scatter_reduce_(0, index, densities, "amax")
+
+    def to_look_at(self, look: int, draw: torch.Generator) -> Tensor:
+        """[N,3] positions, one somewhere in each cell of the contracted space that is due at look `look`."""
+        count = self.side**3
+        part = min(PART, count)
+        index = (torch.arange(look * part, (look + 1) * part) * STRIDE) % count
+        cells = torch.stack([index // self.side**2, index // self.side % self.side, index % self.side], dim=-1)
+        places = (cells + torch.rand(len(cells), 3, generator=draw)) / self.side
+        return places[(places - 0.5).norm(dim=-1) <= 0.5].to(self.values.device)
+
+    def fade(self) -> None:
+        self.values *= FADING

@@ -1,0 +1,164 @@
+"""Instant-NGP as a model: it learns, resumes, and is the same by kernels and by torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import tiny
+from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
+from recon import checkpoint, config, ngp, rays
+from recon.config import NgpConfig
+from recon.datasets.cameras import Cameras
+from recon.datasets.images import ArrayImage
+from recon.datasets.scene import Scene, View
+from recon.kernels.runtime import get_threads, set_threads
+from recon.ngp import Ngp, shapes_of
+from recon.train import TrainState, train
+
+
+def trained(steps: int = 30, scene: Scene | None = None, **changes) -> Ngp:
+    scene = scene or tiny.scene()
+    state = begin(settings_of("ngp", steps, **changes), scene)
+    train(state, scene.train_views)
+    assert isinstance(state.model, Ngp)
+    return state.model
+
+
+def test_the_networks_are_the_published_ones() -> None:
+    """Of 32 features; and of 16 numbers of the direction, and 16 of the place. No biases."""
+    shapes = shapes_of(NgpConfig(levels=16, features=2, log2_rows=19, finest=2048), 0)
+    assert shapes["table"] == (6_098_120, 2)
+    assert [shapes[f"density.{i}"] for i in range(2)] == [(64, 32), (16, 64)]
+    assert [shapes[f"colour.{i}"] for i in range(3)] == [(64, 32), (64, 64), (3, 64)]
+    assert shapes_of(NgpConfig(), 5)["appearance"] == (5, 16)
+
+
+def test_training_learns_a_view_it_has_not_seen() -> None:
+    scene = tiny.scene(24)
+    state = begin(settings_of("ngp", 200), scene)
+    blank = float(scene.test_views[0].load().square().mean())  # of a black picture
+    train(state, scene.train_views)
+    assert held_out_error(state, scene) < blank / 4
+    assert isinstance(state.model, Ngp)
+    assert state.model.occupancy.cells.mean() < 0.9
+    assert state.model.ray_count > 16
+
+
+def test_resuming_ends_with_the_same_values(tmp_path) -> None:
+    settings = settings_of("ngp", 40, background="random")
+    straight = begin(settings)
+    train(straight, tiny.scene().train_views)
+    for stop in (5, 31):
+        resumed = interrupted(settings, stop, tmp_path)
+        for name, value in straight.model.state_dict().items():
+            assert torch.equal(value, resumed.model.state_dict()[name]), name
+    other = trained(40, seed=1, background="random")
+    assert not torch.equal(other.state_dict()["table"], straight.model.state_dict()["table"])
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    before, found = get_threads(), []
+    try:
+        for threads in (1, 3):
+            set_threads(threads)
+            found.append(trained().state_dict())
+    finally:
+        set_threads(before)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def gradients(model: Ngp, scene: Scene) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Of what a camera shows, and that."""
+    for value in model._parameters.values():
+        value.grad = None
+    pixels = rays.all_pixels(scene.views[0].camera)[None, ::7].to(model.device)
+    shown = model.render(scene.views[0].camera, pixels=pixels, background=torch.tensor([0.2, 0.4, 0.6])).rgb
+    (shown.square().mean()).backward()
+    found = {}
+    for name, value in model._parameters.items():
+        assert value.grad is not None, name
+        found[name] = value.grad.clone()
+    return shown.detach(), found
+
+
+def test_kernels_and_torch_show_and_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In double precision nothing is left to the kernels but where samples are."""
+    scene = tiny.scene()
+    model = trained(scene=scene)
+    shown, found = gradients(model, scene)
+    wide = {name: value.detach().double() for name, value in model._parameters.items()}
+    double = Ngp(model.config, model.reach, wide, model.occupancy, model.ray_count)
+    monkeypatch.setattr(ngp, "SEEN", -1.0)  # or else what is just seen by the one is not by the other
+    shown, found = gradients(model, scene)
+    expected, of_double = gradients(double, scene)
+    torch.testing.assert_close(shown, expected.float(), atol=1e-4, rtol=1e-3)
+    for name, value in found.items():
+        scale = float(of_double[name].abs().max())
+        torch.testing.assert_close(value, of_double[name].float(), atol=1e-3 * scale, rtol=1e-2)
+
+
+def test_a_checkpoint_gives_the_same_pictures_and_a_damaged_one_is_refused(tmp_path) -> None:
+    settings = settings_of("ngp", 12)
+    state = begin(settings)
+    train(state, tiny.scene().train_views)
+    checkpoint.save(state, tmp_path / "ngp.safetensors")
+    loaded = checkpoint.load(tmp_path / "ngp.safetensors")
+    camera = tiny.ring(5)[2]
+    with torch.no_grad():
+        whole = state.model.render(camera)
+        assert torch.equal(whole.rgb, loaded.model.render(camera).rgb)
+        some = loaded.model.render(camera, pixels=torch.tensor([[[3.5, 7.5]]]))
+    torch.testing.assert_close(some.rgb[0, 0], whole.rgb[0, 7, 3])
+    assert whole.depth is not None
+    assert float(whole.depth.min()) >= 0
+    tensors = {name: value.clone() for name, value in state.model.state_dict().items()}
+    for name in ("table", "density.1", "occupancy"):
+        with pytest.raises(ValueError, match=name):
+            Ngp.restore(settings, tensors | {name: tensors[name][1:]}, CPU)
+
+
+def facing_scene(exact: bool = False) -> Scene:
+    """Photos from places beside each other that all look one way, at a plane with a pattern."""
+    views = []
+    for number in range(9):
+        viewmat = torch.eye(4, dtype=torch.float64)
+        viewmat[:2, 3] = -0.2 * torch.tensor([number % 3 - 1, number // 3 - 1], dtype=torch.float64)
+        K = torch.tensor([[32.0, 0, 16], [0, 32, 12], [0, 0, 1]], dtype=torch.float64)
+        camera = Cameras(viewmat[None], K[None], 32, 24)
+        at = (rays.all_pixels(camera) - torch.tensor([16.0, 12.0])) / 32 * 3 - viewmat[:2, 3]  # at a distance of 3
+        photo = torch.stack([torch.sin(4 * at[:, 0]), torch.sin(3 * at[:, 1]), torch.sin(at.sum(dim=-1))], dim=-1)
+        views.append(View(f"{number}.png", camera, ArrayImage((0.5 + 0.4 * photo.float()).reshape(24, 32, 3))))
+    return Scene("facing", tuple(views), train=(0, 1, 2, 3, 5, 6, 7, 8), test=(4,), exact_poses=exact)
+
+
+def test_captures_that_face_one_way_are_learned_too() -> None:
+    scene = facing_scene()
+    state: TrainState = begin(settings_of("ngp", 150), scene)
+    assert isinstance(state.model, Ngp)
+    assert state.model.reach.frame is not None
+    before = held_out_error(state, scene)
+    train(state, scene.train_views)
+    assert held_out_error(state, scene) < before / 4
+
+
+def test_photos_of_estimated_poses_have_a_light_of_their_own() -> None:
+    """One of them is darker than the others: it alone is learned so, and pictures are as all are on the average."""
+    scene = facing_scene()
+    dark = View("0.png", scene.views[0].camera, ArrayImage(0.3 * scene.views[0].load()))
+    scene = dataclasses.replace(scene, views=(dark, *scene.views[1:]))
+    model = trained(100, scene)
+    vectors = model.state_dict()["appearance"]
+    others = vectors[1:].mean(dim=0)
+    assert vectors.shape == (8, 4)
+    assert float((vectors[0] - others).norm()) > 2 * float((vectors[1:] - others).norm(dim=-1).max())
+    assert "appearance" not in trained(1, facing_scene(exact=True)).state_dict()
+
+
+def test_rays_are_as_many_as_there_is_work_for() -> None:
+    """Beginning with few in fog that is everywhere, and more where most is empty, up to what is set."""
+    model = trained(200)
+    assert 256 // 2 < model.ray_count <= 256
+    assert config.NgpConfig().rays >= 4096
