@@ -1,7 +1,7 @@
 """Positions as features of a multiresolution hash grid (Instant-NGP, Müller et al. 2022, section 3).
 
-The kernels of `kernels/hash_grid.py`, which says how the grid is laid out, run on the CPU; elsewhere, and in double
-precision, plain torch does the same.
+The kernels of `kernels/hash_grid.py`, which says how the grid is laid out, run on the CPU, and tiny-cuda-nn's on a GPU
+where it is installed; elsewhere, and in double precision, plain torch does the same.
 
 Shape letters: P points, L levels, F features of each.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recon import rng
+from recon import rng, tcnn
 from recon.kernels import hash_grid
 from recon.kernels.hash_grid import PRIMES, Layout
 
@@ -37,6 +37,8 @@ def encode(layout: Layout, positions: Tensor, table: Tensor, known: Tensor | Non
     if table.device.type == "cpu" and table.dtype == torch.float32:
         encoded: Tensor = _Encode.apply(layout, positions, table, known)
         return encoded
+    if table.is_cuda and tcnn.available():
+        return tcnn.encode(layout, positions, table)
     return encode_in_torch(layout, positions, table)
 
 

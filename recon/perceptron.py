@@ -1,6 +1,7 @@
 """Small networks without biases, as tiny-cuda-nn's: on the CPU so many rows at a time that they stay in the cache.
 
-Autograd would write and read what lies between the layers of all rows, which takes longer than the products do.
+On the CPU autograd would write and read what lies between the layers of all rows, which takes longer than the products
+do. On a GPU tiny-cuda-nn computes them where it is installed, or else torch in half precision.
 
 Shape letters: N rows.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recon import tcnn
 from recon.kernels.buffers import take
 
 ROWS = 1 << 11
@@ -24,7 +26,11 @@ def perceptron(x: Tensor, layers: list[Tensor]) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.float32:
         out: Tensor = _Perceptron.apply(x, *layers)
         return out
-    return perceptron_in_torch(x, layers)
+    if x.is_cuda and tcnn.available() and tcnn.fits(layers):
+        return tcnn.perceptron(x, layers)
+    # The exponents of bfloat16 are those of single precision, so gradients need not be scaled.
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=x.is_cuda):
+        return perceptron_in_torch(x, layers).to(x.dtype)
 
 
 def perceptron_in_torch(x: Tensor, layers: list[Tensor]) -> Tensor:

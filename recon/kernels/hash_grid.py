@@ -39,6 +39,7 @@ class Layout:
 
     Attributes:
         features: F, of each level: an even number.
+        log2_rows, base, finest: as `layout` was given them.
         scales: [L] what positions are multiplied by.
         resolutions: [L] corners along a side.
         offsets: [L+1] the first row of each level, and the number of all rows.
@@ -46,6 +47,9 @@ class Layout:
     """
 
     features: int
+    log2_rows: int
+    base: int
+    finest: int
     scales: Floats
     resolutions: NDArray[np.int64]
     offsets: NDArray[np.int64]
@@ -87,8 +91,8 @@ def layout(levels: int, features: int, log2_rows: int, base: int, finest: int) -
     corners = resolutions**3
     sizes = np.minimum(-(-corners // ALIGNED) * ALIGNED, 1 << log2_rows)
     return Layout(
-        *(features, scales, resolutions, np.concatenate([[0], sizes.cumsum()])),
-        (corners > sizes).astype(np.uint8),
+        *(features, log2_rows, base, finest, scales, resolutions),
+        *(np.concatenate([[0], sizes.cumsum()]), (corners > sizes).astype(np.uint8)),
     )
 
 
