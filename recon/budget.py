@@ -18,7 +18,7 @@ import torch
 
 from recon import config, pace, train
 from recon.batches import Batches
-from recon.config import TrainConfig
+from recon.config import NgpConfig, TrainConfig
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
 from recon.model import Field
@@ -37,6 +37,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
 LATER_OF_FIELD = 2.0  # what a step of a radiance field takes over a training, relative to now: grids get finer
+SAMPLES_OF_A_RAY = 32  # where a step has a number of samples
 SHARE_OF_RENDERING = 0.5  # of a step of as many rays of a radiance field
 STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
 MOST_FOR_PLACING = 0.05  # of the seconds there are: with more held-out photos or less time it is left out
@@ -122,7 +123,9 @@ def _of_field(settings: TrainConfig, scored: Scene | None, step: float, left: fl
     step *= LATER_OF_FIELD
     if scored is not None:
         pixels = sum(view.camera.width * view.camera.height for view in scored.test_views)
-        left -= SHARE_OF_RENDERING * step * pixels / settings.radiance.rays
+        field = settings.radiance
+        rays = field.samples // SAMPLES_OF_A_RAY if isinstance(field, NgpConfig) else field.rays
+        left -= SHARE_OF_RENDERING * step * pixels / rays
     left = max(left, LEAST_SECONDS)
     steps = max(LEAST_STEPS, round(left * processes / step))
     radiance = config.for_field(settings.method, steps).radiance

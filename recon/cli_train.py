@@ -69,8 +69,8 @@ def train(
         scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
             Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
             of runs.
-        method: What the scene is made of: splats, or a radiance field: plenoxels (a grid of voxels) or nerf (a network,
-            which takes hours on a CPU).
+        method: What the scene is made of: splats, or a radiance field: ngp (a hash grid and small networks),
+            plenoxels (a grid of voxels) or nerf (a network, which takes hours on a CPU).
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.

@@ -105,19 +105,19 @@ class NgpConfig:
 
     kind: Literal["ngp"] = "ngp"
     rays: int = 8192  # in a step, at most
-    samples: int = 1 << 16  # in a step, about: as many rays are taken as have so many
+    samples: int = 1 << 14  # in a step, about: as many rays are taken as have so many
     levels: int = 8  # of the grid
     features: int = 4  # of each level
     log2_rows: int = 17  # of the most rows of a level
     base: int = 16  # corners along a side of the first level
     finest: int = 1024  # of the last
-    width: int = 64  # of the networks' layers
+    width: int = 32  # of the networks' layers; 64 as published
     appearance: int = 16  # numbers that say how a photo of estimated poses was lit and exposed; 0: none
     cells: int = 128  # along a side of the grid that says where nothing is
-    step: float = 0.01  # between samples, where cameras are about 1 from the middle
-    distortion: float = 0.0  # weight of how spread out along a ray what it shows is
-    lr: float = 1e-2
-    lr_final: float = 3e-4
+    step: float = 0.02  # between samples, where cameras are about 1 from the middle
+    distortion: float = 0.01  # weight of how spread out along a ray what it shows is
+    lr: float = 2e-2
+    lr_final: float = 4e-4
     decay: float = 1e-6  # of the networks' weights
 
 

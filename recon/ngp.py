@@ -28,11 +28,11 @@ from recon.reach import Reach, reach_of
 GEOMETRY = 16  # what the first network tells of a place: the logarithm of its density, and what the colours see
 DEGREE = 3  # of the harmonics that the direction is seen through: 16 of them
 MOMENTS = (0.9, 0.99)
-THIN = math.log(0.1)  # the logarithm of the density that all begins with
+THIN = math.log(0.5)  # the logarithm of the density that all begins with
 DENSEST = 12.0  # the largest such logarithm
-SEEN = 1e-4  # share of a ray below which a sample is left out
+SEEN = 2e-3  # share of a ray below which a sample is left out
 MOST = 512  # samples of a ray
-AT_ONCE = 1 << 13  # rays of a picture
+AT_ONCE = 1 << 11  # rays of a picture
 BEGINNING = 1 / 256  # rays for each sample of the first step
 
 

@@ -20,7 +20,7 @@ WIDTH = 4.0  # of the cube, in contracted space
 EVERY = 8  # steps between looks at cells that no ray tells of
 PART = 1 << 14  # cells of such a look
 FADING = 0.95  # of what was met before, at each look
-VISIBLE = 0.01  # opacity of a step below which a cell may count as empty
+VISIBLE = 0.05  # opacity of a step below which a cell may count as empty
 STRIDE = 1_000_003  # a prime: cells are looked at in an order that leaves no part of space out for long
 
 

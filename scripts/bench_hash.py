@@ -1,4 +1,4 @@
-"""Points per second of the hash encoding's kernels, beside the same in PyTorch on the same batch, and beside their floor.
+"""Points per second of the hash encoding's kernels, beside PyTorch on the same batch, and beside their floor.
 
     python scripts/bench_hash.py [--points 65536] [--threads 1]
 

@@ -29,7 +29,7 @@ def trained(steps: int = 30, scene: Scene | None = None, **changes) -> Ngp:
 
 def test_the_networks_are_the_published_ones() -> None:
     """Of 32 features; and of 16 numbers of the direction, and 16 of the place. No biases."""
-    shapes = shapes_of(NgpConfig(levels=16, features=2, log2_rows=19, finest=2048), 0)
+    shapes = shapes_of(NgpConfig(levels=16, features=2, log2_rows=19, finest=2048, width=64), 0)
     assert shapes["table"] == (6_098_120, 2)
     assert [shapes[f"density.{i}"] for i in range(2)] == [(64, 32), (16, 64)]
     assert [shapes[f"colour.{i}"] for i in range(3)] == [(64, 32), (64, 64), (3, 64)]
