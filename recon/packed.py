@@ -48,10 +48,9 @@ class Samples(NamedTuple):
 def weights_of(samples: Samples, depths: Tensor) -> Tensor:
     """[N] how much of each sample its ray shows, given density times length; without gradients."""
     if _by_kernels(depths):
-        numbers = (depths, depths[:0], samples.distances, samples.middles)
-        return torch.from_numpy(
-            packed.composite(samples.starts.numpy(), *(v.detach().numpy() for v in numbers), samples.length)[1]
-        )
+        starts, distances, middles = (v.numpy() for v in (samples.starts, samples.distances, samples.middles))
+        own = depths.detach().contiguous().numpy()
+        return torch.from_numpy(packed.composite(starts, own, own[:0], distances, middles, samples.length)[1])
     return _weights(samples, samples.rays(), depths.detach())
 
 
@@ -77,12 +76,14 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, samples: Samples, depths: Tensor, colours: Tensor) -> Tensor:
         numbers = (depths.detach(), colours.detach(), samples.distances, samples.middles)
-        ctx.given = (samples.starts.numpy(), *(v.contiguous().numpy() for v in numbers), samples.length)
+        depth, colour, distance, middle = (v.contiguous().numpy() for v in numbers)
+        ctx.given = samples.starts.numpy(), depth, colour, distance, middle, samples.length
         return torch.from_numpy(packed.composite(*ctx.given)[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
-        of_depths, of_colours = packed.composite_back(*ctx.given, gradient.contiguous().numpy())
+        given: tuple[Any, ...] = (*ctx.given, gradient.contiguous().numpy())
+        of_depths, of_colours = packed.composite_back(*given)
         return None, torch.from_numpy(of_depths), torch.from_numpy(of_colours)
 
 
