@@ -16,7 +16,8 @@ T = TypeVar("T")
 Preset = Literal["fast", "default", "best"]
 PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
-Method = Literal["splats", "nerf", "plenoxels"]
+Method = Literal["splats", "nerf", "plenoxels", "mipnerf360"]
+Encoding = Literal["ipe", "hash"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,34 @@ class PlenoxelsConfig:
 
 
 @dataclass(frozen=True)
+class Mip360Config:
+    """Networks that are asked for what a pixel's cone sees (Mip-NeRF 360, Barron et al. 2022); small, for a CPU."""
+
+    kind: Literal["mipnerf360"] = "mipnerf360"
+    encoding: Encoding = "ipe"  # of frusta; hash: Zip-NeRF's (Barron et al. 2023)
+    rays: int = 512  # in a step
+    samples: tuple[int, ...] = (32, 32, 24)  # along a ray, of each round; the last is that of colours
+    width: int = 128  # of the layers
+    depth: int = 6  # layers before density
+    proposal_width: int = 64
+    proposal_depth: int = 2
+    proposal_frequencies: int = 6
+    branch_width: int = 128  # of the layer before colours
+    frequencies: int = 10  # of positions
+    direction_frequencies: int = 4
+    far: float = 1e6  # where rays end
+    blurs: tuple[float, ...] = (0.0, 0.0)  # of what is compared with each proposal; 0: it is not blurred
+    interlevel: float = 1.0  # weight of what proposals have missed
+    distortion: float = 0.01  # weight of how spread out what a ray meets is
+    longest_gradient: float = 1e-3  # it is shortened to this length; 0: it is not
+    lr: float = 2e-3
+    lr_final: float = 2e-5
+    warm_up: float = 0.02  # share of the training in which learning rates rise
+    second_moment: float = 0.999  # how slowly Adam's second moment changes
+    epsilon: float = 1e-6  # Adam's
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
@@ -118,7 +147,7 @@ class TrainConfig:
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
     surface: SurfaceConfig | None = None  # where the scene is to give a mesh
-    radiance: NerfConfig | PlenoxelsConfig | None = None  # train such a field, and no Gaussians
+    radiance: NerfConfig | PlenoxelsConfig | Mip360Config | None = None  # train such a field, and no Gaussians
 
     @property
     def method(self) -> Method:
@@ -136,6 +165,7 @@ PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 # Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
+    "mipnerf360": {"fast": 2_000, "default": 10_000, "best": 250_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
 }
 
@@ -164,7 +194,10 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
 def for_field(method: str, steps: int) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
-    radiance = NerfConfig() if method == "nerf" else plenoxels_for(steps)
+    if method == "plenoxels":
+        radiance: NerfConfig | PlenoxelsConfig | Mip360Config = plenoxels_for(steps)
+    else:
+        radiance = NerfConfig() if method == "nerf" else Mip360Config()
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
 
 
@@ -192,6 +225,9 @@ def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:
     return dataclasses.replace(config, steps=steps, batch=batch, lr_scale=rate, strategy=strategy)
 
 
+RADIANCE = {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig, "mipnerf360": Mip360Config}
+
+
 def to_json(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
@@ -201,7 +237,7 @@ def from_json(values: dict[str, Any], source: str) -> TrainConfig:
     values = dict(values)
     values["strategy"] = _nested(values, "strategy", {"adaptive": AdaptiveConfig, "mcmc": MCMCConfig}, source)
     if values.get("radiance") is not None:
-        values["radiance"] = _nested(values, "radiance", {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig}, source)
+        values["radiance"] = _nested(values, "radiance", RADIANCE, source)
     if isinstance(values.get("surface"), dict):
         values["surface"] = checked(SurfaceConfig, values["surface"], f"{source}: surface.")
     return checked(TrainConfig, values, f"{source}: ")

@@ -7,7 +7,7 @@ import importlib
 from recon.config import TrainConfig
 from recon.model import Field
 
-CLASSES = {"nerf": "Nerf", "plenoxels": "Plenoxels"}
+CLASSES = {"nerf": "Nerf", "plenoxels": "Plenoxels", "mipnerf360": "Mip360"}
 
 
 def kernels_of(settings: TrainConfig) -> tuple[str, ...] | None:
