@@ -68,8 +68,8 @@ def directions_of_icosahedron() -> Tensor:
     corners = []
     for a, b in itertools.product((-1.0, 1.0), (-golden, golden)):
         corners += [(0.0, a, b), (a, b, 0.0), (b, 0.0, a)]
-    found = torch.tensor(corners, dtype=torch.float64)
-    first, second = torch.triu_indices(12, 12, offset=1)
+    found = torch.tensor(corners, dtype=torch.float64, device="cpu")  # whatever is the default: its values count
+    first, second = torch.triu_indices(12, 12, offset=1, device="cpu")
     edge = (found[first] - found[second]).norm(dim=-1) < 2.1  # they are 2 long, all else is longer
     found = torch.cat([found, (found[first] + found[second])[edge] / 2])
     found = torch.nn.functional.normalize(found, dim=-1)
@@ -123,6 +123,14 @@ def six_balls(cones: Cones, t: Tensor, generator: torch.Generator | None = None)
         + (radius * angles.sin())[..., None] * up[:, None, None]
     )
     return points, NARROW * radius
+
+
+def one_ball(cones: Cones, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with one ball in the middle of each frustum, [R,K,1,3] and [R,K,1]: enough to find where to look."""
+    origins, directions, radii = cones
+    _, _, along, _ = _parts(t)
+    points = origins[:, None] + along[..., None] * directions[:, None]
+    return points[:, :, None], (NARROW / math.sqrt(2) * along * radii[:, None])[..., None]
 
 
 def contract_balls(points: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:

@@ -112,9 +112,10 @@ class Mip360Config:
     depth: int = 6  # layers before density
     proposal_width: int = 64
     proposal_depth: int = 2
-    proposal_frequencies: int = 6
-    branch_width: int = 128  # of the layer before colours
+    branch_width: int = 128  # of the layers before colours
+    branch_depth: int = 1
     frequencies: int = 10  # of positions
+    proposal_frequencies: int = 6
     direction_frequencies: int = 4
     far: float = 1e6  # where rays end
     blurs: tuple[float, ...] = (0.0, 0.0)  # of what is compared with each proposal; 0: it is not blurred
@@ -126,6 +127,15 @@ class Mip360Config:
     warm_up: float = 0.02  # share of the training in which learning rates rise
     second_moment: float = 0.999  # how slowly Adam's second moment changes
     epsilon: float = 1e-6  # Adam's
+    # Hash grids
+    finest: tuple[int, ...] = ()  # corners along a side of the finest level, of each round; the coarsest has 16
+    log2_rows: int = 16  # of the table of a level
+    features: int = 2  # of a level
+    balls: tuple[int, ...] = ()  # that stand for a frustum in each round: 6, or 1
+    decay: float = 0.0  # weight of the mean of the squared features, summed over levels
+
+
+Radiance = NerfConfig | PlenoxelsConfig | Mip360Config
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ class TrainConfig:
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
     surface: SurfaceConfig | None = None  # where the scene is to give a mesh
-    radiance: NerfConfig | PlenoxelsConfig | Mip360Config | None = None  # train such a field, and no Gaussians
+    radiance: Radiance | None = None  # train such a field, and no Gaussians
 
     @property
     def method(self) -> Method:
@@ -158,6 +168,8 @@ class TrainConfig:
         return self.strategy.max_gaussians if self.radiance is None else 0
 
 
+RADIANCE = {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig, "mipnerf360": Mip360Config}  # by their kind
+
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
@@ -165,7 +177,7 @@ PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 # Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
-    "mipnerf360": {"fast": 2_000, "default": 10_000, "best": 250_000},
+    "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
 }
 
@@ -191,14 +203,64 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
     )
 
 
-def for_field(method: str, steps: int) -> TrainConfig:
+def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bool = False) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
     if method == "plenoxels":
-        radiance: NerfConfig | PlenoxelsConfig | Mip360Config = plenoxels_for(steps)
+        radiance: Radiance = plenoxels_for(steps)
+    elif method == "mipnerf360":
+        radiance = mip360_for(encoding, on_gpu=on_gpu)
     else:
-        radiance = NerfConfig() if method == "nerf" else Mip360Config()
+        radiance = NerfConfig()
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
+def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
+    """As published on a GPU; on a CPU, fewer rays and smaller networks and tables."""
+    if encoding == "ipe":
+        published: dict[str, Any] = {
+            "rays": 1 << 14,
+            "samples": (64, 64, 32),
+            "width": 1024,
+            "depth": 8,
+            "proposal_width": 256,
+            "proposal_depth": 4,
+            "frequencies": 12,
+            "proposal_frequencies": 12,
+        }
+        return dataclasses.replace(Mip360Config(), **(published if on_gpu else {}))
+    small = Mip360Config(
+        encoding="hash",
+        rays=1024,
+        width=64,
+        depth=1,
+        proposal_width=64,
+        proposal_depth=1,
+        branch_width=64,
+        branch_depth=2,
+        blurs=(0.03, 0.003),
+        interlevel=0.01,
+        distortion=0.005,
+        longest_gradient=0.0,
+        lr=1e-2,
+        lr_final=1e-3,
+        second_moment=0.99,
+        epsilon=1e-15,
+        finest=(256, 512, 2048),
+        balls=(1, 1, 6),
+        decay=0.1,
+    )
+    published = {
+        "rays": 1 << 16,
+        "samples": (64, 64, 32),
+        "branch_width": 256,
+        "warm_up": 0.2,
+        "finest": (512, 2048, 8192),
+        "log2_rows": 21,
+        "features": 4,
+        "balls": (6, 6, 6),
+    }
+    return dataclasses.replace(small, **(published if on_gpu else {}))
 
 
 def plenoxels_for(steps: int) -> PlenoxelsConfig:
@@ -223,9 +285,6 @@ def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:
         strategy = dataclasses.replace(strategy, reset_every=-(-strategy.reset_every // batch))
     rate = round(config.lr_scale * batch**0.5, 4)
     return dataclasses.replace(config, steps=steps, batch=batch, lr_scale=rate, strategy=strategy)
-
-
-RADIANCE = {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig, "mipnerf360": Mip360Config}
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recon import intervals, rays, rng, volume
-from recon.cone_networks import in_turn, networks_of
+from recon.cone_networks import Networks
 from recon.cones import Cones
 from recon.config import Mip360Config, TrainConfig
 from recon.datasets.cameras import Cameras
@@ -42,11 +42,11 @@ class Mip360:
     """Networks in a row: all but the last propose. A `recon.model.Field`."""
 
     unit: ClassVar[str] = "weights"
-    kernels: ClassVar[tuple[str, ...]] = ("adam",)
+    kernels: ClassVar[tuple[str, ...]] = ("hash_grid", "adam")
 
     def __init__(self, config: Mip360Config, reach: Reach) -> None:
         self.config, self.reach = config, reach
-        self.networks = networks_of(config)
+        self.networks = Networks(config)
 
     @classmethod
     def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
@@ -75,8 +75,8 @@ class Mip360:
         config = settings.radiance
         assert isinstance(config, Mip360Config)
         with torch.device("meta"):
-            networks = networks_of(config)
-        asked = zip(in_turn(networks, config), config.samples, strict=True)
+            networks = Networks(config)
+        asked = zip(networks.in_turn(), config.samples, strict=True)
         floats = sum(count * network.floats for network, count in asked)
         return 4 * sum(p.numel() for p in networks.parameters()), 4 * config.rays * floats
 
@@ -125,6 +125,8 @@ class Mip360:
             loss = loss + config.distortion * volume.distortion(*last).mean()
             for proposal, radius in zip(rounds[:-1], config.blurs, strict=True):
                 loss = loss + config.interlevel * _missed(last, proposal, radius).mean()
+            if config.decay:
+                loss = loss + config.decay * sum(grid.squared() for grid in self.networks.in_turn())
             loss.backward()  # type: ignore[no-untyped-call]
             if config.longest_gradient:
                 nn.utils.clip_grad_norm_(self.networks.parameters(), config.longest_gradient)
@@ -159,8 +161,9 @@ class Mip360:
         config = self.config
         cones, unit, near = self._placed(cones)
         s = torch.tensor([0.0, 1.0]).to(cones.origins).expand(len(cones.origins), 2)
-        weights, product, rounds = torch.ones_like(s[:, :1]), 1, []
-        for network, count in zip(in_turn(self.networks, config), config.samples, strict=True):
+        weights, product = torch.ones_like(s[:, :1]), 1
+        rounds: list[Round] = []
+        for network, count in zip(self.networks.in_turn(), config.samples, strict=True):
             if rounds:
                 s, weights = intervals.dilated(s, weights, SPREAD[0] + SPREAD[1] / product)
             s = intervals.resampled(s, intervals.eased(weights, progress), count, draw)
