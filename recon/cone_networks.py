@@ -30,6 +30,14 @@ MOST = 15.0  # exponent of a density
 WIDEST = 256  # what of the trunk the branch of colours sees
 
 
+def _start(network: nn.Module) -> None:
+    """First weights of the layers, as published: He's."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
 class Branch(nn.Module):
     """Features and directions to colours (Mip-NeRF 360, figure 5 of the supplement)."""
 
@@ -63,8 +71,8 @@ class Integrated(nn.Module):
         sizes = [size] + [width] * (depth - 1)
         self.trunk = nn.ModuleList(nn.Linear(n + (size if i == SKIP else 0), width) for i, n in enumerate(sizes))
         self.density = nn.Linear(width, 1)
-        # What autograd keeps of a frustum, roughly: the encoding in its parts, and each layer before and after ReLU.
-        self.floats = 6 * size + 2 * width * (depth + 2)
+        # What autograd keeps of a frustum, roughly: the encoding in its parts, and each layer twice.
+        self.floats = 4 * size + 2 * width * (depth + 2)
         self.branch = branch
         if branch is not None:
             self.feature = nn.Linear(width, min(width, WIDEST))
@@ -79,14 +87,6 @@ class Integrated(nn.Module):
                 x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
             density = functional.softplus(self.density(x)[..., 0].float() + DENSITY_BIAS)
             return density, None if self.branch is None else self.branch(self.feature(x), seen.directions)
-
-
-def _start(network: nn.Module) -> None:
-    """First weights of the layers, as published: He's."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
 
 
 class Gridded(nn.Module):

@@ -107,7 +107,7 @@ class Mip360Config:
     kind: Literal["mipnerf360"] = "mipnerf360"
     encoding: Encoding = "ipe"  # of frusta; hash: Zip-NeRF's (Barron et al. 2023)
     rays: int = 512  # in a step
-    samples: tuple[int, ...] = (32, 32, 24)  # along a ray, of each round; the last is that of colours
+    samples: tuple[int, ...] = (24, 16, 12)  # along a ray, of each round; the last is that of colours
     width: int = 128  # of the layers
     depth: int = 6  # layers before density
     proposal_width: int = 64
@@ -216,10 +216,10 @@ def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bo
 
 
 def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
-    """As published on a GPU; on a CPU, fewer rays and smaller networks and tables."""
+    """As published on a GPU, but with rays that fit into one; on a CPU the networks and tables are smaller, too."""
     if encoding == "ipe":
         published: dict[str, Any] = {
-            "rays": 1 << 14,
+            "rays": 1 << 12,
             "samples": (64, 64, 32),
             "width": 1024,
             "depth": 8,
@@ -231,10 +231,10 @@ def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
         return dataclasses.replace(Mip360Config(), **(published if on_gpu else {}))
     small = Mip360Config(
         encoding="hash",
-        rays=1024,
+        rays=2048,
         width=64,
         depth=1,
-        proposal_width=64,
+        proposal_width=16,
         proposal_depth=1,
         branch_width=64,
         branch_depth=2,
@@ -247,17 +247,18 @@ def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
         second_moment=0.99,
         epsilon=1e-15,
         finest=(256, 512, 2048),
+        features=4,
         balls=(1, 1, 6),
         decay=0.1,
     )
     published = {
-        "rays": 1 << 16,
+        "rays": 1 << 12,
         "samples": (64, 64, 32),
+        "proposal_width": 64,
         "branch_width": 256,
         "warm_up": 0.2,
         "finest": (512, 2048, 8192),
         "log2_rows": 21,
-        "features": 4,
         "balls": (6, 6, 6),
     }
     return dataclasses.replace(small, **(published if on_gpu else {}))

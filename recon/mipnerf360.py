@@ -28,7 +28,6 @@ SPREAD = (0.0025, 0.5)  # proposals are dilated by the first, and by the second 
 SOFT = 0.001  # errors of colours that are smaller than this count as their squares do (Charbonnier)
 NEARER = 0.5  # of the near plane's distance: how near to single cameras things can be in captures that face one way
 WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
-AT_ONCE = 1 << 12  # rays of a picture
 
 
 class Round(NamedTuple):
@@ -150,7 +149,7 @@ class Mip360:
         with all_torch_threads(self.device, self._threads):
             return rays.render(
                 lambda *seen: self._seen(Cones(*seen), None, train_frac)[0],
-                *(cameras.to(self.device, torch.float32), pixels, background, AT_ONCE),
+                *(cameras.to(self.device, torch.float32), pixels, background, self.config.rays),
                 cones=True,
             )
 

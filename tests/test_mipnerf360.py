@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
@@ -65,12 +66,9 @@ def test_resuming_ends_with_the_same_weights_and_another_seed_does_not(tmp_path,
     resumed = interrupted(settings, 5, tmp_path)
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
-    other = begin(dataclasses.replace(settings, seed=1))
     first = begin(settings).model.state_dict()
-    assert not torch.equal(
-        first["scene.out.weight" if radiance is ZIP else "scene.trunk.0.weight"],
-        other.model.state_dict()["scene.out.weight" if radiance is ZIP else "scene.trunk.0.weight"],
-    )
+    for name, value in begin(dataclasses.replace(settings, seed=1)).model.state_dict().items():
+        assert torch.equal(value, first[name]) == (name.endswith("bias") or "reach" in name), name
 
 
 @BOTH
@@ -118,7 +116,7 @@ def test_decay_is_of_each_level_whatever_its_size():
     with torch.no_grad():
         grid.table[:] = 1.0
         grid.table[: int(grid.layout.offsets[1])] = 3.0
-    assert float(grid.squared()) == pytest.approx(9 + grid.layout.levels - 1)
+    assert float(grid.squared().detach()) == pytest.approx(9 + grid.layout.levels - 1)
 
 
 def test_features_finer_than_a_ball_fade():
@@ -134,7 +132,7 @@ def test_features_finer_than_a_ball_fade():
             distances = torch.linspace(float(t[0, k]), float(t[0, k + 1]), 200)  # within the unit ball: not contracted
             deviations = 0.5 * 0.5 * distances / math.sqrt(2)
             near, far = (math.erf(1 / (math.sqrt(8) * float(d) / 4 * float(cells))) for d in deviations[[0, -1]])
-            assert far - 1e-5 <= float(found[k, level, 0]) <= near + 1e-5
+            assert far - 1e-5 <= float(found[k, level, 0].detach()) <= near + 1e-5
     assert bool((found.diff(dim=1) <= 0).all())
 
 
@@ -178,7 +176,8 @@ def test_half_precision_changes_pictures_little_and_no_weights(monkeypatch, meth
     camera = tiny.ring(5)[2]
     with torch.no_grad():
         exact = model.render(camera).rgb
-    on_gpu = precision.mixed(torch.device("cuda"))
+    with warnings.catch_warnings(action="ignore"):  # that there is none
+        on_gpu = precision.mixed(torch.device("cuda"))
     assert isinstance(on_gpu, torch.autocast)
     assert on_gpu.fast_dtype == torch.bfloat16
     for module in ("recon.cone_networks.mixed", "recon.nerf.mixed"):
