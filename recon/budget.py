@@ -128,7 +128,7 @@ def _of_field(settings: TrainConfig, scored: Scene | None, step: float, left: fl
         left -= SHARE_OF_RENDERING * step * pixels / rays
     left = max(left, LEAST_SECONDS)
     steps = max(LEAST_STEPS, round(left * processes / step))
-    radiance = config.for_field(settings.method, steps).radiance
+    radiance = config.plenoxels_for(steps) if settings.method == "plenoxels" else settings.radiance
     steps = max(1, round(steps / settings.batch))
     return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from recon import machine
-from recon.config import Background, Method, PoseChoice, Preset
+from recon.config import Background, Encoding, Method, PoseChoice, Preset
 from recon.datasets.errors import InputError
 from recon.options import Address
 from recon.terminal import say
@@ -33,6 +33,7 @@ ON_A_TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 def train(
     scene: Annotated[Path | None, tyro.conf.Positional] = None,
     method: Method = "splats",
+    encoding: Encoding = "ipe",
     preset: Preset = "default",
     resume: Path | None = None,
     output: Path = Path("runs"),
@@ -69,8 +70,10 @@ def train(
         scene: Folder with photos and poses, of COLMAP, nerfstudio, Metashape, RealityCapture, ... (README.md has all).
             Of photos without poses, or a video, a scene is made first, as by `recon capture`, and kept in the folder
             of runs.
-        method: What the scene is made of: splats, or a radiance field: ngp (a hash grid and small networks),
-            plenoxels (a grid of voxels) or nerf (a network, which takes hours on a CPU).
+        method: What the scene is made of: splats, or a radiance field: ngp (a hash grid and small networks), plenoxels
+            (a grid of voxels), mipnerf360 (networks that are asked for what a pixel's cone sees) or nerf (a network,
+            which takes hours on a CPU).
+        encoding: Of mipnerf360: ipe is the published one, of waves; hash is Zip-NeRF's hash grid, which learns faster.
         preset: How long to train, and with how many Gaussians.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.
@@ -128,6 +131,7 @@ def train(
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",
         method=method,
+        encoding=encoding,
         downscale=downscale,
         test_every=test_every,
         masks=spelled(masks),

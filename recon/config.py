@@ -16,7 +16,8 @@ T = TypeVar("T")
 Preset = Literal["fast", "default", "best"]
 PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
-Method = Literal["splats", "nerf", "plenoxels", "ngp"]
+Method = Literal["splats", "nerf", "plenoxels", "ngp", "mipnerf360"]
+Encoding = Literal["ipe", "hash"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,44 @@ class NgpConfig:
 
 
 @dataclass(frozen=True)
+class Mip360Config:
+    """Networks that are asked for what a pixel's cone sees (Mip-NeRF 360, Barron et al. 2022); small, for a CPU."""
+
+    kind: Literal["mipnerf360"] = "mipnerf360"
+    encoding: Encoding = "ipe"  # of frusta; hash: Zip-NeRF's (Barron et al. 2023)
+    rays: int = 512  # in a step
+    samples: tuple[int, ...] = (24, 16, 12)  # along a ray, of each round; the last is that of colours
+    width: int = 128  # of the layers
+    depth: int = 6  # layers before density
+    proposal_width: int = 64
+    proposal_depth: int = 2
+    branch_width: int = 128  # of the layers before colours
+    branch_depth: int = 1
+    frequencies: int = 10  # of positions
+    proposal_frequencies: int = 6
+    direction_frequencies: int = 4
+    far: float = 1e6  # where rays end
+    blurs: tuple[float, ...] = (0.0, 0.0)  # of what is compared with each proposal; 0: it is not blurred
+    interlevel: float = 1.0  # weight of what proposals have missed
+    distortion: float = 0.01  # weight of how spread out what a ray meets is
+    longest_gradient: float = 1e-3  # it is shortened to this length; 0: it is not
+    lr: float = 2e-3
+    lr_final: float = 2e-5
+    warm_up: float = 0.02  # share of the training in which learning rates rise
+    second_moment: float = 0.999  # how slowly Adam's second moment changes
+    epsilon: float = 1e-6  # Adam's
+    # Hash grids
+    finest: tuple[int, ...] = ()  # corners along a side of the finest level, of each round; the coarsest has 16
+    log2_rows: int = 16  # of the table of a level
+    features: int = 2  # of a level
+    balls: tuple[int, ...] = ()  # that stand for a frustum in each round: 6, or 1
+    decay: float = 0.0  # weight of the mean of the squared features, summed over levels
+
+
+Radiance = NerfConfig | PlenoxelsConfig | NgpConfig | Mip360Config
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training, complete: with the capture and this, two runs give the same scene."""
 
@@ -140,7 +179,7 @@ class TrainConfig:
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)
     surface: SurfaceConfig | None = None  # where the scene is to give a mesh
-    radiance: NerfConfig | PlenoxelsConfig | NgpConfig | None = None  # train such a field, and no Gaussians
+    radiance: Radiance | None = None  # train such a field, and no Gaussians
 
     @property
     def method(self) -> Method:
@@ -151,7 +190,12 @@ class TrainConfig:
         return self.strategy.max_gaussians if self.radiance is None else 0
 
 
-RADIANCE = {"nerf": NerfConfig, "plenoxels": PlenoxelsConfig, "ngp": NgpConfig}  # by their kind
+RADIANCE = {  # by their kind
+    "nerf": NerfConfig,
+    "plenoxels": PlenoxelsConfig,
+    "ngp": NgpConfig,
+    "mipnerf360": Mip360Config,
+}
 
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
 # after that it learns by heart, and held-out photos get worse.
@@ -160,6 +204,7 @@ PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 # Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
+    "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
     "ngp": {"fast": 1_000, "default": 5_000, "best": 20_000},
 }
@@ -186,11 +231,65 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
     )
 
 
-def for_field(method: str, steps: int) -> TrainConfig:
+def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bool = False) -> TrainConfig:
     """The settings of a radiance field. Photos are seen in full size from the start, as they are and from where they
     are: rays through single pixels show no neighbours to compare, nor a camera's pull on a whole picture."""
-    radiance = {"nerf": NerfConfig, "ngp": NgpConfig}.get(method, lambda: plenoxels_for(steps))()
+    if method == "plenoxels":
+        radiance: Radiance = plenoxels_for(steps)
+    elif method == "mipnerf360":
+        radiance = mip360_for(encoding, on_gpu=on_gpu)
+    else:
+        radiance = NgpConfig() if method == "ngp" else NerfConfig()
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
+def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
+    """As published on a GPU, but with rays that fit into one; on a CPU the networks and tables are smaller, too."""
+    if encoding == "ipe":
+        published: dict[str, Any] = {
+            "rays": 1 << 12,
+            "samples": (64, 64, 32),
+            "width": 1024,
+            "depth": 8,
+            "proposal_width": 256,
+            "proposal_depth": 4,
+            "frequencies": 12,
+            "proposal_frequencies": 12,
+        }
+        return dataclasses.replace(Mip360Config(), **(published if on_gpu else {}))
+    small = Mip360Config(
+        encoding="hash",
+        rays=2048,
+        width=64,
+        depth=1,
+        proposal_width=16,
+        proposal_depth=1,
+        branch_width=64,
+        branch_depth=2,
+        blurs=(0.03, 0.003),
+        interlevel=0.01,
+        distortion=0.005,
+        longest_gradient=0.0,
+        lr=1e-2,
+        lr_final=1e-3,
+        second_moment=0.99,
+        epsilon=1e-15,
+        finest=(256, 512, 2048),
+        features=4,
+        balls=(1, 1, 6),
+        decay=0.1,
+    )
+    published = {
+        "rays": 1 << 12,
+        "samples": (64, 64, 32),
+        "proposal_width": 64,
+        "branch_width": 256,
+        "warm_up": 0.2,
+        "finest": (512, 2048, 8192),
+        "log2_rows": 21,
+        "balls": (6, 6, 6),
+    }
+    return dataclasses.replace(small, **(published if on_gpu else {}))
 
 
 def plenoxels_for(steps: int) -> PlenoxelsConfig:

@@ -7,7 +7,7 @@ import importlib
 from recon.config import TrainConfig
 from recon.model import Field
 
-CLASSES = {"nerf": "Nerf", "plenoxels": "Plenoxels", "ngp": "Ngp"}
+CLASSES = {"nerf": "Nerf", "plenoxels": "Plenoxels", "ngp": "Ngp", "mipnerf360": "Mip360"}
 
 
 def kernels_of(settings: TrainConfig) -> tuple[str, ...] | None:

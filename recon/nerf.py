@@ -17,6 +17,7 @@ from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene
 from recon.kernels.runtime import get_threads
 from recon.model import RayBatch, RenderOutput
+from recon.precision import mixed
 from recon.reach import Reach, reach_of
 from recon.torch_threads import all_torch_threads
 
@@ -51,13 +52,14 @@ class Network(nn.Module):
     def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Densities [R,K] and colours [R,K,3] of positions [R,K,3] seen along unit directions [R,3]."""
         encoded = encode(positions, self.config.frequencies)
-        x = encoded
-        for i, layer in enumerate(self.trunk):
-            x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
-        density = functional.softplus(self.density(x)[..., 0] + DENSITY_BIAS)
         seen_along = encode(directions, self.config.direction_frequencies)[:, None].expand(*positions.shape[:2], -1)
-        x = functional.relu(self.branch(torch.cat([self.feature(x), seen_along], dim=-1)))
-        return density, self.colour(x).sigmoid()
+        with mixed(positions.device):
+            x = encoded
+            for i, layer in enumerate(self.trunk):
+                x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
+            density = functional.softplus(self.density(x)[..., 0].float() + DENSITY_BIAS)
+            x = functional.relu(self.branch(torch.cat([self.feature(x), seen_along], dim=-1)))
+            return density, self.colour(x).float().sigmoid()
 
 
 class Nerf:

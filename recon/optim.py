@@ -16,6 +16,7 @@ from recon.kernels.rasterize import Parameters, project_view_step
 from recon.raster import waiting
 
 BETAS = (0.9, 0.999)
+COLD = 0.01  # of a learning rate, where a warm-up begins
 EPS = 1e-15  # 3DGS's: gradients of single Gaussians are tiny, and the usual 1e-8 would swamp them
 
 
@@ -240,9 +241,13 @@ def make_optimizer(groups: list[dict[str, Any]], device: torch.device | str) -> 
 def set_learning_rates(optimizer: torch.optim.Optimizer, frac: float) -> None:
     """Set `lr` of every group of `make_optimizer`: log-linear from `lr_initial` at 0 to `lr_final` at 1.
 
-    A pure function of the progress `frac` of the training, 0..1: nothing to save, nothing to resume.
+    A group with `warm_up`, a share of the training, begins with a hundredth of that and has all of it after so long
+    (Mip-NeRF, Barron et al. 2021). A pure function of the progress `frac` of the training, 0..1: nothing to save,
+    nothing to resume.
     """
     if not 0 <= frac <= 1:
         raise ValueError(f"progress {frac}: not within 0..1")
     for group in optimizer.param_groups:
         group["lr"] = group["lr_initial"] ** (1 - frac) * group["lr_final"] ** frac
+        if frac < group.get("warm_up", 0):
+            group["lr"] *= COLD + (1 - COLD) * math.sin(math.pi / 2 * frac / group["warm_up"])

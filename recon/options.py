@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recon import config
-from recon.config import Background, Method, PoseChoice, Preset, SurfaceConfig, TrainConfig
+from recon.config import Background, Encoding, Method, PoseChoice, Preset, SurfaceConfig, TrainConfig
 from recon.datasets.errors import InputError
 
 
@@ -20,6 +20,7 @@ class Options:
 
     scene: str
     method: Method = "splats"
+    encoding: Encoding = "ipe"
     downscale: int | None = None
     test_every: int = 8
     masks: tuple[str, ...] = ()
@@ -40,8 +41,12 @@ class Options:
     poses: PoseChoice = "auto"
     seed: int = 0
 
-    def train_config(self) -> TrainConfig:
-        """The preset with what was asked for; InputError naming the option that cannot be."""
+    def train_config(self, *, on_gpu: bool = False) -> TrainConfig:
+        """The preset with what was asked for; InputError naming the option that cannot be.
+
+        Args:
+            on_gpu: whether the training runs there, where networks can have their published sizes.
+        """
         self._check("steps", self.steps, 1)
         self._check("batch-size", self.batch_size, 1)
         self._check("budget-seconds", self.budget_seconds, 1)
@@ -54,13 +59,16 @@ class Options:
         self._check("grad-threshold", self.grad_threshold, 0)
         self._check("seed", self.seed, 0)
         self._check("depth-weight", self.depth_weight, 0)
+        if self.encoding != "ipe" and self.method != "mipnerf360":
+            raise InputError(f"--encoding {self.encoding}: is for --method mipnerf360")
         presets = config.PRESETS if self.method == "splats" else config.FIELD_PRESETS[self.method]
         batch = self.batch_size
         steps = -(-presets[self.preset] // batch) if self.steps is None else self.steps
         if self.budget_seconds is not None:  # an upper bound, until a few steps are timed
             steps = math.ceil(self.budget_seconds * config.MOST_STEPS_PER_SECOND)
         if self.method != "splats":
-            return self._of_field(config.in_batches(config.for_field(self.method, steps * batch), steps, batch))
+            chosen = config.for_field(self.method, steps * batch, self.encoding, on_gpu=on_gpu)
+            return self._of_field(config.in_batches(chosen, steps, batch))
         chosen = config.for_steps(steps * batch, self.strategy)
         wanted = {
             "max_gaussians": self.max_gaussians,

@@ -5,6 +5,7 @@ Shape letters: V photos, C photos of a step, M pixels of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -154,8 +155,11 @@ class RayLearner:
         self._model.after_step(self._optimizer, progress)
 
 
-# Origins [R,3] and unit directions [R,3] of rays, to what each shows: [R,...].
-RenderRays = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+# Origins [R,3] and unit directions [R,3] of rays, and the radii [R] of their cones where those are wanted, to what each
+# shows: [R,...].
+RenderRays = Callable[..., tuple[Tensor, ...]]
+
+FOOTPRINT = 1 / math.sqrt(3)  # radius of the disc whose variance is that of a square pixel of width 1 (Mip-NeRF)
 
 
 def all_pixels(cameras: Cameras) -> Tensor:
@@ -166,24 +170,44 @@ def all_pixels(cameras: Cameras) -> Tensor:
     return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
+def cone_radii(cameras: Cameras, directions: Tensor) -> Tensor:
+    """[C,M] how wide, at distance 1 along their rays [C,M,3], the cones are that pixels see; world units."""
+    focals = cameras.Ks[:, [0, 1], [0, 1]]
+    return _along_axis(cameras, directions) * (FOOTPRINT * focals.reciprocal().mean(dim=-1))[:, None]
+
+
+def _along_axis(cameras: Cameras, directions: Tensor) -> Tensor:
+    """[C,M] how far along the axis of its camera a step of length 1 along each ray [C,M,3] leads."""
+    return (directions * cameras.forward[:, None]).sum(dim=-1)
+
+
 def render(
-    render_rays: RenderRays, cameras: Cameras, pixels: Tensor | None, background: Tensor | None, chunk: int = CHUNK
+    render_rays: RenderRays,
+    cameras: Cameras,
+    pixels: Tensor | None,
+    background: Tensor | None,
+    chunk: int = CHUNK,
+    *,
+    cones: bool = False,
 ) -> RenderOutput:
     """What `Model.render` returns, from a function that renders rays, a chunk of them at a time.
 
     Args:
         render_rays: gives rgb [R,3] without background, the opacity [R], and the distance along the ray that is
             expected of what is seen, [R], as if it were all there is; 0 where nothing is.
+        cones: whether it is given the radii of the rays' cones as well.
     """
     whole = pixels is None
     origins, directions = cameras.rays(all_pixels(cameras) if pixels is None else pixels)
-    parts = zip(origins.reshape(-1, 3).split(chunk), directions.reshape(-1, 3).split(chunk), strict=True)
+    given = [origins.reshape(-1, 3), directions.reshape(-1, 3)]
+    if cones:
+        given.append(cone_radii(cameras, directions).reshape(-1))
+    parts = zip(*(values.split(chunk) for values in given), strict=True)
     rgb, alpha, distance = (torch.cat(values) for values in zip(*(render_rays(*part) for part in parts), strict=True))
     shape = (len(cameras), cameras.height, cameras.width) if whole else origins.shape[:-1]
     rgb, alpha = rgb.reshape(*shape, 3), alpha.reshape(*shape, 1)
-    # Depth is along the axis of the camera.
-    along = (directions * cameras.forward[:, None]).sum(dim=-1)
     if background is not None:
         colour = background.to(rgb).reshape(-1, *(1,) * (rgb.ndim - 2), 3)
         rgb = rgb + (1 - alpha) * colour
-    return RenderOutput(rgb, alpha, (distance * along.reshape(-1)).reshape(*shape, 1))
+    depth = distance * _along_axis(cameras, directions).reshape(-1)
+    return RenderOutput(rgb, alpha, depth.reshape(*shape, 1))

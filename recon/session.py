@@ -92,7 +92,7 @@ def begin(
         preparing: seconds since the process began that do not count as training, such as those for finding poses.
         training_alone: whether a budget of seconds is for nothing but the steps of the training.
     """
-    settings, ranks = options.train_config(), watch.ranks
+    settings, ranks = options.train_config(on_gpu=device.type == "cuda"), watch.ranks
     _check_shares(settings, ranks)
     kernels = prepare.for_training(kernels_of(settings)) if device.type == "cpu" else None
     fitted = _fitted(options, settings, device, watch)

@@ -8,7 +8,16 @@ import torch
 
 import tiny
 from recon import checkpoint, sh
-from recon.config import NerfConfig, NgpConfig, PlenoxelsConfig, TrainConfig, for_field
+from recon.config import (
+    Mip360Config,
+    NerfConfig,
+    NgpConfig,
+    PlenoxelsConfig,
+    Radiance,
+    TrainConfig,
+    for_field,
+    mip360_for,
+)
 from recon.datasets.scene import Scene
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
@@ -29,12 +38,27 @@ NGP = NgpConfig(
     cells=16,
     step=0.05,
 )
-SMALL: dict[str, NerfConfig | PlenoxelsConfig | NgpConfig] = {"nerf": NERF, "plenoxels": PLENOXELS, "ngp": NGP}
+MIP = Mip360Config(
+    rays=64,
+    samples=(8, 8, 8),
+    width=32,
+    depth=6,
+    proposal_width=16,
+    branch_width=16,
+    frequencies=4,
+    proposal_frequencies=3,
+    lr=5e-3,
+    lr_final=5e-4,
+)
+ZIP = dataclasses.replace(
+    mip360_for("hash", on_gpu=False), rays=128, samples=(8, 8, 8), finest=(32, 32, 64), log2_rows=11, balls=(1, 6, 6)
+)
+SMALL: dict[str, Radiance] = {"nerf": NERF, "plenoxels": PLENOXELS, "ngp": NGP, "mipnerf360": MIP}
 CPU = torch.device("cpu")
 
 
 def settings_of(method: str, steps: int, **changes) -> TrainConfig:
-    return dataclasses.replace(for_field(method, steps), radiance=SMALL[method], **changes)
+    return dataclasses.replace(for_field(method, steps), **{"radiance": SMALL[method], **changes})
 
 
 def begin(settings: TrainConfig, scene: Scene | None = None) -> TrainState:

@@ -272,6 +272,19 @@ def test_learning_rates_follow_the_progress() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 5e-2, 3e-3, 0.0]
 
 
+def test_a_warm_up_begins_low_and_ends_where_there_is_none() -> None:
+    """Mip-NeRF's: a hundredth at first, all after the share, along a quarter of a sine."""
+    plain: dict[str, Any] = {"params": [torch.zeros(1)], "lr": 1e-2, "lr_final": 1e-4, "name": "plain"}
+    warm = {**plain, "params": [torch.zeros(1)], "name": "warm", "warm_up": 0.2}
+    optimizer = make_optimizer([plain, warm], "cpu")
+    shares = []
+    for frac in (0.0, 0.1, 0.2, 0.7):
+        set_learning_rates(optimizer, frac)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        shares.append(rates[1] / rates[0])
+    assert shares == pytest.approx([0.01, 0.01 + 0.99 * math.sqrt(0.5), 1, 1])
+
+
 @pytest.mark.parametrize("frac", [-0.1, 1.1, math.nan])
 def test_progress_out_of_range_is_refused(frac: float) -> None:
     with pytest.raises(ValueError, match="progress"):
