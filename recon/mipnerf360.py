@@ -27,6 +27,7 @@ from recon.torch_threads import all_torch_threads
 SPREAD = (0.0025, 0.5)  # proposals are dilated by the first, and by the second over the number of frusta so far
 SOFT = 0.001  # errors of colours that are smaller than this count as their squares do (Charbonnier)
 NEARER = 0.5  # of the near plane's distance: how near to single cameras things can be in captures that face one way
+AT_ONCE = 1 << 12  # points whose density is asked for
 WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
 
 
@@ -152,6 +153,18 @@ class Mip360:
                 *(cameras.to(self.device, torch.float32), pixels, background, self.config.rays),
                 cones=True,
             )
+
+    @torch.no_grad()
+    def density(self, points: Tensor) -> Tensor:
+        """See `recon.model.Field.density`. Of the points themselves, whatever cone of a pixel would blur there."""
+        found = []
+        with all_torch_threads(self.device, self._threads):
+            for part in points.to(self.device, torch.float32).split(AT_ONCE):
+                ahead = part.new_tensor([0.0, 0.0, 1.0]).expand_as(part)  # no density goes by the direction
+                placed, unit, _ = self._placed(Cones(part, ahead, part.new_zeros(len(part))))
+                here = part.new_zeros(len(part), 2)
+                found.append((self.networks.scene(placed, here, None)[0][:, 0] / unit).cpu())
+        return torch.cat(found)
 
     def _seen(
         self, cones: Cones, draw: torch.Generator | None, progress: float

@@ -154,6 +154,25 @@ def test_captures_that_face_one_way_begin_at_the_unit_sphere_and_give_distances_
     train(state, scene.train_views)
 
 
+@BOTH
+@pytest.mark.parametrize("faces", [False, True])
+def test_density_is_that_of_a_short_and_narrow_frustum_of_the_world(radiance, faces):
+    scene = facing() if faces else tiny.scene()
+    model = begin(settings_of("mipnerf360", 1, radiance=radiance), scene).model
+    assert isinstance(model, Mip360)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.networks.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+        origins = torch.randn(20, 3, generator=generator)
+        ahead = torch.nn.functional.normalize(torch.randn(20, 3, generator=generator), dim=-1)
+        narrow, unit, _ = model._placed(Cones(origins, ahead, torch.full((20,), 1e-6)))
+        t = torch.tensor([[1.0, 1.0001]]).expand(20, 2)
+        expected = model.networks.scene(narrow, t, None)[0][:, 0] / unit
+        found = model.density(origins + 1.00005 * unit * ahead)
+    assert torch.allclose(found, expected, rtol=0.02)
+
+
 def test_rays_that_meet_nothing_have_no_depth():
     state = begin(settings_of("mipnerf360", 1))
     model = state.model
