@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from recon import hashgrid, packed, rays, rng, sh
+from recon import hashgrid, packed, rays, rng, sh, volume
 from recon.config import NgpConfig, TrainConfig
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene
@@ -153,10 +153,23 @@ class Ngp:
         def seen(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             shown, _ = self._shown(origins, directions, None, self._mean_light(len(origins)))
             alpha = shown[:, 3]
-            along = shown[:, 4] / alpha.clamp_min(1e-10)
-            return shown[:, :3], alpha, self.reach.distances(origins, directions, along[:, None])[:, 0]
+            distance = shown[:, 4] / alpha.clamp_min(1e-10)
+            if self.reach.frame is not None:
+                distance = self.reach.distances(origins, directions, distance[:, None])[:, 0]
+            return shown[:, :3], alpha, distance
 
         return rays.render(seen, cameras.to(self.device, torch.float32), pixels, background, AT_ONCE)
+
+    @torch.no_grad()
+    def density(self, points: Tensor) -> Tensor:
+        """See `recon.model.Field.density`. Outside of the unit ball it is right for the mean of directions."""
+        found = []
+        for part in points.to(self.device, torch.float32).split(AT_ONCE):
+            places, faster = self.reach.places(part)
+            far = places.norm(dim=-1).clamp_min(1)
+            slower = ((2 - 1 / far) / far.square()) ** (2 / 3)  # the cube root of the determinant of the derivatives
+            found.append((self._densities_at(volume.contract(places) / 4 + 0.5) * slower * faster).cpu())
+        return torch.cat(found)
 
     def _lit(self, photos: Tensor) -> Tensor | None:
         """[R,A] what the colours see of the photos [R] that rays are of."""
@@ -196,6 +209,11 @@ class Ngp:
         shown = packed.composite(kept, config.step * self._densities(geometry[:, 0]), colours)
         return shown, (len(counts) + 2 * len(ray)) // 3
 
+    def _densities_at(self, positions: Tensor) -> Tensor:
+        """[P] in contracted space, whose cube is 0..1."""
+        encoded = hashgrid.encode(self._layout, positions, self._parameters["table"])
+        return self._densities(perceptron(encoded, self._density)[:, 0])
+
     @staticmethod
     def _densities(told: Tensor) -> Tensor:
         return (told + THIN).clamp_max(DENSEST).exp()
@@ -205,9 +223,9 @@ class Ngp:
         """Find out what is in cells that rays may not come to, because they count as empty."""
         draw = rng.generator(batch.seed, "cells", batch.step)
         places = self.occupancy.to_look_at(batch.step // EVERY, draw)
-        encoded = hashgrid.encode(self._layout, places, self._parameters["table"])
+        densities = self._densities_at(places)
         self.occupancy.fade()
-        self.occupancy.met(places, self._densities(perceptron(encoded, self._density)[:, 0]))
+        self.occupancy.met(places, densities)
         self.occupancy.decide()
 
 

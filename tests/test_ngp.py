@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
-from recon import checkpoint, config, ngp, rays
+from recon import checkpoint, config, ngp, rays, volume
 from recon.config import NgpConfig
 from recon.datasets.cameras import Cameras
 from recon.datasets.images import ArrayImage
@@ -162,3 +162,39 @@ def test_rays_are_as_many_as_there_is_work_for() -> None:
     model = trained(200)
     assert 256 // 2 < model.ray_count <= 256
     assert config.NgpConfig().rays >= 4096
+
+
+def test_light_along_a_ray_is_stopped_by_the_densities_on_it() -> None:
+    """A sum over densities beside what is rendered, where all but the middle of the scene counts as empty."""
+    scene = tiny.scene()
+    model = begin(settings_of("ngp", 1)).model
+    assert isinstance(model, Ngp)
+    side = model.occupancy.side
+    cells = torch.stack(torch.meshgrid(*[torch.arange(side)] * 3, indexing="ij"), dim=-1).reshape(-1, 3)
+    middle = ((cells + 0.5) * 4 / side - 2).norm(dim=-1) < 0.8  # there the contraction changes nothing
+    model.occupancy.values[~middle] = 0
+    model.occupancy.decide()
+    camera = scene.test_views[0].camera.to(dtype=torch.float32)
+    pixels = torch.tensor([[20.0, 16.0], [22.5, 14.5], [17.5, 15.5]])
+    with torch.no_grad():
+        out = model.render(camera, pixels=pixels[None])
+    assert out.depth is not None
+    assert float((out.depth - camera.positions.norm()).abs().max()) < 0.8  # of what is in the middle
+    alpha, (origins, directions) = out.alpha.reshape(-1), (values[0] for values in camera.rays(pixels))
+    at = torch.linspace(model.reach.near, 6.0, 4001)
+    places = (origins[:, None] + directions[:, None] * at[:, None]).reshape(-1, 3)
+    x, y, z = ((places.clamp(-2, 1.999) + 2) * side / 4).long().unbind(-1)
+    densities = (model.density(places) * middle[(x * side + y) * side + z]).reshape(3, -1)
+    assert torch.allclose(1 - torch.exp(-torch.trapezoid(densities, at, dim=-1)), alpha, atol=0.02)
+    assert float(alpha.min()) > 0.05
+
+
+def test_densities_far_outside_are_of_the_world() -> None:
+    """Volumes keep what they hold: a small cube of the world beside what becomes of it in contracted space."""
+    model = begin(settings_of("ngp", 1)).model
+    assert isinstance(model, Ngp)
+    points = torch.tensor([[0.3, 0.2, 0.1], [3.0, -2.0, 1.0], [0.0, 20.0, -30.0]])
+    with torch.no_grad():
+        contracted = model._densities_at(volume.contract(points) / 4 + 0.5)
+    shrunk = torch.stack([torch.autograd.functional.jacobian(volume.contract, point).det() for point in points])
+    torch.testing.assert_close(model.density(points), contracted * shrunk ** (1 / 3), rtol=1e-3, atol=0)
