@@ -93,6 +93,7 @@ class RayBatch:
         background: [3].
         photos: [C] int64 on the CPU, which of the photos to learn from they are.
         seed, step: what the step's random numbers are drawn from; see `rng.generator`.
+        parts: how many batches of the usual size this is.
     """
 
     cameras: Cameras
@@ -102,6 +103,7 @@ class RayBatch:
     photos: Tensor
     seed: int
     step: int
+    parts: int = 1
 
 
 class Field(Model, Protocol):

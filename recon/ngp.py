@@ -48,7 +48,7 @@ class Ngp:
         """
         Args:
             parameters: see `shapes_of`.
-            ray_count: how many rays the next step takes.
+            ray_count: how many rays the next step takes, for each part of a batch.
         """
         self.config, self.reach, self.occupancy, self.ray_count = config, reach, occupancy, ray_count
         self._layout = layout_of(config)
@@ -117,7 +117,7 @@ class Ngp:
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The squared error of the colours, and how spread out along a ray what it shows is."""
-        each = min(batch.pixels.shape[1], max(1, self.ray_count // len(batch.photos)))
+        each = min(batch.pixels.shape[1], max(1, self.ray_count * batch.parts // len(batch.photos)))
         origins, directions = (v.reshape(-1, 3) for v in batch.cameras.rays(batch.pixels[:, :each]))
         photos = batch.photos.repeat_interleave(each).to(self.device)
         jitter = torch.rand(len(origins), generator=rng.generator(batch.seed, "samples", batch.step))

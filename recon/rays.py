@@ -64,6 +64,7 @@ class RayBatches:
         self._count = min(len(usable), AT_ONCE, fitting, config.radiance.rays)
         self._each = config.radiance.rays // self._count  # times the parts of a step
         share = ranks.share(config.batch)
+        self._parts = len(share)
         self._share = slice(share.start * self._each, share.stop * self._each)
         self._background = torch.tensor(COLOURS.get(config.background, background))
         self._pixels: dict[int, NDArray[Any]] = {}
@@ -99,6 +100,7 @@ class RayBatches:
             torch.from_numpy(photos),
             seed,
             step,
+            self._parts,
         )
 
     def _photo(self, index: int) -> NDArray[Any]:
