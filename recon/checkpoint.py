@@ -31,6 +31,13 @@ def save(state: TrainState, path: Path) -> None:
 
     OSError where it cannot be written, FloatingPointError for a model that is not finite: none could go on from that.
     """
+    data = packed(state)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def packed(state: TrainState) -> bytes:
+    """The bytes of that file."""
     from safetensors.torch import save as serialise
 
     tensors = {f"{MODEL}{name}": value for name, value in state.model.state_dict().items()}
@@ -65,9 +72,7 @@ def save(state: TrainState, path: Path) -> None:
     }
     if isinstance(state.model, Gaussians):
         header |= {"opacity_reg": state.model.opacity_reg, "scale_reg": state.model.scale_reg}
-    data = serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"recon": json.dumps(header)})
-    with atomic_write(path) as file:
-        file.write(data)
+    return serialise({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"recon": json.dumps(header)})
 
 
 def _finite(value: Tensor) -> bool:

@@ -156,8 +156,8 @@ def render(
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import opening, rendering, runs
-    from recon.loading import load_state
+    from recon import rendering
+    from recon.loading import load_state, trained_scene
 
     machine.use_threads(threads)
     where = machine.pick_device(device)
@@ -171,9 +171,9 @@ def render(
 
         chosen = load_cameras(cameras).transformed(state.source_from_world.inverse())
     else:
-        scene = opening.trained_scene(runs.find(run), state, where)
+        scene = trained_scene(run, state, where)
         chosen = rendering.camera_path(path, scene, frames)
-    tone = rendering.tone_of(runs.find(run))
+    tone = rendering.tone_of(run)
     rendering.render_to(
         state, rendering.resized(chosen, width, height), out, mode=mode, fps=fps, format=format, tone=tone
     )

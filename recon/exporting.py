@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon import clouds, export, held_out, lost, opening, runs
+from recon import clouds, export, held_out, lost, opening
 from recon.datasets.cameras import Cameras, intrinsics, look_at, similarity_scale
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Points, Scene
 from recon.distilling import load_splats
 from recon.gaussians import Gaussians
-from recon.loading import is_run, load_state
+from recon.loading import is_run, load_state, trained_scene
 from recon.lost import Loss
 from recon.meshing import files, sights, surface, voxels
 from recon.meshing.depth import Trust
@@ -173,7 +173,7 @@ def capture_of(source: Path, state: TrainState | None) -> Capture | None:
     if state is None:
         return None
     try:
-        return state, opening.trained_scene(runs.find(source), state, torch.device("cpu"))
+        return state, trained_scene(source, state, torch.device("cpu"))
     except InputError:  # a checkpoint alone, or a capture that is gone: the export itself needs neither
         return None
 

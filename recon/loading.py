@@ -1,4 +1,4 @@
-"""Opening what was trained: a run, a checkpoint, or an exported file."""
+"""Opening what was trained: a run, a checkpoint, or an exported file; nerfstudio's runs and checkpoints, too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recon import checkpoint, export, runs
+from recon import checkpoint, export, opening, runs
 from recon.datasets.errors import InputError
+from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
 from recon.model import Field
+from recon.nerfstudio import runs as nerfstudio_runs
 from recon.runs import Run
 from recon.train import TrainState
 
@@ -50,14 +52,28 @@ def load_with_state(
 
 def is_run(path: Path) -> bool:
     """Whether it is a run or a checkpoint, and not a file of splats."""
-    return (path.is_dir() and not export.is_splats(path)) or path.suffix == checkpoint.SUFFIX
+    if path.is_dir():
+        return not export.is_splats(path)
+    return path.suffix == checkpoint.SUFFIX or nerfstudio_runs.find(path) is not None
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> TrainState:
     """The training state of a checkpoint, or of the newest one of a run that can be read."""
     if path.suffix == checkpoint.SUFFIX:
         return checkpoint.load(path, device)
+    nerfstudio = nerfstudio_runs.find(path)
+    if nerfstudio is not None:
+        return nerfstudio_runs.load(nerfstudio, device)
     return newest_state(runs.find(path), device)
+
+
+def trained_scene(path: Path, state: TrainState, device: torch.device) -> Scene:
+    """The capture that `load_state` of this path was trained on, with the poses that were learned; `InputError` where
+    it is not there any more, or not as it was."""
+    nerfstudio = nerfstudio_runs.find(path)
+    if nerfstudio is not None:
+        return nerfstudio_runs.capture(nerfstudio, state, device)
+    return opening.trained_scene(runs.find(path), state, device)
 
 
 def newest_state(run: Run, device: torch.device | str = "cpu") -> TrainState:

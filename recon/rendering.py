@@ -10,15 +10,15 @@ import numpy as np
 from rich.progress import Progress
 from torch import Tensor
 
-from recon import config, render, video
+from recon import config, render, runs, video
 from recon.datasets.cameras import Cameras
 from recon.datasets.decode import save_image, save_light
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.datasets.tone import Tone, from_srgb
+from recon.nerfstudio import runs as nerfstudio_runs
 from recon.opening import background_of
 from recon.render import Mode
-from recon.runs import Run
 from recon.terminal import console, say
 from recon.train import TrainState
 from recon.viewer import paths
@@ -56,8 +56,11 @@ def render_to(
     say(f"Rendered {len(cameras)} frames of {cameras.width}x{cameras.height}: {out}")
 
 
-def tone_of(run: Run) -> Tone | None:
-    """The curve through which the photos of a run were seen, if they were of linear light."""
+def tone_of(source: Path) -> Tone | None:
+    """The curve through which the photos of a run were seen, if they were of linear light; nerfstudio knows none."""
+    if nerfstudio_runs.find(source) is not None:
+        return None
+    run = runs.find(source)
     values = run.config().get("tone")
     return None if values is None else config.checked(Tone, values, f"{run.config_file}: tone.")
 

@@ -26,8 +26,9 @@ from recon.datasets.scene import Scene
 from recon.exposure import Shot
 from recon.field_subject import FieldSubject
 from recon.gaussians import Gaussians, logit
-from recon.loading import load_state, load_with_frame
+from recon.loading import load_state, load_with_frame, trained_scene
 from recon.model import Field
+from recon.nerfstudio import runs as nerfstudio_runs
 from recon.options import Address, Options
 from recon.runs import Run
 from recon.sharing import page_from, write_page
@@ -85,8 +86,9 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None, *,
     if source.exists() and export.is_splats(source):
         subject, frame = opened_file(source, keep)
         return Shown(subject, source.name, Path.cwd(), source_from_world=frame)
+    nerfstudio = nerfstudio_runs.find(source)
     try:
-        run = runs.find(source)
+        run = None if nerfstudio else runs.find(source)
     except InputError:
         if source.is_dir():
             return _open_capture(source, device, keep)
@@ -97,7 +99,7 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None, *,
     model = state.model if keep is None else keep(state.gaussians, state.source_from_world)
     scene = None
     try:
-        scene = opening.trained_scene(run, state, device)
+        scene = trained_scene(source, state, device)
     except InputError as error:
         say(f"Shown without photos: {error}")
     shots = None
@@ -105,6 +107,9 @@ def open_source(source: Path, device: torch.device, keep: Keep | None = None, *,
         shots = state.exposure.predicted(scene.views, range(len(scene.views)))
         for row, place in enumerate(state.exposure.places.tolist()):
             shots[place] = state.exposure.shot(row, scene.views[place].camera)
+    if run is None:
+        assert nerfstudio is not None
+        return _shown(*nerfstudio_runs.called(nerfstudio), state, model, scene)
     return shown_of(run, state, model, scene, shots)
 
 
@@ -112,14 +117,25 @@ def shown_of(
     run: Run, state: TrainState, model: Gaussians | Field, scene: Scene | None, shots: list[Shot] | None = None
 ) -> Shown:
     """A model of a run, which is called as its capture."""
+    name = Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
+    return _shown(name, run.path, state, model, scene, shots)
+
+
+def _shown(
+    name: str,
+    folder: Path,
+    state: TrainState,
+    model: Gaussians | Field,
+    scene: Scene | None,
+    shots: list[Shot] | None = None,
+) -> Shown:
     background, frame = opening.background_of(state), state.source_from_world
     subject: SplatSubject | FieldSubject
     if isinstance(model, Gaussians):
         subject = SplatSubject(model, background=background, source_from_world=frame)
     else:
         subject = FieldSubject(model, background)
-    name = Path(str(run.config().get("options", {}).get("scene", run.path.name))).name
-    return Shown(subject, name, run.path, scene, shots, frame)
+    return Shown(subject, name, folder, scene, shots, frame)
 
 
 def opened_file(path: Path, keep: Keep | None = None) -> tuple[SplatSubject, torch.Tensor]:
