@@ -125,7 +125,7 @@ def _write_points_of_field(source: Path, field: TrainState, out: Path, kind: str
             " only --crop is for them"
         )
     file_from_world = file_frame(source, field.source_from_world, place)
-    scene = opening.trained_scene(runs.find(source), field, torch.device("cpu"))
+    scene = trained_scene(source, field, torch.device("cpu"))
     with bars() as shown:
         maps = surface.depth_maps(
             field.model, sights.of_views(scene.views), opening.background_of(field), Trust(), shown
