@@ -23,6 +23,7 @@ from torch.nn import Parameter
 from recon import checkpoint, metrics, opening
 from recon.datasets.scene import Scene
 from recon.evaluate import over_background
+from recon.export.rows import Rows
 from recon.gaussians import Gaussians
 from recon.nerfstudio.cameras import cameras_of
 from recon.nerfstudio.runs import unpacked
@@ -102,7 +103,7 @@ class TrainedModel(Model):
 
     def learn(self) -> Tensor:
         """Take a step; returns the loss."""
-        state, learner = self._trained, self._learner
+        state, learner = self.trained(), self._learner
         assert learner is not None, "`begin` comes first"
         with one_torch_thread(self.device):
             progress = state.progress
@@ -112,8 +113,8 @@ class TrainedModel(Model):
             learner.after_step(state.step - 1, state.progress)
         return loss
 
-    @property
-    def _trained(self) -> TrainState:
+    def trained(self) -> TrainState:
+        """The scene. (No property: nerfstudio's viewer asks for all of these before there is one.)"""
         assert self.state is not None, "neither begun nor loaded"
         return self.state
 
@@ -155,7 +156,7 @@ class TrainedModel(Model):
         return {name: value.contiguous() for name, value in values.items()} | {"background": behind}
 
     def _shown(self) -> Any:
-        return self._trained.model
+        return self.trained().model
 
     def _photo(self, batch: dict[str, Any], outputs: dict[str, Tensor]) -> Tensor:
         image = batch["image"].to(self.device)
@@ -163,7 +164,7 @@ class TrainedModel(Model):
         return over_background(image, outputs["background"])
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
-        return {"psnr": metrics.psnr(outputs["rgb"], self._photo(batch, outputs)), "count": len(self._trained.model)}
+        return {"psnr": metrics.psnr(outputs["rgb"], self._photo(batch, outputs)), "count": len(self.trained().model)}
 
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
@@ -193,13 +194,9 @@ class SplatsModel(TrainedModel, SplatfactoModel):
     load_state_dict = torch.nn.Module.load_state_dict  # splatfacto's expects its parameters there
 
     @property
-    def _gaussians(self) -> Gaussians:
-        return self._trained.gaussians
-
-    @property
     def gauss_params(self) -> dict[str, Tensor]:
-        """The parameters under splatfacto's names."""
-        values = self._gaussians.state_dict()
+        """The parameters under splatfacto's names; of none before the training begins."""
+        values = (Rows.none().gaussians("") if self.state is None else self.state.gaussians).state_dict()
         return {
             "means": values["means"],
             "scales": values["log_scales"],
@@ -213,7 +210,7 @@ class SplatsModel(TrainedModel, SplatfactoModel):
         self._behind = background_color
 
     def _shown(self) -> Gaussians:
-        model = self._gaussians
+        model = self.trained().gaussians
         if self._box is None:
             return model
         inside = self._box.within(model.means.detach()).reshape(-1)

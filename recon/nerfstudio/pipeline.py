@@ -9,8 +9,8 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch import Tensor
 
-from recon.nerfstudio.cameras import scene_of
 from recon.nerfstudio.models import TrainedModel
+from recon.nerfstudio.photos import scene_of
 
 
 @dataclass

@@ -13,15 +13,17 @@ import re
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from recon import cli, export, metrics, opening
-from recon.datasets import load_scene, synthetic
+from recon.datasets import load_scene, nerfstudio, synthetic
 from recon.datasets.cameras import OPENCV_FROM_OPENGL
 from recon.datasets.convert import convert
 from recon.datasets.images import ArrayImage
@@ -163,12 +165,15 @@ def test_a_field_trained_there_is_looked_at_here(environment: dict[str, str], ca
 
 def test_what_splatfacto_saves_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model and its optimisers, which need no GPU to be made and saved."""
-    lpip = pytest.importorskip("torchmetrics.image.lpip")
-    monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", lambda **_: torch.nn.Identity(), raising=False)
+    lpips = types.SimpleNamespace(LearnedPerceptualImagePatchSimilarity=lambda **_: torch.nn.Identity())
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", lpips)  # of torchvision, whose weights are far away
     from nerfstudio.data.scene_box import SceneBox
     from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
     from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-    from nerfstudio.models.splatfacto import SplatfactoModelConfig
+    from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
+
+    sizes = np.ones((50, 3), np.float32)
+    monkeypatch.setattr(SplatfactoModel, "k_nearest_sklearn", lambda *_: (sizes, None))  # of scikit-learn
 
     box = SceneBox(torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
     model = SplatfactoModelConfig(random_init=True, num_random=50).setup(scene_box=box, num_train_data=1)
@@ -236,8 +241,6 @@ def test_what_convert_writes_its_dataparser_reads_alike(tmp_path: Path) -> None:
         return dataclasses.replace(
             view, camera=dataclasses.replace(view.camera, Ks=Ks), mask=ArrayImage(mask), image=ArrayImage(view.load())
         )
-
-    from recon.datasets import nerfstudio
 
     scene: Scene = dataclasses.replace(made, views=tuple(shifted(view) for view in made.views))
     nerfstudio.save(scene, tmp_path / "first")
