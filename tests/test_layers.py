@@ -90,6 +90,16 @@ def test_only_commands_see_every_layer() -> None:
     assert offences(unseeing, lambda name: within(name, "recon.viewer")) == []
 
 
+def test_nerfstudio_is_imported_by_what_it_loads_alone() -> None:
+    loaded = {name for name in RECON if within(name, "recon.nerfstudio")} - {
+        "recon.nerfstudio",
+        "recon.nerfstudio.runs",
+    }
+    assert len(loaded) > 3
+    others = {name: path for name, path in PACKAGE.items() if name not in loaded}
+    assert offences(others, lambda name: within(name, "nerfstudio", *loaded)) == []
+
+
 def test_the_folders_are_imported_by_their_installed_names() -> None:
     """`datasets` is also another distribution's package."""
     assert offences(PACKAGE | SCRIPTS | TESTS, lambda name: within(name, "datasets", "viewer")) == []
