@@ -95,7 +95,8 @@ def test_every_import_is_declared() -> None:
     for module, path in PACKAGE.items():
         for name in imports(path.read_text("utf-8"), module, path.name == "__init__.py"):
             root = name.partition(".")[0]
-            if root not in sys.stdlib_module_names and root != "recon":
+            # nerfstudio comes without its requirements, which contradict ours: docs/nerfstudio.md
+            if root not in sys.stdlib_module_names and root not in ("recon", "nerfstudio"):
                 candidates = {distribution(owner) for owner in owners.get(root, [root])}
                 if not candidates & declared:
                     missing[root] = str(path.relative_to(ROOT))
