@@ -11,6 +11,7 @@ from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
 from recon import checkpoint
 from recon.datasets.errors import InputError
 from recon.kernels.runtime import get_threads, set_threads
+from recon.kernels.voxels import EMPTY
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
 from recon.train import train
@@ -65,7 +66,7 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     assert isinstance(model, Plenoxels)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.densities.copy_(2 * torch.rand(9**3, generator=generator))
+        model.levels.copy_(2 * torch.rand(9**3, generator=generator))
         model.harmonics[:, :27] = 0.3 * torch.randn(9**3, 27, generator=generator)
     places = 8 * torch.rand(200, 3, generator=generator)
     before = model._interpolated(places)
@@ -73,7 +74,7 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     assert (model.side, len(model)) == (17, 17**3)
     torch.testing.assert_close(model._interpolated(2 * places), before, atol=1e-5, rtol=1e-5)
     names = {group["name"]: group["params"] for group in state.optimizer.param_groups}
-    assert names["densities"][0] is model.densities
+    assert names["levels"][0] is model.levels
     assert not state.optimizer.state
 
     radiance = dataclasses.replace(radiance, least_weight=0.01, max_voxels=1000)
@@ -89,8 +90,8 @@ def test_corners_that_are_seen_are_found():
     assert isinstance(model, Plenoxels)
     middle = model.side // 2
     with torch.no_grad():
-        model.densities.zero_()
-        model.densities[model.links[middle, middle, middle]] = 300.0
+        model.levels.fill_(EMPTY)
+        model.levels[model.links[middle, middle, middle]] = 13.0
     seen = model._seen()
     assert float(seen[middle, middle, middle]) > 0.3
     assert (seen > 0.01).sum() <= 27
@@ -107,16 +108,16 @@ def test_pictures_have_gradients_of_pixels_and_of_whole_images():
     torch.testing.assert_close(some.rgb[0], whole.rgb[0, [7, 8], [3, 10]])
     loss = (some.rgb.square() + some.alpha).sum()
     loss.backward()
-    assert model.densities.grad is not None
-    row = int(model.densities.grad.abs().argmax())
-    step, slope = 0.02, float(model.densities.grad[row])
+    assert model.levels.grad is not None
+    row = int(model.levels.grad.abs().argmax())
+    step, slope = 0.02, float(model.levels.grad[row])
     losses = []
     for change in (step, -step):
         with torch.no_grad():
-            model.densities[row] += change
+            model.levels[row] += change
             some = model.render(camera, pixels=torch.tensor([[[3.5, 7.5], [10.5, 8.5]]]), background=background)
             losses.append(float((some.rgb.square() + some.alpha).sum()))
-            model.densities[row] -= change
+            model.levels[row] -= change
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=0.05)
 
 
@@ -133,8 +134,8 @@ def test_a_checkpoint_gives_the_same_pictures_and_a_damaged_one_is_refused(tmp_p
     for name, value in (("links", tensors["links"] + 1), ("harmonics", tensors["harmonics"][:5])):
         with pytest.raises(ValueError, match=r"links|rows"):
             Plenoxels.restore(settings, tensors | {name: value}, CPU)
-    state.model.state_dict()["densities"][0] = float("nan")
-    with pytest.raises(FloatingPointError, match="densities"):
+    state.model.state_dict()["levels"][0] = float("nan")
+    with pytest.raises(FloatingPointError, match="levels"):
         checkpoint.save(state, tmp_path / "broken.safetensors")
     with pytest.raises(InputError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "broken.safetensors")
@@ -143,4 +144,4 @@ def test_a_checkpoint_gives_the_same_pictures_and_a_damaged_one_is_refused(tmp_p
 def test_the_grid_is_the_same_whatever_device_is_asked_for():
     model = first_model(tiny.scene(), settings_of("plenoxels", 3), torch.device("meta"))
     assert model.device == CPU
-    assert np.isfinite(model.state_dict()["densities"].numpy()).all()
+    assert np.isfinite(model.state_dict()["levels"].numpy()).all()
