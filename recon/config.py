@@ -175,7 +175,7 @@ def plenoxels_for(steps: int) -> PlenoxelsConfig:
     """A grid as fine as there are steps for: fog that has not settled yet would fill a finer one, and take longer."""
     if steps < 300:
         return PlenoxelsConfig(sides=(64,), finer_at=())
-    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 2500 else PlenoxelsConfig()
+    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 1200 else PlenoxelsConfig()
 
 
 def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:

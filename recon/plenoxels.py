@@ -23,7 +23,7 @@ from recon.datasets.scene import Scene
 from recon.kernels import voxels
 from recon.kernels.voxel_gradient import gradient_of, most_seen
 from recon.kernels.voxel_smooth import add_variation
-from recon.kernels.voxels import EMPTY, ROW, Floats, Grid
+from recon.kernels.voxels import DENSE, EMPTY, ROW, Floats, Grid
 from recon.model import RayBatch, RenderOutput
 from recon.reach import Reach, reach_of
 
@@ -200,13 +200,18 @@ class Plenoxels:
     @torch.no_grad()
     def density(self, points: Tensor) -> Tensor:
         """See `recon.model.Field.density`. In the shell it is right for rays that go across."""
-        shell = self.config.shell
-        found = []
+        shell, found = self._shell, []
         for part in points.to(torch.float32).split(CHUNK):
-            largest = part.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+            places, longer = self.reach.places(part)
+            if self.reach.frame is None:
+                places, longer = places / self.config.core, longer / self.config.core
+            else:
+                places, longer = places * torch.tensor(FLAT), longer * math.prod(FLAT) ** (1 / 3)
+            largest = places.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
             slower = (1 + shell - shell / largest) / largest
-            places = (part * slower + 1 + shell) * ((self.side - 1) / (2 * (1 + shell)))
-            found.append(self._interpolated(places)[:, 0].clamp_min(0) * slower[:, 0])
+            at = (places * slower + 1 + shell) * ((self.side - 1) / (2 * (1 + shell)))
+            dense = DENSE * functional.softplus(self._interpolated(at)[:, 0])
+            found.append(dense * longer * slower[:, 0])
         return torch.cat(found)
 
     @torch.no_grad()

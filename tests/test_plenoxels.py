@@ -9,11 +9,14 @@ import torch
 import tiny
 from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
 from recon import checkpoint
+from recon.config import PlenoxelsConfig
+from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
 from recon.datasets.errors import InputError
 from recon.kernels.runtime import get_threads, set_threads
-from recon.kernels.voxels import EMPTY
+from recon.kernels.voxels import EMPTY, ROW
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
+from recon.reach import Reach
 from recon.train import train
 
 
@@ -145,3 +148,23 @@ def test_the_grid_is_the_same_whatever_device_is_asked_for():
     model = first_model(tiny.scene(), settings_of("plenoxels", 3), torch.device("meta"))
     assert model.device == CPU
     assert np.isfinite(model.state_dict()["levels"].numpy()).all()
+
+
+def test_photos_that_face_one_way_see_the_grid_in_normalised_device_coordinates():
+    """All behind the middle of these coordinates is full: in the world a wall at twice the nearest distance."""
+    reach = Reach(0.5, 1.0, OPENCV_FROM_OPENGL, (1.5, 1.5))
+    config = dataclasses.replace(PlenoxelsConfig(), sides=(48,), finer_at=())
+    full = torch.linspace(-1, 1, 48) > 0
+    links = torch.arange(48**3, dtype=torch.int32).reshape(48, 48, 48)
+    levels = torch.where(full, 13.0, EMPTY).repeat(48**2)  # z is the fastest
+    model = Plenoxels(config, reach, links, levels, torch.zeros(48**3, ROW), {})
+    K = torch.tensor([[30.0, 0, 20], [0, 30, 20], [0, 0, 1]])
+    viewmats = torch.eye(4).repeat(2, 1, 1)
+    viewmats[1, 0, 3] = 0.2
+    with torch.no_grad():
+        out = model.render(Cameras(viewmats, K.repeat(2, 1, 1), 40, 40))
+        before, behind = model.density(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.2, 1.1]])).tolist()
+    assert out.depth is not None
+    assert float(out.alpha.min()) > 0.99
+    torch.testing.assert_close(out.depth, torch.ones_like(out.depth), atol=0.1, rtol=0)  # a cell is 0.14
+    assert before < 1 < 50 < behind

@@ -1,12 +1,11 @@
 """Rays through a sparse grid of densities and spherical harmonics (Plenoxels, Fridovich-Keil et al. 2022).
 
 Values stand at the corners of cubic cells, `side` of them along each axis, and are interpolated in between. Of a
-corner that is kept `links` has the row of its values, of another -1, where the level is EMPTY and harmonics are 0.
-The density is DENSE softplus(level), of the level that was interpolated: so a surface may be sharp within a cell (DVGO,
-Sun et al. 2022), and what is empty becomes full by as many small steps as it became empty by. The grid fills
-the cube [-1 - shell, 1 + shell]^3 of a contracted space: within [-1, 1]^3 that is the world, and the shell around it is
-all the rest of space, out to infinity, as layers of cubes: the point p with m = max |p| > 1 is at
-p (1 + shell - shell / m) / m.
+corner that is kept `links` has the row of its values, of another -1, where the level is EMPTY and harmonics are 0. The
+density is DENSE softplus(level), of the level that was interpolated: so a surface may be sharp within a cell (DVGO, Sun
+et al. 2022), and no step of an optimiser makes what is empty full. The grid fills the cube [-1 - shell, 1 + shell]^3 of
+a contracted space: within [-1, 1]^3 that is the world, and the shell around it is all the rest of space, out to
+infinity, as layers of cubes: the point p with m = max |p| > 1 is at p (1 + shell - shell / m) / m.
 
 A ray is sampled at steps of half a cell, as long as it is in a block of cells that holds any value; others are jumped
 over. A sample of density s has opacity 1 - exp(-s step), with the step measured in contracted space. What a step in the
@@ -51,6 +50,7 @@ DARK = 1e-3  # light below which nothing more is looked at
 _SAMPLE = 10  # place in the cell (3), weight, density, colour (3), cell, way to it in contracted space
 
 FORWARD, GIVEN, SQUARED, WEIGHTS = range(4)
+NOTHING = (0.0,) * 5  # of the constants of `march_to`, where there are none
 
 
 class Grid(NamedTuple):
@@ -131,7 +131,6 @@ def march_weights(grid: Grid, rays: Floats, basis: Floats) -> Records:
     return _run(grid, rays, basis, WEIGHTS, rays[:0], NOTHING)[1]
 
 
-NOTHING = (0.0,) * 5
 _room = [64]  # records for each ray that there is room for: as many as a batch has needed
 
 
