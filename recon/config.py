@@ -84,19 +84,22 @@ class PlenoxelsConfig:
     """A sparse grid of densities and harmonics (Fridovich-Keil et al. 2022). Shares are of the whole training."""
 
     kind: Literal["plenoxels"] = "plenoxels"
-    rays: int = 4096  # in a step
+    rays: int = 1024  # in a step
+    core: float = 0.45  # half the side of the cube in the middle whose cells are small; cameras are within 1
     sides: tuple[int, ...] = (64, 128, 256)  # of the grid, in voxels, one after the other
     finer_at: tuple[float, ...] = (0.1, 0.3)  # shares after which the next one begins
     one_colour_until: float = 0.2  # share before which no colour changes with the direction
-    max_voxels: int = 800_000
-    shell: float = 0.5  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
-    least_weight: float = 0.01  # voxels that no ray sees more of than this are dropped when the grid gets finer
-    lr_density: float = 10.0
+    max_voxels: int = 2_500_000
+    shell: float = 1.0  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
+    ndc_shell: float = 0.125  # that of captures which face one way
+    least_weight: float = 0.02  # voxels that no ray sees more of than this are dropped when the grid gets finer
+    lr_density: float = 0.3
     lr_sh: float = 0.02
     lr_final: float = 0.05  # share that both fall to
     tv_density: float = 1e-5  # weights of total variation, for the mean over voxels
     tv_sh: float = 1e-3
     tv_until: float = 0.9  # share
+    distortion: float = 0.01  # weight of how spread out along a ray is what it sees, in the mean over rays
     sparsity: float = 1e-6  # weight of the sum over samples of log(1 + 2 density^2), in the mean over rays
 
 
@@ -296,7 +299,7 @@ def plenoxels_for(steps: int) -> PlenoxelsConfig:
     """A grid as fine as there are steps for: fog that has not settled yet would fill a finer one, and take longer."""
     if steps < 300:
         return PlenoxelsConfig(sides=(64,), finer_at=())
-    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 2500 else PlenoxelsConfig()
+    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 1200 else PlenoxelsConfig()
 
 
 def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:

@@ -8,6 +8,7 @@ Shape letters: N corners along a side of the grid, V rows (corners that are kept
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,16 +23,17 @@ from recon.datasets.scene import Scene
 from recon.kernels import voxels
 from recon.kernels.voxel_gradient import gradient_of, most_seen
 from recon.kernels.voxel_smooth import add_variation
-from recon.kernels.voxels import ROW, Floats, Grid
+from recon.kernels.voxels import DENSE, EMPTY, ROW, Floats, Grid
 from recon.model import RayBatch, RenderOutput
 from recon.reach import Reach, reach_of
 
 DEGREE = 2
-THIN = 0.1  # the density that all begins with
+THIN = -5.0  # the level that all begins with: seven tenths of the light come through a unit of contracted space
 MOMENTS = (0.0, 0.95)  # RMSProp, as published: Adam without a mean of the gradients
 SMOOTHED = 0.01  # share of the rows whose variation counts in a step
-LOOKING = 400_000  # rays of all photos together that tell what is seen of the grid
+LOOKING = 200_000  # rays of all photos together that tell what is seen of the grid
 CHUNK = 1 << 16
+FLAT = (1.0, 1.0, 1 / 3)  # of normalised device coordinates: fewer cells from near to far than across a picture
 
 
 class Plenoxels:
@@ -46,21 +48,26 @@ class Plenoxels:
         config: PlenoxelsConfig,
         reach: Reach,
         links: Tensor,
-        densities: Tensor,
+        levels: Tensor,
         harmonics: Tensor,
         cameras: dict[str, Tensor],
     ) -> None:
         """
         Args:
-            reach: of which the nearest distance counts.
+            reach: of which the nearest distance counts, and the frame.
             links: [N,N,N] int32, see `Grid`.
-            densities: [V]. harmonics: [V,ROW].
+            levels: [V], of which `Grid` makes densities. harmonics: [V,ROW].
             cameras: `viewmats` [C,4,4], `Ks` [C,3,3] and `sizes` [C,2] of the photos to train on: what none of them
                 sees is dropped when the grid gets finer.
         """
         self.config, self.reach, self._cameras = config, reach, cameras
-        self.densities, self.harmonics = densities.requires_grad_(), harmonics.requires_grad_()
+        self.levels, self.harmonics = levels.requires_grad_(), harmonics.requires_grad_()
         self._follow(links)
+
+    @property
+    def _shell(self) -> float:
+        """In normalised device coordinates little is outside the cube."""
+        return self.config.shell if self.reach.frame is None else self.config.ndc_shell
 
     def _follow(self, links: Tensor) -> None:
         self.links, self.side = links, len(links)
@@ -85,14 +92,14 @@ class Plenoxels:
     @classmethod
     def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
         assert isinstance(settings.radiance, PlenoxelsConfig)
-        links, densities, harmonics = tensors["links"], tensors["densities"], tensors["harmonics"]
-        rows, kept = len(densities), links[links >= 0]
+        links, levels, harmonics = tensors["links"], tensors["levels"], tensors["harmonics"]
+        rows, kept = len(levels), links[links >= 0]
         if len(set(links.shape)) != 1 or links.ndim != 3 or links.dtype != torch.int32:
             raise ValueError(f"links {tuple(links.shape)}, {links.dtype}: not a cube of int32")
         if harmonics.shape != (rows, ROW) or not torch.equal(kept, torch.arange(rows, dtype=torch.int32)):
             raise ValueError("the rows do not fit the links")
         return cls(
-            *(settings.radiance, Reach.restore(tensors), links, densities, harmonics),
+            *(settings.radiance, Reach.restore(tensors), links, levels, harmonics),
             {name: tensors[name] for name in ("viewmats", "Ks", "sizes")},
         )
 
@@ -104,14 +111,14 @@ class Plenoxels:
         return config.max_voxels * 4 * (1 + ROW), config.rays * 64 * 40 + 16 * max(config.sides) ** 3
 
     def __len__(self) -> int:
-        return len(self.densities)
+        return len(self.levels)
 
     def state_dict(self) -> dict[str, Tensor]:
-        values = {"densities": self.densities.detach(), "harmonics": self.harmonics.detach()}
+        values = {"levels": self.levels.detach(), "harmonics": self.harmonics.detach()}
         return {"links": self.links, **values, **self._cameras, **self.reach.state_dict()}
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
-        rates = {"densities": self.config.lr_density, "harmonics": self.config.lr_sh}
+        rates = {"levels": self.config.lr_density, "harmonics": self.config.lr_sh}
         return [
             {
                 "params": [getattr(self, name)],
@@ -129,19 +136,21 @@ class Plenoxels:
 
     def grid(self) -> Grid:
         """The values as the kernels see them, in the same memory."""
-        values = self.densities.detach().numpy(), self.harmonics.detach().numpy()
+        values = self.levels.detach().numpy(), self.harmonics.detach().numpy()
         links = self.links.reshape(-1).numpy()
-        return Grid(self.side, self.config.shell, self.reach.near, links, self._blocks, *values)
+        return Grid(self.side, self._shell, links, self._blocks, *values)
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, Tensor]:
         """The squared error of the colours, sparsity along the rays, and total variation of some of the rows."""
         config, grid = self.config, self.grid()
-        made, basis = _prepared(*batch.cameras.rays(batch.pixels))
+        made, basis = self._prepared(*batch.cameras.rays(batch.pixels))
         if progress < config.one_colour_until:  # or else what stands before one camera would be seen by it alone
             basis[:, 1:] = 0
         target, background = batch.rgb.reshape(-1, 3).numpy(), batch.background.numpy()
         red, green, blue = background.tolist()
-        out, records = voxels.march_to(grid, made, basis, target, (red, green, blue), config.sparsity)
+        out, records = voxels.march_to(
+            grid, made, basis, target, (red, green, blue), config.sparsity, config.distortion
+        )
         gradient = gradient_of(grid, records, basis)
         if progress < config.tv_until:
             rows = len(self)
@@ -153,7 +162,7 @@ class Plenoxels:
                 (config.tv_density / count, config.tv_sh / count),
                 gradient,
             )
-        self.densities.grad = torch.from_numpy(gradient.densities)
+        self.levels.grad = torch.from_numpy(gradient.levels)
         self.harmonics.grad = torch.from_numpy(gradient.harmonics)
         error = out[:, :3] + (1 - out[:, 3:4]) * background - target
         return torch.tensor(np.square(error).mean()), torch.from_numpy(gradient.seen)
@@ -178,22 +187,31 @@ class Plenoxels:
         """See `recon.model.Model.render`. The depth has no gradient."""
 
         def seen(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            out = _March.apply(self.densities, self.harmonics, self.grid(), *_prepared(origins, directions))
-            alpha = out[:, 3]
-            return out[:, :3], alpha, out[:, 4].detach() / alpha.detach().clamp_min(1e-10)
+            made, basis = self._prepared(origins, directions)
+            out = _March.apply(self.levels, self.harmonics, self.grid(), made, basis)
+            along = out[:, 4].detach() / out[:, 3].detach().clamp_min(1e-10)
+            if self.reach.frame is None:
+                return out[:, :3], out[:, 3], self.config.core * along
+            s = along / torch.from_numpy(made[:, 7])
+            return out[:, :3], out[:, 3], self.reach.distances(origins, directions, s[:, None])[:, 0]
 
         return rays.render(seen, cameras.to(self.device, torch.float32), pixels, background, CHUNK)
 
     @torch.no_grad()
     def density(self, points: Tensor) -> Tensor:
         """See `recon.model.Field.density`. In the shell it is right for rays that go across."""
-        shell = self.config.shell
-        found = []
+        shell, found = self._shell, []
         for part in points.to(torch.float32).split(CHUNK):
-            largest = part.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+            places, longer = self.reach.places(part)
+            if self.reach.frame is None:
+                places, longer = places / self.config.core, longer / self.config.core
+            else:
+                places, longer = places * torch.tensor(FLAT), longer * math.prod(FLAT) ** (1 / 3)
+            largest = places.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
             slower = (1 + shell - shell / largest) / largest
-            places = (part * slower + 1 + shell) * ((self.side - 1) / (2 * (1 + shell)))
-            found.append(self._interpolated(places)[:, 0].clamp_min(0) * slower[:, 0])
+            at = (places * slower + 1 + shell) * ((self.side - 1) / (2 * (1 + shell)))
+            dense = DENSE * functional.softplus(self._interpolated(at)[:, 0])
+            found.append(dense * longer * slower[:, 0])
         return torch.cat(found)
 
     @torch.no_grad()
@@ -211,7 +229,7 @@ class Plenoxels:
         links = torch.full((side,) * 3, -1, dtype=torch.int32)
         links[finer] = torch.arange(len(new), dtype=torch.int32)
         groups = {group["name"]: group for group in optimizer.param_groups}
-        for name, values in (("densities", new[:, 0]), ("harmonics", new[:, 1:])):
+        for name, values in (("levels", new[:, 0]), ("harmonics", new[:, 1:])):
             optimizer.state.pop(getattr(self, name), None)
             parameter = values.clone(memory_format=torch.contiguous_format).requires_grad_()
             groups[name]["params"] = [parameter]
@@ -226,16 +244,29 @@ class Plenoxels:
         most = np.zeros(len(self), np.float32)
         for viewmat, K, (width, height) in zip(viewmats, Ks, sizes.tolist(), strict=True):
             pixels = rays.all_pixels(Cameras(viewmat[None], K[None], -(-width // every), -(-height // every)))
-            made, basis = _prepared(*Cameras(viewmat[None], K[None], width, height).rays(every * pixels))
+            made, basis = self._prepared(*Cameras(viewmat[None], K[None], width, height).rays(every * pixels))
             np.maximum(most, most_seen(grid, voxels.march_weights(grid, made, basis)), out=most)
         found = torch.zeros(self.side**3)
         found[torch.from_numpy(self._cells).long()] = torch.from_numpy(most)
         return found.reshape(self.links.shape)
 
+    def _prepared(self, origins: Tensor, directions: Tensor) -> tuple[Floats, Floats]:
+        """Rays [R,RAY] and the harmonics [R,9] in their directions, as the kernels take them."""
+        origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
+        limits = torch.tensor([[self.reach.near / self.config.core, math.inf]]).expand(len(origins), 2)
+        starts, along = origins / self.config.core, directions
+        if self.reach.frame is not None:
+            starts, ways = (part * torch.tensor(FLAT).to(part) for part in self.reach.rays(origins, directions))
+            lengths = ways.norm(dim=-1, keepdim=True)
+            along, limits = ways / lengths, torch.cat([torch.zeros_like(lengths), lengths], dim=-1)
+        made = torch.cat([starts, along, limits], dim=-1).float().contiguous()
+        return made.numpy(), sh.basis(directions, DEGREE).float().contiguous().numpy()
+
     def _interpolated(self, places: Tensor) -> Tensor:
-        """[K,1+ROW] densities and harmonics at places [K,3] counted in corners; what is not kept is 0."""
-        values = torch.cat([self.densities[:, None], self.harmonics], dim=-1)
+        """[K,1+ROW] levels and harmonics at places [K,3] counted in corners."""
+        values = torch.cat([self.levels[:, None], self.harmonics], dim=-1)
         values = torch.cat([values, torch.zeros_like(values[:1])])
+        values[-1, 0] = EMPTY  # of what is not kept
         links = torch.where(self.links < 0, len(self), self.links).long()
         parts = []
         for part in places.split(CHUNK):
@@ -250,18 +281,11 @@ class Plenoxels:
         return torch.cat(parts)
 
 
-def _prepared(origins: Tensor, directions: Tensor) -> tuple[Floats, Floats]:
-    """Rays [R,6] and the harmonics [R,9] in their directions, as the kernels take them."""
-    origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
-    made = torch.cat([origins, directions], dim=-1).float().contiguous()
-    return made.numpy(), sh.basis(directions, DEGREE).float().contiguous().numpy()
-
-
 class _March(torch.autograd.Function):
-    """`voxels.march`, differentiable in densities and harmonics."""
+    """`voxels.march`, differentiable in levels and harmonics."""
 
     @staticmethod
-    def forward(ctx: Any, densities: Tensor, harmonics: Tensor, grid: Grid, made: Floats, basis: Floats) -> Tensor:
+    def forward(ctx: Any, levels: Tensor, harmonics: Tensor, grid: Grid, made: Floats, basis: Floats) -> Tensor:
         ctx.grid, ctx.made, ctx.basis = grid, made, basis
         return torch.from_numpy(voxels.march(grid, made, basis))
 
@@ -270,6 +294,6 @@ class _March(torch.autograd.Function):
         given = gradient[:, :4].contiguous().numpy()
         found = gradient_of(ctx.grid, voxels.march_back(ctx.grid, ctx.made, ctx.basis, given), ctx.basis)
         unseen = found.seen == 0
-        found.densities[unseen] = 0
+        found.levels[unseen] = 0
         found.harmonics[unseen] = 0
-        return torch.from_numpy(found.densities), torch.from_numpy(found.harmonics), None, None, None
+        return torch.from_numpy(found.levels), torch.from_numpy(found.harmonics), None, None, None

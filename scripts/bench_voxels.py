@@ -10,6 +10,7 @@ on the machine do not count.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -41,15 +42,15 @@ def ball(side: int) -> Grid:
     links = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     harmonics = np.zeros((int(kept.sum()), ROW), np.float32)
     harmonics[:, :27] = 0.3 * np.random.default_rng(0).standard_normal((len(harmonics), 27))
-    densities = (60 * inside.reshape(-1)[kept] / (axis[1] - axis[0])).astype(np.float32)
-    return Grid(side, SHELL, 0.05, links, voxels.blocks_of(links, side), densities, harmonics)
+    levels = (4 * inside.reshape(-1)[kept] / (axis[1] - axis[0])).astype(np.float32)
+    return Grid(side, SHELL, links, voxels.blocks_of(links, side), levels, harmonics)
 
 
 def fog(side: int) -> Grid:
     """All is kept, and so thin that light comes through."""
     links, rows = np.arange(side**3, dtype=np.int32), side**3
     harmonics = np.zeros((rows, ROW), np.float32)
-    return Grid(*(side, SHELL, 0.05, links, voxels.blocks_of(links, side)), np.full(rows, 0.5, np.float32), harmonics)
+    return Grid(*(side, SHELL, links, voxels.blocks_of(links, side)), np.full(rows, -4.0, np.float32), harmonics)
 
 
 def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +60,8 @@ def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
     origins = torch.stack([0.9 * angles.cos(), 0.9 * angles.sin(), torch.full_like(angles, 0.4)], dim=-1)
     towards = 0.5 * (2 * torch.rand(count, 3, generator=generator) - 1)
     directions = torch.nn.functional.normalize(towards - origins, dim=-1)
-    return torch.cat([origins, directions], dim=-1).numpy(), sh.basis(directions, 2).numpy()
+    limits = torch.tensor([0.05, math.inf]).expand(count, 2)
+    return torch.cat([origins, directions, limits], dim=-1).numpy(), sh.basis(directions, 2).numpy()
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
@@ -78,8 +80,8 @@ def compare(grid: Grid, count: int) -> None:
     target = np.random.default_rng(0).random((count, 3)).astype(np.float32)
     distances = reference.sample_distances(torch.from_numpy(made), grid.side, grid.shell)
     links = torch.from_numpy(grid.links)
-    links = torch.where(links < 0, len(grid.densities), links)
-    values = [torch.from_numpy(v.copy()).requires_grad_() for v in (grid.densities, grid.harmonics[:, :27])]
+    links = torch.where(links < 0, len(grid.levels), links)
+    values = [torch.from_numpy(v.copy()).requires_grad_() for v in (grid.levels, grid.harmonics[:, :27])]
     wide = torch.from_numpy(made), torch.from_numpy(basis)
 
     def in_torch() -> torch.Tensor:
@@ -87,12 +89,12 @@ def compare(grid: Grid, count: int) -> None:
         return (rgb - torch.from_numpy(target)).square().mean()
 
     def both_ways() -> np.ndarray:
-        _, records = voxels.march_to(grid, made, basis, target, BACKGROUND, 0.0)
-        return gradient_of(grid, records, basis).densities
+        _, records = voxels.march_to(grid, made, basis, target, BACKGROUND, 0.0, 0.0)
+        return gradient_of(grid, records, basis).levels
 
     samples = int(distances.isfinite().sum())
     counted = int(voxels.march_weights(grid, made, basis).counts.sum())
-    print(f"{len(grid.densities):,} rows, {count:,} rays, {samples:,} samples, of which {counted:,} show something")
+    print(f"{len(grid.levels):,} rows, {count:,} rays, {samples:,} samples, of which {counted:,} show something")
     with torch.no_grad():
         pairs = [("forward", seconds(lambda: voxels.march(grid, made, basis), 9), seconds(in_torch, 3))]
     pairs.append(("both ways", seconds(both_ways, 9), seconds(lambda: in_torch().backward(), 3)))

@@ -19,6 +19,7 @@ from recon.config import (
     mip360_for,
 )
 from recon.datasets.scene import Scene
+from recon.kernels.voxels import EMPTY
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
 from recon.train import TrainState, start, train
@@ -101,10 +102,11 @@ def ball(scene: Scene, side: int = 64) -> Plenoxels:
     """A field known exactly: an opaque ball around the middle, in the colours of the directions from there."""
     config = dataclasses.replace(PLENOXELS, sides=(side,), finer_at=())
     made = Plenoxels.start(scene, dataclasses.replace(for_field("plenoxels", 1), radiance=config), CPU)
-    line = torch.linspace(-1 - config.shell, 1 + config.shell, side)
+    # Right in the cube, where the ball is.
+    line = config.core * torch.linspace(-1 - config.shell, 1 + config.shell, side)
     places = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).reshape(-1, 3)
     away = places.norm(dim=-1)
     with torch.no_grad():
-        made.densities[:] = (2000 * (BALL - away)).clamp(-200, 200)  # opaque right behind its surface
+        made.levels[:] = (400 * (BALL - away)).clamp(EMPTY, 4)  # opaque right behind its surface
         made.harmonics[:, :27:9] = (places / (2 * away[:, None].clamp_min(1e-6))) / sh.C0
     return made

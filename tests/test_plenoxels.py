@@ -9,10 +9,14 @@ import torch
 import tiny
 from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
 from recon import checkpoint
+from recon.config import PlenoxelsConfig
+from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
 from recon.datasets.errors import InputError
 from recon.kernels.runtime import get_threads, set_threads
+from recon.kernels.voxels import EMPTY, ROW
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
+from recon.reach import Reach
 from recon.train import train
 
 
@@ -65,7 +69,7 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     assert isinstance(model, Plenoxels)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.densities.copy_(2 * torch.rand(9**3, generator=generator))
+        model.levels.copy_(2 * torch.rand(9**3, generator=generator))
         model.harmonics[:, :27] = 0.3 * torch.randn(9**3, 27, generator=generator)
     places = 8 * torch.rand(200, 3, generator=generator)
     before = model._interpolated(places)
@@ -73,7 +77,7 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     assert (model.side, len(model)) == (17, 17**3)
     torch.testing.assert_close(model._interpolated(2 * places), before, atol=1e-5, rtol=1e-5)
     names = {group["name"]: group["params"] for group in state.optimizer.param_groups}
-    assert names["densities"][0] is model.densities
+    assert names["levels"][0] is model.levels
     assert not state.optimizer.state
 
     radiance = dataclasses.replace(radiance, least_weight=0.01, max_voxels=1000)
@@ -89,8 +93,8 @@ def test_corners_that_are_seen_are_found():
     assert isinstance(model, Plenoxels)
     middle = model.side // 2
     with torch.no_grad():
-        model.densities.zero_()
-        model.densities[model.links[middle, middle, middle]] = 300.0
+        model.levels.fill_(EMPTY)
+        model.levels[model.links[middle, middle, middle]] = 13.0
     seen = model._seen()
     assert float(seen[middle, middle, middle]) > 0.3
     assert (seen > 0.01).sum() <= 27
@@ -107,16 +111,16 @@ def test_pictures_have_gradients_of_pixels_and_of_whole_images():
     torch.testing.assert_close(some.rgb[0], whole.rgb[0, [7, 8], [3, 10]])
     loss = (some.rgb.square() + some.alpha).sum()
     loss.backward()
-    assert model.densities.grad is not None
-    row = int(model.densities.grad.abs().argmax())
-    step, slope = 0.02, float(model.densities.grad[row])
+    assert model.levels.grad is not None
+    row = int(model.levels.grad.abs().argmax())
+    step, slope = 0.02, float(model.levels.grad[row])
     losses = []
     for change in (step, -step):
         with torch.no_grad():
-            model.densities[row] += change
+            model.levels[row] += change
             some = model.render(camera, pixels=torch.tensor([[[3.5, 7.5], [10.5, 8.5]]]), background=background)
             losses.append(float((some.rgb.square() + some.alpha).sum()))
-            model.densities[row] -= change
+            model.levels[row] -= change
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=0.05)
 
 
@@ -133,8 +137,8 @@ def test_a_checkpoint_gives_the_same_pictures_and_a_damaged_one_is_refused(tmp_p
     for name, value in (("links", tensors["links"] + 1), ("harmonics", tensors["harmonics"][:5])):
         with pytest.raises(ValueError, match=r"links|rows"):
             Plenoxels.restore(settings, tensors | {name: value}, CPU)
-    state.model.state_dict()["densities"][0] = float("nan")
-    with pytest.raises(FloatingPointError, match="densities"):
+    state.model.state_dict()["levels"][0] = float("nan")
+    with pytest.raises(FloatingPointError, match="levels"):
         checkpoint.save(state, tmp_path / "broken.safetensors")
     with pytest.raises(InputError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "broken.safetensors")
@@ -143,4 +147,24 @@ def test_a_checkpoint_gives_the_same_pictures_and_a_damaged_one_is_refused(tmp_p
 def test_the_grid_is_the_same_whatever_device_is_asked_for():
     model = first_model(tiny.scene(), settings_of("plenoxels", 3), torch.device("meta"))
     assert model.device == CPU
-    assert np.isfinite(model.state_dict()["densities"].numpy()).all()
+    assert np.isfinite(model.state_dict()["levels"].numpy()).all()
+
+
+def test_photos_that_face_one_way_see_the_grid_in_normalised_device_coordinates():
+    """All behind the middle of these coordinates is full: in the world a wall at twice the nearest distance."""
+    reach = Reach(0.5, 1.0, OPENCV_FROM_OPENGL, (1.5, 1.5))
+    config = dataclasses.replace(PlenoxelsConfig(), sides=(48,), finer_at=())
+    full = torch.linspace(-1, 1, 48) > 0
+    links = torch.arange(48**3, dtype=torch.int32).reshape(48, 48, 48)
+    levels = torch.where(full, 13.0, EMPTY).repeat(48**2)  # z is the fastest
+    model = Plenoxels(config, reach, links, levels, torch.zeros(48**3, ROW), {})
+    K = torch.tensor([[30.0, 0, 20], [0, 30, 20], [0, 0, 1]])
+    viewmats = torch.eye(4).repeat(2, 1, 1)
+    viewmats[1, 0, 3] = 0.2
+    with torch.no_grad():
+        out = model.render(Cameras(viewmats, K.repeat(2, 1, 1), 40, 40))
+        before, behind = model.density(torch.tensor([[0.1, 0.2, 0.9], [0.1, 0.2, 1.1]])).tolist()
+    assert out.depth is not None
+    assert float(out.alpha.min()) > 0.99
+    torch.testing.assert_close(out.depth, torch.ones_like(out.depth), atol=0.1, rtol=0)  # a cell is 0.14
+    assert before < 1 < 50 < behind

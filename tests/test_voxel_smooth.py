@@ -23,9 +23,9 @@ def by_definition(links: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def test_rows_get_all_of_their_gradient_and_no_other_is_touched():
     scene = grid(seed=4)
     links = torch.from_numpy(scene.links).reshape(SIDE, SIDE, SIDE)
-    rows = len(scene.densities)
+    rows = len(scene.levels)
     cells = np.flatnonzero(scene.links >= 0).astype(np.int32)
-    values = torch.from_numpy(np.concatenate([scene.densities[:, None], scene.harmonics[:, :27]], axis=1)).double()
+    values = torch.from_numpy(np.concatenate([scene.levels[:, None], scene.harmonics[:, :27]], axis=1)).double()
     values.requires_grad_()
     by_definition(links, values).backward()
     first, count = rows // 3, rows // 2
@@ -35,13 +35,13 @@ def test_rows_get_all_of_their_gradient_and_no_other_is_touched():
     voxel_smooth.add_variation(scene, cells, first, count, (0.5, 2.0), found)
     expected = values.grad.numpy()
     own = slice(first + 5, first + count)
-    np.testing.assert_allclose(found.densities[own], 0.5 * expected[own, 0], atol=1e-4)
+    np.testing.assert_allclose(found.levels[own], 0.5 * expected[own, 0], atol=1e-4)
     np.testing.assert_allclose(found.harmonics[own, :27], 2 * expected[own, 1:], atol=1e-3)
     # What was there is added to.
     before = slice(first, first + 5)
-    np.testing.assert_allclose(found.densities[before], 7 + 0.5 * expected[before, 0], atol=1e-4)
+    np.testing.assert_allclose(found.levels[before], 7 + 0.5 * expected[before, 0], atol=1e-4)
     outside = np.ones(rows, bool)
     outside[first : first + count] = False
-    assert (found.densities[outside] == 7).all()
+    assert (found.levels[outside] == 7).all()
     assert (found.harmonics[outside] == 7).all()
     assert (found.seen != 0).sum() == count

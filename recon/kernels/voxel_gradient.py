@@ -27,7 +27,7 @@ SLAB = 4  # planes
 class Gradient(NamedTuple):
     """Of the rows that are seen; others hold anything."""
 
-    densities: Floats  # [V]
+    levels: Floats  # [V]
     harmonics: Floats  # [V,ROW]
     seen: NDArray[np.uint8]  # [V]
 
@@ -38,7 +38,7 @@ def gradient_of(grid: Grid, records: Records, basis: Floats) -> Gradient:
     Args:
         basis: [R,9] of the harmonics in the directions of the rays.
     """
-    rows = len(grid.densities)
+    rows = len(grid.levels)
     found = Gradient(take(rows, np.float32), take((rows, ROW), np.float32), np.zeros(rows, np.uint8))
     _scatter_to(grid, records, basis, found, False)
     return found
@@ -46,10 +46,10 @@ def gradient_of(grid: Grid, records: Records, basis: Floats) -> Gradient:
 
 def most_seen(grid: Grid, records: Records) -> Floats:
     """[V] the most that any ray of `march_weights` has seen of a row: its weight, times its share in the cell."""
-    rows = len(grid.densities)
+    rows = len(grid.levels)
     found = Gradient(np.zeros(rows, np.float32), take((0, ROW), np.float32), np.zeros(rows, np.uint8))
     _scatter_to(grid, records, np.empty((0, COEFFICIENTS), np.float32), found, True)
-    return found.densities
+    return found.levels
 
 
 def _scatter_to(grid: Grid, records: Records, basis: Floats, target: Gradient, largest: bool) -> None:
@@ -65,7 +65,7 @@ def _scatter_to(grid: Grid, records: Records, basis: Floats, target: Gradient, l
     launch(_place, *where, firsts.reshape(-1), order, threads=groups)
     launch(
         *(_scatter, side, grid.links, records.cells, records.values.reshape(-1), basis.reshape(-1)),
-        *(planes, order, largest, target.densities, target.harmonics.reshape(-1), target.seen),
+        *(planes, order, largest, target.levels, target.harmonics.reshape(-1), target.seen),
     )
 
 
@@ -106,8 +106,8 @@ def _scatter(
     basis: Any,
     planes: Any,
     order: Any,
-    largest: bool,  # the most of the densities' values is kept, not the sum, and of nothing else
-    g_densities: Any,
+    largest: bool,  # the most of what is in their place is kept, not the sum, and of nothing else
+    g_levels: Any,
     g_harmonics: Any,
     seen: Any,
     counter: Any,
@@ -125,7 +125,7 @@ def _scatter(
             record = get(order, place)
             cell, v = get(cells, record), record * RECORD
             plane = cell // (side * side)
-            fx, fy, fz, of_density = values[v], values[v + 1], values[v + 2], values[v + 3]
+            fx, fy, fz, of_level = values[v], values[v + 1], values[v + 2], values[v + 3]
             if not largest:
                 ray = int(values[v + 7])
                 for n in range(COEFFICIENTS):
@@ -142,14 +142,14 @@ def _scatter(
                     continue
                 w = (fx if a else 1 - fx) * (fy if b else 1 - fy) * (fz if c else 1 - fz)
                 if largest:
-                    g_densities[link] = max(g_densities[link], np.float32(w * of_density))
+                    g_levels[link] = max(g_levels[link], np.float32(w * of_level))
                     continue
                 if seen[link] == 0:
                     seen[link] = 1
-                    g_densities[link] = 0
+                    g_levels[link] = 0
                     for at in range(0, ROW, LANES):
                         store(g_harmonics, link * ROW + at, 0.0)
-                g_densities[link] += np.float32(w * of_density)
+                g_levels[link] += np.float32(w * of_level)
                 for at in range(0, ROW, LANES):
                     to = link * ROW + at
                     store(g_harmonics, to, load(g_harmonics, to) + load(colours, at) * w)

@@ -30,11 +30,11 @@ def add_variation(
 
     Args:
         cells: [V] the corner of each row, as in `links`.
-        weights: of densities and of harmonics.
+        weights: of levels and of harmonics.
     """
     launch(
-        *(_vary, grid.side, grid.links, cells, grid.densities, grid.harmonics.reshape(-1), first, count, *weights),
-        *(gradient.densities, gradient.harmonics.reshape(-1), gradient.seen),
+        *(_vary, grid.side, grid.links, cells, grid.levels, grid.harmonics.reshape(-1), first, count, *weights),
+        *(gradient.levels, gradient.harmonics.reshape(-1), gradient.seen),
     )
 
 
@@ -65,13 +65,13 @@ def _vary(
     side: int,
     links: Any,
     cells: Any,
-    densities: Any,
+    levels: Any,
     harmonics: Any,
     first: int,
     count: int,
-    of_densities: float,
+    of_levels: float,
     of_harmonics: float,
-    g_densities: Any,
+    g_levels: Any,
     g_harmonics: Any,
     seen: Any,
     counter: Any,
@@ -95,16 +95,16 @@ def _vary(
             bzx, bzy = _row(links, k > 0 and up_x, cell - sz + sx, bz), _row(links, k > 0 and up_y, cell - sz + sy, bz)
             if seen[row] == 0:
                 seen[row] = 1
-                g_densities[row] = 0
+                g_levels[row] = 0
                 for at in range(0, ROW, LANES):
                     store(g_harmonics, row * ROW + at, 0.0)
-            d = densities
+            d = levels
             v = d[row]
             total = _scalar_slope(3 * v - d[x] - d[y] - d[z], v, d[x], d[y], d[z])
             total += _scalar_slope(v - d[bx], d[bx], v, d[bxy], d[bxz])
             total += _scalar_slope(v - d[by], d[by], d[byx], v, d[byz])
             total += _scalar_slope(v - d[bz], d[bz], d[bzx], d[bzy], v)
-            g_densities[row] += np.float32(of_densities * total)
+            g_levels[row] += np.float32(of_levels * total)
             for at in range(0, ROW, LANES):
                 u, p = load(harmonics, row * ROW + at), load(harmonics, x * ROW + at)
                 q, r = load(harmonics, y * ROW + at), load(harmonics, z * ROW + at)

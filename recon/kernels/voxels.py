@@ -1,14 +1,15 @@
 """Rays through a sparse grid of densities and spherical harmonics (Plenoxels, Fridovich-Keil et al. 2022).
 
 Values stand at the corners of cubic cells, `side` of them along each axis, and are interpolated in between. Of a
-corner that is kept `links` has the row of its values, of another -1, where density and harmonics are 0. The grid fills
-the cube [-1 - shell, 1 + shell]^3 of a contracted space: within [-1, 1]^3 that is the world, and the shell around it is
-all the rest of space, out to infinity, as layers of cubes: the point p with m = max |p| > 1 is at
-p (1 + shell - shell / m) / m.
+corner that is kept `links` has the row of its values, of another -1, where the level is EMPTY and harmonics are 0. The
+density is DENSE softplus(level), of the level that was interpolated: so a surface may be sharp within a cell (DVGO, Sun
+et al. 2022), and no step of an optimiser makes what is empty full. The grid fills the cube [-1 - shell, 1 + shell]^3 of
+a contracted space: within [-1, 1]^3 that is the world, and the shell around it is all the rest of space, out to
+infinity, as layers of cubes: the point p with m = max |p| > 1 is at p (1 + shell - shell / m) / m.
 
 A ray is sampled at steps of half a cell, as long as it is in a block of cells that holds any value; others are jumped
 over. A sample of density s has opacity 1 - exp(-s step), with the step measured in contracted space. What a step in the
-world is follows from how fast the ray moves there.
+world is follows from how fast the ray moves there. One of less opacity than LEAST is taken for empty.
 
 Each ray is one piece of work from end to end, so its samples are needed by no other: they stay in the memory of the
 thread, and what leaves it is the colour, or a record for each sample with its gradient (see `voxel_gradient.py`).
@@ -35,34 +36,37 @@ COEFFICIENTS = 9  # of each colour: harmonics up to degree 2
 ROW = 32  # floats of a row: 3 x 9, and 5 that are 0, so that rows are whole cache lines
 BLOCK = 4  # cells along the side of a block that is jumped over where it is empty
 OUT = 5  # red, green, blue, opacity, sum of weight times distance
-RECORD = 8  # place in the cell (3), gradient of density, gradient of colour (3), ray
+RAY = 8  # origin (3), direction (3), the distances at which it begins and ends
+RECORD = 8  # place in the cell (3), gradient of level, gradient of colour (3), ray
 
 MOST = 4096  # samples of a ray
 RAYS = 16  # that a thread takes at a time
 STEP = 0.5  # cells
-DARK = 1e-4  # light below which nothing more is looked at
+DENSE = 50.0  # density of a level of 1, roughly
+EMPTY = -12.0  # level of what is not kept
+LEAST = 1e-3  # opacity of a sample
+DARK = 1e-3  # light below which nothing more is looked at
 
-_SAMPLE = 9  # place in the cell (3), weight, density, colour (3), cell
+_SAMPLE = 10  # place in the cell (3), weight, density, colour (3), cell, way to it in contracted space
 
 FORWARD, GIVEN, SQUARED, WEIGHTS = range(4)
+NOTHING = (0.0,) * 5  # of the constants of `march_to`, where there are none
 
 
 class Grid(NamedTuple):
     """A sparse grid.
 
     Attributes:
-        near: the distance at which rays begin.
         links: [side^3] int32 rows, -1 where nothing is kept; x is the slowest.
         blocks: [blocks^3] uint8, 0 where no corner of a block's cells is kept; see `blocks_of`.
-        densities: [V]. harmonics: [V,ROW], coefficient k of colour c at 9 c + k.
+        levels: [V], of which the density is made. harmonics: [V,ROW], coefficient k of colour c at 9 c + k.
     """
 
     side: int
     shell: float
-    near: float
     links: NDArray[np.int32]
     blocks: NDArray[np.uint8]
-    densities: Floats
+    levels: Floats
     harmonics: Floats
 
     @property
@@ -96,28 +100,35 @@ def march(grid: Grid, rays: Floats, basis: Floats) -> Floats:
     """What rays show: [R,OUT].
 
     Args:
-        rays: [R,6] origins and unit directions, in a world whose cube [-1,1]^3 is the middle of the grid.
+        rays: [R,RAY] in a world whose cube [-1,1]^3 is the middle of the grid; the directions are unit vectors.
         basis: [R,9] of the harmonics in the directions.
     """
-    return _run(grid, rays, basis, FORWARD, rays[:0], (0.0, 0.0, 0.0), 0.0)[0]
+    return _run(grid, rays, basis, FORWARD, rays[:0], NOTHING)[0]
 
 
 def march_back(grid: Grid, rays: Floats, basis: Floats, gradient: Floats) -> Records:
     """The records of rays, given the gradient [R,4] of their colours and opacities."""
-    return _run(grid, rays, basis, GIVEN, gradient, (0.0, 0.0, 0.0), 0.0)[1]
+    return _run(grid, rays, basis, GIVEN, gradient, NOTHING)[1]
 
 
 def march_to(
-    grid: Grid, rays: Floats, basis: Floats, target: Floats, background: tuple[float, float, float], sparsity: float
+    grid: Grid,
+    rays: Floats,
+    basis: Floats,
+    target: Floats,
+    background: tuple[float, float, float],
+    sparsity: float,
+    distortion: float,
 ) -> tuple[Floats, Records]:
     """What rays show, and their records for the mean squared error of their colours to `target` [R,3], over a
-    background, plus the mean over rays of `sparsity` times the sum over samples of log(1 + 2 density^2)."""
-    return _run(grid, rays, basis, SQUARED, target, background, sparsity)
+    background, plus the mean over rays of `sparsity` times the sum over samples of log(1 + 2 density^2), and of
+    `distortion` times what `volume.distortion` makes of the samples' weights and their way in contracted space."""
+    return _run(grid, rays, basis, SQUARED, target, (*background, sparsity, distortion))
 
 
 def march_weights(grid: Grid, rays: Floats, basis: Floats) -> Records:
     """Records that hold, in place of the gradient of the density, how much of each sample its ray sees."""
-    return _run(grid, rays, basis, WEIGHTS, rays[:0], (0.0, 0.0, 0.0), 0.0)[1]
+    return _run(grid, rays, basis, WEIGHTS, rays[:0], NOTHING)[1]
 
 
 _room = [64]  # records for each ray that there is room for: as many as a batch has needed
@@ -129,8 +140,7 @@ def _run(
     basis: Floats,
     mode: int,
     given: Floats,
-    background: tuple[float, float, float],
-    sparsity: float,
+    constants: tuple[float, ...],
 ) -> tuple[Floats, Records]:
     count = len(rays)
     out, starts, counts = np.empty((count, OUT), np.float32), np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -139,15 +149,14 @@ def _run(
         room = count * _room[0] if mode != FORWARD else 0
         cells, values, used = take(room, np.int32), take((room, RECORD), np.float32), np.zeros(1, np.int64)
         launch(
-            *(_march, rays.reshape(-1), basis.reshape(-1), given.reshape(-1), np.array([*background, sparsity])),
+            *(_march, rays.reshape(-1), basis.reshape(-1), given.reshape(-1), np.array(constants)),
             *(
                 mode,
                 grid.side,
                 grid.shell,
-                grid.near,
                 grid.links,
                 grid.blocks,
-                grid.densities,
+                grid.levels,
                 grid.harmonics.reshape(-1),
             ),
             *(out.reshape(-1), starts, counts, cells, values.reshape(-1), used, scratch),
@@ -166,22 +175,42 @@ def _axis_speed(p: Any, d: Any, m: Any, dm: Any, shell: Any) -> Any:
     return d * factor + p * slope * dm
 
 
+@inline
+def _spread_out(own: Any, count: Any, step: Any, spread: Any) -> Any:
+    """Put the slope of the distortion by each weight in place of the way to its sample; their sum, times the weights.
+
+    Sums of the weights and their moments, of what is before a sample and what is behind it, are all it takes.
+    """
+    behind, moment_behind, before, moment, total = 0.0, 0.0, 0.0, 0.0, 0.0
+    for n in range(count):
+        s = n * _SAMPLE
+        behind, moment_behind = behind + own[s + 3], moment_behind + own[s + 3] * own[s + 9]
+    for n in range(count):
+        s = n * _SAMPLE
+        weight, way = own[s + 3], own[s + 9]
+        behind, moment_behind = behind - weight, moment_behind - weight * way
+        apart = way * before - moment + moment_behind - way * behind
+        own[s + 9] = spread * (2 * apart + 2 / 3 * weight * step)
+        total += weight * own[s + 9]
+        before, moment = before + weight, moment + weight * way
+    return total
+
+
 @kernel(
-    "f4[::1], f4[::1], f4[::1], f8[::1], i8, i8, f8, f8, i4[::1], u1[::1], f4[::1], f4[::1],"
+    "f4[::1], f4[::1], f4[::1], f8[::1], i8, i8, f8, i4[::1], u1[::1], f4[::1], f4[::1],"
     "f4[::1], i8[::1], i8[::1], i4[::1], f4[::1], i8[::1], f8[::1]"
 )
 def _march(
     rays: Any,
     basis: Any,
     given: Any,
-    constants: Any,  # the background, the weight of sparsity
+    constants: Any,  # the background, the weights of sparsity and of distortion
     mode: int,
     side: int,
     shell: float,
-    near: float,
     links: Any,
     blocks: Any,
-    densities: Any,
+    levels: Any,
     harmonics: Any,
     out: Any,
     starts: Any,
@@ -193,7 +222,7 @@ def _march(
     counter: Any,
     thread: int,
 ) -> None:
-    total = rays.size // 6
+    total = rays.size // RAY
     own = scratch[thread * MOST * _SAMPLE : (thread + 1) * MOST * _SAMPLE]
     half = 1 + shell
     per_unit = (side - 1) / (2 * half)  # cells
@@ -201,22 +230,23 @@ def _march(
     farthest = 2 * shell * per_unit + 1  # of max |p|: from there to infinity is half a cell
     across = (side - 1 + BLOCK - 1) // BLOCK
     room = cells.size
+    least = math.log(LEAST / (DENSE * step))  # of such levels softplus is exp
     row = stack(ROW)
     while True:
         first = atomic_add(counter, 0, 1) * RAYS
         if first >= total:
             break
         for ray in range(first, min(first + RAYS, total)):
-            ox, oy, oz = rays[6 * ray], rays[6 * ray + 1], rays[6 * ray + 2]
-            dx, dy, dz = rays[6 * ray + 3], rays[6 * ray + 4], rays[6 * ray + 5]
+            n = RAY * ray
+            ox, oy, oz, dx, dy, dz = rays[n], rays[n + 1], rays[n + 2], rays[n + 3], rays[n + 4], rays[n + 5]
             ox, oy, oz, dx, dy, dz = float(ox), float(oy), float(oz), float(dx), float(dy), float(dz)
-            light, t, count = 1.0, near, 0
+            light, t, end, way, count = 1.0, float(rays[n + 6]), float(rays[n + 7]), 0.0, 0
             red, green, blue, distance = 0.0, 0.0, 0.0, 0.0
             while count < MOST:
                 x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
                 ax, ay, az = abs(x), abs(y), abs(z)
                 m = max(ax, max(ay, az))
-                if m > farthest:
+                if m > farthest or t > end:
                     break
                 speed, outside = 1.0, m > 1
                 if outside:
@@ -249,20 +279,21 @@ def _march(
                             leave = min(leave, ((BLOCK * (bk + (dz > 0)) - z) / (per_unit * dz)))
                             leave = min(leave, (1 - az) / abs(dz) if (z > side / 2) == (dz > 0) else 1e9)
                         length = max(1.0, math.ceil(leave / step)) * step
-                    t += length
+                    t, way = t + length, way + length * speed
                     continue
                 fx, fy, fz = x - i, y - j, z - k
                 cell = (i * side + j) * side + k
-                density = 0.0
+                level = 0.0
                 for corner in range(8):
                     a, b, c = corner >> 2, (corner >> 1) & 1, corner & 1
                     link = get(links, cell + (a * side + b) * side + c)
-                    if link >= 0:
-                        w = (fx if a else 1 - fx) * (fy if b else 1 - fy) * (fz if c else 1 - fz)
-                        density += w * densities[link]
-                if density <= 0:
-                    t += length
+                    w = (fx if a else 1 - fx) * (fy if b else 1 - fy) * (fz if c else 1 - fz)
+                    level += w * (levels[link] if link >= 0 else EMPTY)
+                if level < least:
+                    t, way = t + length, way + step
                     continue
+                # Of a high level softplus is the level.
+                density = DENSE * (level if level > 30 else math.log1p(math.exp(level)))
                 for at in range(0, ROW, LANES):
                     store(row, at, 0.0)
                 for corner in range(8):
@@ -284,10 +315,10 @@ def _march(
                 distance += weight * t
                 s = count * _SAMPLE
                 own[s], own[s + 1], own[s + 2], own[s + 3], own[s + 4] = fx, fy, fz, weight, density
-                own[s + 5], own[s + 6], own[s + 7], own[s + 8] = r, g, b_, float(cell)
+                own[s + 5], own[s + 6], own[s + 7], own[s + 8], own[s + 9] = r, g, b_, float(cell), way
                 light -= weight
                 count += 1
-                t += length
+                t, way = t + length, way + step
                 if light < DARK:
                     break
             o = OUT * ray
@@ -298,29 +329,31 @@ def _march(
             starts[ray], counts[ray] = start, count
             if start + count > room:
                 continue
-            g_red, g_green, g_blue, g_alpha, thin = 0.0, 0.0, 0.0, 0.0, 0.0
+            g_red, g_green, g_blue, g_alpha, thin, spread = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             if mode == GIVEN:
                 g_red, g_green, g_blue = given[4 * ray], given[4 * ray + 1], given[4 * ray + 2]
                 g_alpha = given[4 * ray + 3]
             elif mode == SQUARED:
-                scale, thin = 2.0 / (3 * total), constants[3] / total
+                scale, thin, spread = 2.0 / (3 * total), constants[3] / total, constants[4] / total
                 g_red = scale * (red + light * constants[0] - given[3 * ray])
                 g_green = scale * (green + light * constants[1] - given[3 * ray + 1])
                 g_blue = scale * (blue + light * constants[2] - given[3 * ray + 2])
                 g_alpha = -(g_red * constants[0] + g_green * constants[1] + g_blue * constants[2])
             behind = g_red * red + g_green * green + g_blue * blue  # the sum of all that is not passed yet
+            behind += _spread_out(own, count, step, spread)
             passed = 1.0
             for n in range(count):
                 s, v = n * _SAMPLE, (start + n) * RECORD
                 weight, density = own[s + 3], own[s + 4]
                 r, g, b_ = own[s + 5], own[s + 6], own[s + 7]
-                here = g_red * r + g_green * g + g_blue * b_
+                here = g_red * r + g_green * g + g_blue * b_ + own[s + 9]
                 passed -= weight
                 behind -= weight * here
                 of_density = step * (passed * here - behind + light * g_alpha)
                 of_density += thin * 4 * density / (1 + 2 * density * density)
+                of_level = of_density * DENSE * -math.expm1(-density / DENSE)
                 values[v], values[v + 1], values[v + 2] = own[s], own[s + 1], own[s + 2]
-                values[v + 3] = weight if mode == WEIGHTS else of_density
+                values[v + 3] = weight if mode == WEIGHTS else of_level
                 values[v + 4] = weight * g_red if r > 0 else 0.0
                 values[v + 5] = weight * g_green if g > 0 else 0.0
                 values[v + 6] = weight * g_blue if b_ > 0 else 0.0
