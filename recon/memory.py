@@ -155,8 +155,9 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         sh_degree=settings.sh_degree,
         threads=get_threads(),
         field_bytes=field_bytes,
-        step_bytes=step_bytes,
-        gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None,
+        step_bytes=settings.batch * step_bytes,
+        # Those of several views are added up; of one they go straight to the optimiser.
+        gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None or settings.batch > 1,
         surface=settings.surface is not None,
         on_gpu=on_gpu,
     )
