@@ -37,7 +37,7 @@ SCORING = 50 * MB  # what the first scored photo loads: Pillow's fonts and write
 PICTURE = 68  # rendering, its transmittance and gradient, and two photos as floats
 RENDERED = 40  # a rendering with depth, in evaluation, of which one is kept for each view
 KEPT_RENDERED = 12
-COMPARED_NORMALS = 420  # normals, those of the depth, and what PyTorch keeps for their gradients: `surface.pull`
+COMPARED_NORMALS = 360  # normals, those of the depth, and what PyTorch keeps for their gradients: `surface.pull`
 SCORED = 220  # a photo, differences in double precision, the side-by-side picture; in each thread
 
 # Gaussians, beside their parameters and as many moments of each of two kinds
