@@ -36,6 +36,7 @@ from recon.datasets.tone import Tone
 
 __all__ = [
     "ArrayImage",
+    "BytesImage",
     "ColourFile",
     "SourceCamera",
     "area_resize",
@@ -63,6 +64,27 @@ class ArrayImage:
 
     def load(self) -> Tensor:
         return self.image
+
+
+@dataclass(frozen=True, eq=False)
+class BytesImage:
+    """A photo that is in memory as bytes: uint8 [H,W,3|4]. A `recon.datasets.scene.StoredImage`."""
+
+    stored: NDArray[np.uint8]
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.stored.nbytes
+
+    @property
+    def decoding_bytes(self) -> int:
+        return 0
+
+    def pixels(self) -> NDArray[np.uint8]:
+        return self.stored
+
+    def load(self) -> Tensor:
+        return torch.from_numpy(self.stored.astype(np.float32) / np.float32(255))
 
 
 @dataclass(frozen=True)

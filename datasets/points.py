@@ -68,7 +68,7 @@ def frustum_points(scene: Scene, count: int, seed: int = 0) -> Points:
     for i, look in enumerate(looks):
         swept = _sweep(look, [looks[j] for j in neighbours[i]], float(near[i]), float(far[i]), generator)
         depth = torch.where(look.depth > 0, look.depth, swept)
-        xyz.append(_unproject(look.camera, look.pixels, depth[:, None])[:, 0])
+        xyz.append(unprojected(look.camera, look.pixels, depth[:, None])[:, 0])
     return Points(torch.cat(xyz), torch.cat([look.rgb for look in looks]))
 
 
@@ -127,7 +127,7 @@ def _sweep(look: _Look, others: Sequence[_Look], near: float, far: float, genera
     jitter = torch.rand(rays, DEPTHS, generator=generator, dtype=torch.float64)
     steps = (torch.arange(DEPTHS) + jitter) / DEPTHS
     depths = 1 / (1 / far + (1 / near - 1 / far) * steps)
-    candidates = _unproject(look.camera, look.pixels, depths)
+    candidates = unprojected(look.camera, look.pixels, depths)
     if not others or not rays:
         return depths.gather(1, torch.randint(DEPTHS, (rays, 1), generator=generator))[:, 0]
     differences = torch.stack([_difference(candidates, look.rgb, other) for other in others])
@@ -155,7 +155,7 @@ def _difference(candidates: Tensor, rgb: Tensor, other: _Look) -> Tensor:
     return torch.where(shown, difference, NO_MATCH)
 
 
-def _unproject(camera: Cameras, pixels: Tensor, depths: Tensor) -> Tensor:
+def unprojected(camera: Cameras, pixels: Tensor, depths: Tensor) -> Tensor:
     """World points [R,D,3] at `depths` [R,D] along the rays of `pixels` [R,2]."""
     homogeneous = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=-1)
     directions = homogeneous @ torch.linalg.inv(camera.Ks[0]).T @ camera.viewmats[0, :3, :3]

@@ -160,7 +160,7 @@ def train(
     else:
         options.train_config()  # what cannot be kept is said before minutes go into finding poses
     where = machine.pick_device(device, ranks.local)
-    with processes.together(ranks, where):
+    with processes.joined(ranks, where):
         if resume is not None:
             run = session.resume(resume, scene, where, watch)
         else:

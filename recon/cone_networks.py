@@ -19,11 +19,9 @@ from recon.config import Mip360Config
 from recon.hashgrid import START
 from recon.kernels import hash_grid
 from recon.kernels.hash_grid import Layout
-from recon.nerf import encode
+from recon.nerf import DENSITY_BIAS, SKIP, encode
 from recon.precision import mixed
 
-SKIP = 5  # the layer that sees the encoding once more
-DENSITY_BIAS = -1.0  # of a softplus: the air begins thin
 PADDING = 0.001  # how much more than 0..1 colours can be, so that black and white are not out of reach
 COARSEST = 16  # corners along a side of a hash grid's first level
 MOST = 15.0  # exponent of a density

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recon import config, memory, render, rng
 from recon.config import TrainConfig
 from recon.datasets.cameras import Cameras
+from recon.datasets.images import BytesImage
+from recon.datasets.points import unprojected
 from recon.datasets.scene import Points, Scene, View
 from recon.model import Model
 from recon.reach import reach_of
@@ -75,27 +74,6 @@ class Clear:
         hidden = self.hidden(model.means.detach())
         if not bool(hidden.all()):
             model.edit_rows(state.optimizer, ~hidden)
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A `recon.datasets.scene.StoredImage` in memory: uint8 [H,W,3|4]."""
-
-    stored: NDArray[np.uint8]
-
-    @property
-    def pixel_bytes(self) -> int:
-        return self.stored.nbytes
-
-    @property
-    def decoding_bytes(self) -> int:
-        return 0
-
-    def pixels(self) -> NDArray[Any]:
-        return self.stored
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(self.stored).float() / 255
 
 
 def settings_for(steps: int, seed: int) -> TrainConfig:
@@ -176,7 +154,7 @@ def scene_of(
         if cut_out:
             straight = (rgb - (1 - alpha) * torch.tensor(background)) / alpha.clamp_min(1 / 255)
             rgb = torch.cat([straight, alpha], dim=-1)
-        views.append(View(f"{number:04d}", camera, Picture(render.to_uint8(rgb))))
+        views.append(View(f"{number:04d}", camera, BytesImage(render.to_uint8(rgb))))
         draw = rng.generator(settings.seed, "points of a picture", number)
         parts.append(_points(camera, seen, depth * (alpha[..., 0] > render.SOLID), each, draw))
         progress(number + 1, len(cameras))
@@ -198,7 +176,5 @@ def _points(camera: Cameras, rgb: Tensor, depth: Tensor, count: int, draw: torch
     found = depth.reshape(-1).nonzero()[:, 0]
     found = found[torch.randperm(len(found), generator=draw)[:count]]
     pixels = torch.stack([found % camera.width, found // camera.width], dim=-1) + 0.5
-    origins, directions = camera.rays(pixels)
-    along = directions[0] @ camera.forward[0]
-    xyz = origins[0] + (depth.reshape(-1)[found] / along)[:, None] * directions[0]
+    xyz = unprojected(camera, pixels.to(camera.Ks), depth.reshape(-1)[found, None])[:, 0]
     return Points(xyz, rgb.reshape(-1, 3)[found].clamp(0, 1))

@@ -8,7 +8,7 @@ Shape letters: R rays, K frusta of each.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,14 @@ from recon.cone_networks import Networks
 from recon.cones import Cones
 from recon.config import Mip360Config, TrainConfig
 from recon.datasets.cameras import Cameras
-from recon.datasets.scene import Scene
-from recon.kernels.runtime import get_threads
 from recon.model import RayBatch, RenderOutput
-from recon.reach import Reach, reach_of
+from recon.network_field import NetworkField
 from recon.torch_threads import all_torch_threads
 
 SPREAD = (0.0025, 0.5)  # proposals are dilated by the first, and by the second over the number of frusta so far
 SOFT = 0.001  # errors of colours that are smaller than this count as their squares do (Charbonnier)
 NEARER = 0.5  # of the near plane's distance: how near to single cameras things can be in captures that face one way
 AT_ONCE = 1 << 12  # points whose density is asked for
-WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
 
 
 class Round(NamedTuple):
@@ -38,62 +35,28 @@ class Round(NamedTuple):
     weights: Tensor
 
 
-class Mip360:
+class Mip360(NetworkField[Mip360Config, Networks]):
     """Networks in a row: all but the last propose. A `recon.model.Field`."""
 
-    unit: ClassVar[str] = "weights"
     kernels: ClassVar[tuple[str, ...]] = ("hash_grid", "adam")
 
-    def __init__(self, config: Mip360Config, reach: Reach) -> None:
-        self.config, self.reach = config, reach
-        self.networks = Networks(config)
+    @staticmethod
+    def networks_of(config: Mip360Config) -> Networks:
+        return Networks(config)
 
-    @classmethod
-    def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
+    @staticmethod
+    def config_of(settings: TrainConfig) -> Mip360Config:
         assert isinstance(settings.radiance, Mip360Config)
-        with torch.random.fork_rng(devices=[]):  # torch's layers draw their first weights from its one generator
-            torch.manual_seed(rng.generator(settings.seed, "first weights").initial_seed())
-            return cls(settings.radiance, reach_of(scene)).to(device)
-
-    @classmethod
-    def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
-        assert isinstance(settings.radiance, Mip360Config)
-        reach = Reach.restore(tensors)
-        model = cls(settings.radiance, reach)
-        model.networks.load_state_dict(
-            {name: value for name, value in tensors.items() if name not in reach.state_dict()}
-        )
-        return model.to(device)
-
-    def to(self, device: torch.device) -> Self:
-        """Move the weights there."""
-        self.networks.to(device)
-        return self
+        return settings.radiance
 
     @staticmethod
     def memory(settings: TrainConfig) -> tuple[int, int]:
-        config = settings.radiance
-        assert isinstance(config, Mip360Config)
+        config = Mip360.config_of(settings)
         with torch.device("meta"):
             networks = Networks(config)
         asked = zip(networks.in_turn(), config.samples, strict=True)
         floats = sum(count * network.floats for network, count in asked)
         return 4 * sum(p.numel() for p in networks.parameters()), 4 * config.rays * floats
-
-    def __len__(self) -> int:
-        return sum(p.numel() for p in self.networks.parameters())
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.networks.parameters()).device
-
-    @property
-    def _threads(self) -> int:
-        return get_threads() if self.config.width >= WIDE else 1
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The weights, and what of the rays is looked at."""
-        return {**self.networks.state_dict(), **self.reach.state_dict()}
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         config = self.config
@@ -105,10 +68,6 @@ class Mip360:
             "eps": config.epsilon,
         }
         return [{"params": [value], "name": name, **shared} for name, value in self.networks.named_parameters()]
-
-    def regularisers(self) -> dict[str, Tensor]:
-        """None beside those of the rays, which `learn` adds."""
-        return {}
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The error of the colours, what proposals have missed, and how spread out the weights are (eq. 14)."""
@@ -131,9 +90,6 @@ class Mip360:
             if config.longest_gradient:
                 nn.utils.clip_grad_norm_(self.networks.parameters(), config.longest_gradient)
         return loss.detach(), None
-
-    def after_step(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
-        """Nothing about a network changes but its weights."""
 
     def render(
         self,

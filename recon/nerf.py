@@ -5,7 +5,7 @@ Shape letters: R rays, K samples of each.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,13 @@ from torch.nn import functional
 from recon import rays, rng, volume
 from recon.config import NerfConfig, TrainConfig
 from recon.datasets.cameras import Cameras
-from recon.datasets.scene import Scene
-from recon.kernels.runtime import get_threads
 from recon.model import RayBatch, RenderOutput
+from recon.network_field import NetworkField
 from recon.precision import mixed
-from recon.reach import Reach, reach_of
 from recon.torch_threads import all_torch_threads
 
 SKIP = 5  # the layer that sees the position once more
 DENSITY_BIAS = -1.0  # of a softplus: the air begins thin, and no density is stuck at 0 as the paper's ReLU can be
-WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
 AT_ONCE = 1 << 12  # rays of a picture
 
 
@@ -62,68 +59,31 @@ class Network(nn.Module):
             return density, self.colour(x).float().sigmoid()
 
 
-class Nerf:
+class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
     """Two networks: what the coarse one finds tells where the fine one is asked. A `recon.model.Field`."""
 
-    unit: ClassVar[str] = "weights"
     kernels: ClassVar[tuple[str, ...]] = ("adam",)
 
-    def __init__(self, config: NerfConfig, reach: Reach) -> None:
-        self.config, self.reach = config, reach
-        self.networks = nn.ModuleDict({"coarse": Network(config), "fine": Network(config)})
+    @staticmethod
+    def networks_of(config: NerfConfig) -> nn.ModuleDict:
+        return nn.ModuleDict({"coarse": Network(config), "fine": Network(config)})
 
-    @classmethod
-    def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
+    @staticmethod
+    def config_of(settings: TrainConfig) -> NerfConfig:
         assert isinstance(settings.radiance, NerfConfig)
-        with torch.random.fork_rng(devices=[]):  # torch's layers draw their first weights from its one generator
-            torch.manual_seed(rng.generator(settings.seed, "first weights").initial_seed())
-            return cls(settings.radiance, reach_of(scene)).to(device)
-
-    @classmethod
-    def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
-        assert isinstance(settings.radiance, NerfConfig)
-        reach = Reach.restore(tensors)
-        model = cls(settings.radiance, reach)
-        model.networks.load_state_dict(
-            {name: value for name, value in tensors.items() if name not in reach.state_dict()}
-        )
-        return model.to(device)
-
-    def to(self, device: torch.device) -> Self:
-        """Move the weights there."""
-        self.networks.to(device)
-        return self
+        return settings.radiance
 
     @staticmethod
     def memory(settings: TrainConfig) -> tuple[int, int]:
-        config = settings.radiance
-        assert isinstance(config, NerfConfig)
+        config = Nerf.config_of(settings)
         with torch.device("meta"):
             weights = 2 * sum(p.numel() for p in Network(config).parameters())
         samples = config.rays * (2 * config.coarse_samples + config.fine_samples)
         return 4 * weights, 4 * samples * (2 * config.depth + 6) * config.width
 
-    def __len__(self) -> int:
-        return sum(p.numel() for p in self.networks.parameters())
-
-    @property
-    def _threads(self) -> int:
-        return get_threads() if self.config.width >= WIDE else 1
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.networks.parameters()).device
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The weights, and what of the rays is looked at."""
-        return {**self.networks.state_dict(), **self.reach.state_dict()}
-
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         rates = {"lr": self.config.lr, "lr_final": self.config.lr_final}
         return [{"params": [value], "name": name, **rates} for name, value in self.networks.named_parameters()]
-
-    def regularisers(self) -> dict[str, Tensor]:
-        return {}
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """Both networks learn from the squared error of their colours (eq. 6)."""
@@ -136,9 +96,6 @@ class Nerf:
                 loss = loss + (colour + (1 - alpha[:, None]) * batch.background - target).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), None
-
-    def after_step(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
-        """Nothing about a network changes but its weights."""
 
     def render(
         self,

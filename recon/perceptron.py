@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from recon import tcnn
 from recon.kernels.buffers import take
+from recon.precision import mixed
 
 ROWS = 1 << 11
 
@@ -28,8 +29,7 @@ def perceptron(x: Tensor, layers: list[Tensor]) -> Tensor:
         return out
     if x.is_cuda and tcnn.available() and tcnn.fits(layers):
         return tcnn.perceptron(x, layers)
-    # The exponents of bfloat16 are those of single precision, so gradients need not be scaled.
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=x.is_cuda):
+    with mixed(x.device):
         return perceptron_in_torch(x, layers).to(x.dtype)
 
 

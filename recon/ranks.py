@@ -106,7 +106,7 @@ def expected() -> Ranks:
 
 
 @contextlib.contextmanager
-def together(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Meet the others, and part at the end; only the first one speaks to the user. InputError if they do not come."""
     if ranks.count == 1:
         yield

@@ -140,23 +140,25 @@ def begin(
 
 def _fitted(options: Options, settings: config.TrainConfig, device: torch.device, watch: Watch) -> fitting.Fitted:
     """The capture and the settings, so that all fits into memory, as far as the first process can tell."""
-    ranks, on_gpu, memories = watch.ranks, device.type == "cuda", (watch.max_memory, watch.ranks.beside)
+    ranks = watch.ranks
+    limits: dict[str, Any] = {
+        "on_gpu": device.type == "cuda",
+        "max_memory": watch.max_memory,
+        "beside": ranks.beside,
+    }
     found: list[fitting.Fitted] = []
 
     def at(downscale: int | None) -> tuple[Scene, int]:
         return open_scene(dataclasses.replace(options, downscale=downscale), device)
 
     def first() -> tuple[int | None, dict[str, Any]]:
-        max_memory, beside = memories
-        found.append(fitting.fit(at, options.downscale, settings, on_gpu=on_gpu, max_memory=max_memory, beside=beside))
+        found.append(fitting.fit(at, options.downscale, settings, **limits))
         return found[0].downscale, config.to_json(found[0].settings)
 
     downscale, values = ranks.told(first)
     if found:
         return found[0]
-    max_memory, beside = memories
-    scene, settings = at(downscale)[0], config.from_json(values, "the first process")
-    return fitting.refit(scene, settings, on_gpu=on_gpu, max_memory=max_memory, beside=beside)
+    return fitting.refit(at(downscale)[0], config.from_json(values, "the first process"), **limits)
 
 
 def _check_shares(settings: config.TrainConfig, ranks: Ranks) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -211,7 +210,7 @@ def _gathered(state: TrainState, lessons: Sequence[Lesson], ranks: Ranks) -> lis
     if state.poses is not None:
         motions = of_all([None if motion is None else motion() for _, _, motion in lessons], (MOTION,))
     return [
-        (photo, sums, None if motion is None else functools.partial(torch.clone, motion))
+        (photo, sums, None if motion is None else motion.clone)
         for photo, sums, motion in zip(photos, exposed, motions, strict=True)
     ]
 
@@ -242,6 +241,22 @@ def learner_for(state: TrainState, views: Sequence[View], ranks: Ranks = ALONE) 
     return RayLearner(model, state.optimizer, RayBatches(*about, ranks=ranks), ranks)
 
 
+def take_step(state: TrainState, learner: Learner, clock: Callable[[], float] | None = None) -> Tensor:
+    """The next step of a training; returns its loss.
+
+    Args:
+        clock: tells the seconds that the training has taken when the step is done; None: they are not counted.
+    """
+    progress = state.progress
+    set_learning_rates(state.optimizer, progress)
+    loss = learner.learn(state.step, progress)
+    state.step += 1
+    if clock is not None:
+        state.seconds = clock()
+    learner.after_step(state.step - 1, state.progress)
+    return loss
+
+
 def train(
     state: TrainState, views: Sequence[View], *, callbacks: Sequence[Callback] = (), ranks: Ranks = ALONE
 ) -> None:
@@ -256,14 +271,13 @@ def train(
     model, learner = state.model, learner_for(state, views, ranks)
     with one_torch_thread(model.device):
         began, before, state.paused = time.perf_counter(), state.seconds, 0.0
-        while (progress := state.progress) < 1:
-            set_learning_rates(state.optimizer, progress)
-            loss = learner.learn(state.step, progress)
-            state.step += 1
-            state.seconds = before + time.perf_counter() - began - state.paused
-            if state.config.seconds is not None:  # the clock decides: one for all
-                state.seconds = ranks.most(state.seconds)
-            learner.after_step(state.step - 1, state.progress)
+
+        def clock() -> float:
+            seconds = before + time.perf_counter() - began - state.paused
+            return seconds if state.config.seconds is None else ranks.most(seconds)  # where it decides, one for all
+
+        while state.progress < 1:
+            loss = take_step(state, learner, clock)
             metrics = StepMetrics(state.step, loss, len(model))
             for callback in callbacks:
                 callback(state, metrics)

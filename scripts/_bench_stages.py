@@ -51,6 +51,16 @@ def clock_for(threads: int) -> Clock:
     return time.process_time if threads == 1 else time.perf_counter
 
 
+def median_seconds(work: Callable[[], object], times: int) -> float:
+    """What one go takes the processor; the first is not counted."""
+    found = []
+    for _ in range(times + 1):
+        began = time.process_time()
+        work()
+        found.append(time.process_time() - began)
+    return statistics.median(found[1:])
+
+
 @contextmanager
 def timed_kernels(clock: Clock) -> Iterator[dict[str, float]]:
     """Seconds spent in each stage while the block runs; a kernel that STAGES does not know is its own stage."""

@@ -10,13 +10,11 @@ on the way back written, too), F floats each, and as many products are added up.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from _bench_stages import median_seconds
 from recon import hashgrid
 from recon.kernels import hash_grid
 from recon.kernels.hash_grid import Layout, layout
@@ -36,16 +34,6 @@ def positions(count: int) -> np.ndarray:
     return points.reshape(-1, 3)[:count].clip(0, 1).astype(np.float32)
 
 
-def seconds(work: Callable[[], object], times: int) -> float:
-    """The median time that the processor spends."""
-    found = []
-    for _ in range(times + 1):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return statistics.median(found[1:])
-
-
 def compare(made: Layout, points: np.ndarray) -> None:
     """Say how long both take, forward alone and with the gradient of the table."""
     table = hashgrid.first_table(made, 0)
@@ -60,9 +48,9 @@ def compare(made: Layout, points: np.ndarray) -> None:
         hashgrid.encode_in_torch(made, wide, parameter).backward(torch.from_numpy(gradient))
 
     with torch.no_grad():
-        theirs = seconds(lambda: hashgrid.encode_in_torch(made, wide, parameter), 3)
-    rows = [("forward", seconds(lambda: hash_grid.encode(made, points, table.numpy()), 9), theirs)]
-    rows.append(("both ways", seconds(both_ways, 9), seconds(in_torch, 3)))
+        theirs = median_seconds(lambda: hashgrid.encode_in_torch(made, wide, parameter), 3)
+    rows = [("forward", median_seconds(lambda: hash_grid.encode(made, points, table.numpy()), 9), theirs)]
+    rows.append(("both ways", median_seconds(both_ways, 9), median_seconds(in_torch, 3)))
     corners = 8 * len(points) * made.levels
     for (name, ours, theirs), passes in zip(rows, (1, 3), strict=True):
         print(

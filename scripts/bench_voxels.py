@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from _bench_stages import median_seconds
 from recon import sh
 from recon.kernels import voxels
 from recon.kernels.runtime import set_threads
@@ -64,16 +62,6 @@ def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
     return torch.cat([origins, directions, limits], dim=-1).numpy(), sh.basis(directions, 2).numpy()
 
 
-def seconds(work: Callable[[], object], times: int) -> float:
-    """The median time that the processor spends."""
-    found = []
-    for _ in range(times + 1):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return statistics.median(found[1:])
-
-
 def compare(grid: Grid, count: int) -> None:
     """Say how long both take, forward alone and with the gradient of the mean squared error."""
     made, basis = rays(count)
@@ -96,8 +84,8 @@ def compare(grid: Grid, count: int) -> None:
     counted = int(voxels.march_weights(grid, made, basis).counts.sum())
     print(f"{len(grid.levels):,} rows, {count:,} rays, {samples:,} samples, of which {counted:,} show something")
     with torch.no_grad():
-        pairs = [("forward", seconds(lambda: voxels.march(grid, made, basis), 9), seconds(in_torch, 3))]
-    pairs.append(("both ways", seconds(both_ways, 9), seconds(lambda: in_torch().backward(), 3)))
+        pairs = [("forward", median_seconds(lambda: voxels.march(grid, made, basis), 9), median_seconds(in_torch, 3))]
+    pairs.append(("both ways", median_seconds(both_ways, 9), median_seconds(lambda: in_torch().backward(), 3)))
     for name, ours, theirs in pairs:
         print(
             f"  {name:10s}{1000 * ours:8.1f} ms, {samples / ours / 1e6:6.1f} M samples/s;"

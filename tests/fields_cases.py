@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import tiny
 from recon import checkpoint, sh
@@ -19,6 +22,7 @@ from recon.config import (
     mip360_for,
 )
 from recon.datasets.scene import Scene
+from recon.kernels.runtime import get_threads, set_threads
 from recon.kernels.voxels import EMPTY
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
@@ -71,6 +75,30 @@ def held_out_error(state: TrainState, scene: Scene) -> float:
     view = scene.test_views[0]
     with torch.no_grad():
         return float((state.model.render(view.camera).rgb[0] - view.load()).square().mean())
+
+
+def by_threads(make: Callable[[], dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """What is made by one thread and by three."""
+    before, found = get_threads(), []
+    try:
+        for threads in (1, 3):
+            set_threads(threads)
+            found.append(make())
+    finally:
+        set_threads(before)
+    return found
+
+
+def check_same_pictures(model: Any, loaded: Any) -> None:
+    """A field and what its checkpoint became: whole pictures to the bit, and single pixels of them."""
+    camera = tiny.ring(5)[2]
+    with torch.no_grad():
+        a, b = model.render(camera), loaded.render(camera)
+        some = loaded.render(camera, pixels=torch.tensor([[[3.5, 7.5]]]))
+    assert torch.equal(a.rgb, b.rgb)
+    assert a.depth is not None
+    assert float(a.depth.min()) > 0
+    torch.testing.assert_close(some.rgb[0, 0], a.rgb[0, 7, 3])
 
 
 def interrupted(settings: TrainConfig, stop: int, folder, scene: Scene | None = None) -> TrainState:

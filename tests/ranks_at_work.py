@@ -43,7 +43,7 @@ def trained(case: str, processes: Ranks = ALONE) -> TrainState:
 
 def main(folder: Path) -> None:
     processes = ranks.expected()
-    with ranks.together(processes, CPU):
+    with ranks.joined(processes, CPU):
         assert processes.told(lambda: ["said", processes.rank]) == ["said", 0]
         assert processes.most(processes.rank) == 1
         for case in CASES:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, MIP, ZIP, begin, held_out_error, interrupted, settings_of
+from fields_cases import CPU, MIP, ZIP, begin, check_same_pictures, held_out_error, interrupted, settings_of
 from recon import checkpoint, intervals, precision, rays
 from recon.cone_networks import Integrated, Networks
 from recon.cones import Cones
@@ -78,14 +78,7 @@ def test_a_checkpoint_gives_the_same_pictures_and_says_how_it_was_made(tmp_path,
     checkpoint.save(state, tmp_path / "field.safetensors")
     loaded = checkpoint.load(tmp_path / "field.safetensors")
     assert loaded.config.radiance == radiance
-    camera = tiny.ring(5)[2]
-    with torch.no_grad():
-        a, b = state.model.render(camera), loaded.model.render(camera)
-        some = loaded.model.render(camera, pixels=torch.tensor([[[3.5, 7.5]]]))
-    assert torch.equal(a.rgb, b.rgb)
-    assert a.depth is not None
-    assert float(a.depth.min()) > 0
-    torch.testing.assert_close(some.rgb[0, 0], a.rgb[0, 7, 3])
+    check_same_pictures(state.model, loaded.model)
 
 
 @BOTH

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
+from fields_cases import CPU, begin, check_same_pictures, held_out_error, interrupted, settings_of
 from recon import checkpoint
 from recon.config import NerfConfig
 from recon.gaussians import Gaussians
@@ -47,14 +47,7 @@ def test_a_checkpoint_says_what_it_is_and_gives_the_same_pictures(tmp_path):
     loaded = checkpoint.load(tmp_path / "nerf.safetensors")
     assert loaded.config.method == "nerf"
     assert not isinstance(loaded.model, Gaussians)
-    camera = tiny.ring(5)[2]
-    with torch.no_grad():
-        a, b = state.model.render(camera), loaded.model.render(camera)
-        some = loaded.model.render(camera, pixels=torch.tensor([[[3.5, 7.5]]]))
-    assert torch.equal(a.rgb, b.rgb)
-    assert a.depth is not None
-    assert float(a.depth.min()) > 0
-    torch.testing.assert_close(some.rgb[0, 0], a.rgb[0, 7, 3])
+    check_same_pictures(state.model, loaded.model)
 
 
 def test_a_step_learns_from_both_networks():

@@ -8,13 +8,12 @@ import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
+from fields_cases import CPU, begin, by_threads, held_out_error, interrupted, settings_of
 from recon import checkpoint, config, ngp, rays, volume
 from recon.config import NgpConfig
 from recon.datasets.cameras import Cameras
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import Scene, View
-from recon.kernels.runtime import get_threads, set_threads
 from recon.ngp import Ngp, shapes_of
 from recon.train import TrainState, train
 
@@ -60,14 +59,8 @@ def test_resuming_ends_with_the_same_values(tmp_path) -> None:
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    before, found = get_threads(), []
-    try:
-        for threads in (1, 3):
-            set_threads(threads)
-            found.append(trained().state_dict())
-    finally:
-        set_threads(before)
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    one, three = by_threads(lambda: trained().state_dict())
+    assert all(torch.equal(value, three[name]) for name, value in one.items())
 
 
 def gradients(model: Ngp, scene: Scene) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

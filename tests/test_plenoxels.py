@@ -7,12 +7,11 @@ import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, begin, held_out_error, interrupted, settings_of
+from fields_cases import CPU, begin, by_threads, held_out_error, interrupted, settings_of
 from recon import checkpoint
 from recon.config import PlenoxelsConfig
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
 from recon.datasets.errors import InputError
-from recon.kernels.runtime import get_threads, set_threads
 from recon.kernels.voxels import EMPTY, ROW
 from recon.opening import first_model
 from recon.plenoxels import Plenoxels
@@ -48,14 +47,8 @@ def test_resuming_ends_with_the_same_values(tmp_path):
 
 
 def test_the_number_of_threads_changes_nothing():
-    before, found = get_threads(), []
-    try:
-        for threads in (1, 3):
-            set_threads(threads)
-            found.append(trained().state_dict())
-    finally:
-        set_threads(before)
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    one, three = by_threads(lambda: trained().state_dict())
+    assert all(torch.equal(value, three[name]) for name, value in one.items())
 
 
 def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():

@@ -27,10 +27,9 @@ from recon.export.rows import Rows
 from recon.gaussians import Gaussians
 from recon.nerfstudio.cameras import cameras_of
 from recon.nerfstudio.runs import unpacked
-from recon.optim import set_learning_rates
 from recon.options import Options
 from recon.torch_threads import one_torch_thread
-from recon.train import Learner, TrainState, learner_for, start
+from recon.train import Learner, TrainState, learner_for, start, take_step
 
 
 @dataclass
@@ -106,12 +105,7 @@ class TrainedModel(Model):
         state, learner = self.trained(), self._learner
         assert learner is not None, "`begin` comes first"
         with one_torch_thread(self.device):
-            progress = state.progress
-            set_learning_rates(state.optimizer, progress)
-            loss = learner.learn(state.step, progress)
-            state.step += 1
-            learner.after_step(state.step - 1, state.progress)
-        return loss
+            return take_step(state, learner)
 
     def trained(self) -> TrainState:
         """The scene. (No property: nerfstudio's viewer asks for all of these before there is one.)"""

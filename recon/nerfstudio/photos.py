@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
-from numpy.typing import NDArray
-from torch import Tensor
 
-from recon.datasets.images import ArrayImage
+from recon.datasets.images import ArrayImage, BytesImage
 from recon.datasets.scene import Points, Scene, View
 from recon.nerfstudio.cameras import BACKGROUND, cameras_of, source_from_world
-
-
-@dataclass(frozen=True, eq=False)
-class StoredPhoto:
-    """A photo that nerfstudio holds in memory: uint8 [H,W,3|4]. A `recon.datasets.scene.StoredImage`."""
-
-    image: NDArray[np.uint8]
-
-    @property
-    def pixel_bytes(self) -> int:
-        return self.image.nbytes
-
-    @property
-    def decoding_bytes(self) -> int:
-        return 0
-
-    def pixels(self) -> NDArray[np.uint8]:
-        return self.image
-
-    def load(self) -> Tensor:
-        return torch.from_numpy(self.image.astype(np.float32) / np.float32(255))
 
 
 def scene_of(datamanager: FullImageDatamanager) -> Scene:
@@ -48,7 +23,7 @@ def scene_of(datamanager: FullImageDatamanager) -> Scene:
             View(
                 f"{number:05d}_{Path(file).stem}",
                 cameras_of(cameras[number : number + 1]),
-                StoredPhoto(image.numpy()) if image.dtype == torch.uint8 else ArrayImage(image),
+                BytesImage(image.numpy()) if image.dtype == torch.uint8 else ArrayImage(image),
                 None if mask is None else ArrayImage(mask.cpu().float().reshape(*image.shape[:2], 1)),
             )
         )
