@@ -165,6 +165,7 @@ class AlexNet(nn.Module):
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, url: str, hub: Path) -> None:
     """A torchvision whose AlexNet has random weights: figures mean nothing, but the whole path is walked."""
+    importlib.import_module("torchmetrics.functional.image.lpips")  # looks for the real one when it is first loaded
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, name)
     weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url=url))
