@@ -1,6 +1,6 @@
 """Several methods on one capture, under the same clock or for the same steps: each an ordinary run, and one table.
 
-OUTPUT/METHOD/...         the run of a method
+OUTPUT/METHOD/...         the run of a method (mipnerf360-hash is that of mipnerf360:hash)
 OUTPUT/comparison.json    what was asked for, and the scores     comparison.md    the table
 OUTPUT/views.png          the same held-out views by all methods, beside their photos
 OUTPUT/curves.jsonl       PSNR of some held-out views on the way, over the seconds of training     curves.png
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from recon import __version__, contest_pictures, held_out, runs, session
-from recon.config import Method
+from recon.config import Encoding, Method
 from recon.datasets.errors import InputError
 from recon.datasets.files import atomic_write
 from recon.datasets.scene import Scene
@@ -34,7 +34,7 @@ from recon.train import StepMetrics, TrainState
 log = logging.getLogger("recon")
 
 SECONDS = 60.0  # where nothing is said
-SLOW = ("nerf",)  # not among the methods where none are named: a CPU takes minutes for each picture of it
+OFTEN = ("splats", "plenoxels", "ngp", "mipnerf360:hash")  # where none are named: a CPU is far too slow for the others
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of a training, after which held-out views are scored
 MOST_SCORED = 4  # of them
 RESULT, TABLE, VIEWS, CURVES, CURVES_DRAWN = (
@@ -96,14 +96,18 @@ def compare(options: Options, methods: Sequence[str], output: Path, device: torc
         options: of all trainings, but for the method.
         methods: see `chosen`.
     """
-    asked = {name: value for name, value in dataclasses.asdict(options).items() if name != "method"}
+    asked = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("method", "encoding")}
     _refuse_others(output / RESULT, asked)
     watch = dataclasses.replace(watch, invite=Timekeeper)
     rows: list[dict[str, Any]] = []
     try:
         for method in methods:
             say(f"\n{method}")
-            rows.append(_row(dataclasses.replace(options, method=typing.cast(Method, method)), output, device, watch))
+            kind, _, encoding = method.partition(":")
+            one = dataclasses.replace(
+                options, method=typing.cast(Method, kind), encoding=typing.cast(Encoding, encoding or "ipe")
+            )
+            rows.append(_row(method, one, output, device, watch))
             _write(output, asked, rows)
     except (KeyboardInterrupt, SystemExit):
         say("Stopped. What is finished is kept; the same command goes on from there.")
@@ -115,13 +119,13 @@ def compare(options: Options, methods: Sequence[str], output: Path, device: torc
 
 
 def chosen(methods: str) -> list[str]:
-    """The methods of a list such as "splats,plenoxels"; "" for all but those that are slow on a CPU."""
-    known = typing.get_args(Method)
+    """The methods of a list such as "splats,mipnerf360:hash", with an encoding behind the colon; "" for `OFTEN`."""
+    known = [*typing.get_args(Method), *(f"mipnerf360:{encoding}" for encoding in typing.get_args(Encoding))]
     names = [name.strip() for name in methods.split(",") if name.strip()]
     for name in names:
         if name not in known:
             raise InputError(f"--methods {methods}: {name!r} is none of {', '.join(known)}")
-    return list(dict.fromkeys(names)) or [name for name in known if name not in SLOW]
+    return list(dict.fromkeys(name.removesuffix(":ipe") for name in names)) or list(OFTEN)
 
 
 def _refuse_others(file: Path, asked: dict[str, Any]) -> None:
@@ -135,20 +139,20 @@ def _refuse_others(file: Path, asked: dict[str, Any]) -> None:
             raise InputError(f"{file}: was made with {name} {before.get(name)}, not {value}; give another --output")
 
 
-def _row(options: Options, output: Path, device: torch.device, watch: Watch) -> dict[str, Any]:
+def _row(method: str, options: Options, output: Path, device: torch.device, watch: Watch) -> dict[str, Any]:
     """What came of a method; it is trained unless it was before."""
     try:
-        run = _trained(options, output / options.method, device, watch)
+        run = _trained(options, output / method.replace(":", "-"), device, watch)
         if not run.summary_file.is_file():
             raise InputError(f"{options.scene}: no photo is held out, so there is nothing to compare by")
         summary = runs.read_json(run.summary_file)
     except Exception as error:  # whatever it was, it is one row, and the other methods go on
         if not isinstance(error, InputError):
-            log.warning("%s failed", options.method, exc_info=True)
-        say(f"{options.method}: {error}")
-        return {"method": options.method, "error": " ".join(str(error).split()) or type(error).__name__}
+            log.warning("%s failed", method, exc_info=True)
+        say(f"{method}: {error}")
+        return {"method": method, "error": " ".join(str(error).split()) or type(error).__name__}
     return {
-        "method": options.method,
+        "method": method,
         "run": run.path.relative_to(output).as_posix(),
         **{name: summary[name] for name in ("psnr", "ssim", "lpips", "train_seconds", "fps")},
         "megabytes": summary["model_bytes"] / 1e6,

@@ -151,9 +151,32 @@ def test_the_clock_stands_while_scores_are_made(tmp_path: Path, monkeypatch: pyt
 def test_methods_are_named_with_commas() -> None:
     assert contest.chosen("plenoxels, splats,plenoxels") == ["plenoxels", "splats"]
     assert {"splats", "plenoxels"} <= set(contest.chosen(""))
-    assert "nerf" not in contest.chosen("")
+    assert not {"nerf", "mipnerf360"} & set(contest.chosen(""))
+    assert contest.chosen("mipnerf360:ipe,mipnerf360:hash,mipnerf360") == ["mipnerf360", "mipnerf360:hash"]
+    with pytest.raises(InputError, match="'ngp:hash' is none of "):
+        contest.chosen("ngp:hash")
     with pytest.raises(InputError, match="--methods splats,nonsense: 'nonsense' is none of splats, "):
         contest.chosen("splats,nonsense")
+
+
+def test_encodings_of_a_method_are_runs_of_their_own(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {}
+
+    def begin(options: Options, folder: Path, *_: Any, **__: Any) -> Run:
+        begun[folder.name] = (options.method, options.encoding)
+        raise InputError("that is enough")
+
+    monkeypatch.setattr(session, "begin", begin)
+    methods = contest.chosen("mipnerf360,mipnerf360:hash,ngp")
+    contest.compare(Options(scene=str(capture), steps=5), methods, tmp_path, CPU, session.Watch())
+    assert begun == {
+        "mipnerf360": ("mipnerf360", "ipe"),
+        "mipnerf360-hash": ("mipnerf360", "hash"),
+        "ngp": ("ngp", "ipe"),
+    }
+    assert list(rows_of(tmp_path)) == methods
 
 
 @pytest.mark.parametrize(
