@@ -30,7 +30,7 @@ from recon.along import between
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
 from recon.kernels.expose import COEFFICIENTS, EVERY, PRODUCTS, ROBUST, SATURATED, SQUARES
-from recon.late import Late
+from recon.late import Late, Told
 
 Lens = tuple[float, float, float]
 
@@ -147,7 +147,8 @@ class Exposure:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} of the exposure is {tuple(getattr(self, name).shape)}, not {shape}")
-        # As plain numbers, which are read faster.
+        # As arrays and plain numbers, with which so little is done many times as fast.
+        self._gains, self._falloff, self._means = self.gains.numpy(), self.falloff.numpy(), means.numpy()
         self._lenses: list[int] = lenses.tolist()
         self._centres: list[list[float]] = centres.tolist()
         if not all(0 <= lens < len(means) for lens in self._lenses):
@@ -184,14 +185,14 @@ class Exposure:
 
     def shot(self, photo: int, cameras: Cameras) -> Shot:
         """Of one of the photos to train on (0 ... V-1), whose camera may be resized."""
-        return self._shot(self.gains[photo], self._lenses[photo], self._centres[photo], cameras)
+        return self._shot(self._gains[photo], self._lenses[photo], self._centres[photo], cameras)
 
-    def _shot(self, gain: Tensor, lens: int, centre: Sequence[float], cameras: Cameras) -> Shot:
-        falloff = self.falloff[lens]
-        constant = gain - falloff @ self.means[lens]
-        return Shot(torch.cat([constant[:, None], falloff], dim=1), _lens(centre, cameras))
+    def _shot(self, gain: NDArray[np.float32], lens: int, centre: Sequence[float], cameras: Cameras) -> Shot:
+        coefficients, falloff = np.empty((3, COEFFICIENTS), np.float32), self._falloff[lens]
+        coefficients[:, 0], coefficients[:, 1:] = gain - falloff @ self._means[lens], falloff
+        return Shot(torch.from_numpy(coefficients), _lens(centre, cameras))
 
-    def learn(self, photo: int, sums: Tensor, progress: float) -> None:
+    def learn(self, photo: int, sums: Told, progress: float) -> None:
         """A step towards what a photo tells; if a GPU says so, it is taken some steps later.
 
         Args:
@@ -201,13 +202,11 @@ class Exposure:
         self._late.tell(photo, sums, progress)
 
     def _learn(self, photo: int, sums: NDArray[np.float64], progress: float) -> None:
-        # As arrays, in which so little is done five times as fast.
-        gains, falloff, means = self.gains.numpy(), self.falloff.numpy(), self.means.numpy()
-        lens = self._lenses[photo]
+        gains, lens = self._gains, self._lenses[photo]
         rate, falloff_rate = (first * (last / first) ** progress for first, last in (GAIN_RATES, FALLOFF_RATES))
         step = _gauss_newton(sums)
-        gains[photo] += rate * (step[:, 0] + step[:, 1:] @ means[lens])
-        falloff[lens] += falloff_rate * step[:, 1:]
+        gains[photo] += rate * (step[:, 0] + step[:, 1:] @ self._means[lens])
+        self._falloff[lens] += falloff_rate * step[:, 1:]
         gains -= gains.mean(0)
 
     def predicted(self, views: Sequence[View], wanted: Sequence[int]) -> list[Shot]:
@@ -218,13 +217,11 @@ class Exposure:
             wanted: which of them.
         """
         self._late.settle()
-        places, gains = self.places.tolist(), self.gains.double().numpy()
+        places, gains = self.places.tolist(), self._gains.astype(np.float64)
         found = between(gains, [view.camera for view in views], places, wanted)
         nearest = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
         return [
-            self._shot(
-                self.gains.new_tensor(gain), self._lenses[row], _centre(views[place].camera), views[place].camera
-            )
+            self._shot(gain.astype(np.float32), self._lenses[row], _centre(views[place].camera), views[place].camera)
             for gain, row, place in zip(found, nearest, wanted, strict=True)
         ]
 
@@ -241,5 +238,5 @@ def _lens(centre: Sequence[float], cameras: Cameras) -> Lens:
 
 def _gauss_newton(sums: NDArray[np.float64]) -> NDArray[np.float32]:
     """The change [3,COEFFICIENTS] that `sums` ask for."""
-    sums = sums / sums[:, :1].clip(1e-12)  # all are 0 where no pixel counts; then the change is 0 as well
+    sums = sums / np.maximum(sums[:, :1], 1e-12)  # all are 0 where no pixel counts; then the change is 0 as well
     return np.linalg.solve(sums[:, HANKEL] + ADDED, sums[:, SQUARES:, None])[..., 0].astype(np.float32)

@@ -16,6 +16,7 @@ from recon import rng, sh
 from recon.datasets.cameras import Cameras, similarity_scale
 from recon.datasets.scene import Points
 from recon.model import RenderOutput
+from recon.optim import SelectiveAdam
 from recon.raster import Rasterizer, rasterizer_for
 from recon.raster.reference import rotations_from_quats
 
@@ -208,6 +209,8 @@ class Gaussians:
             new: rows for every parameter, in stored form.
         """
         groups = {group["name"]: group for group in optimizer.param_groups}
+        if isinstance(optimizer, SelectiveAdam):
+            optimizer.forget_arrays()
         for name, old in self.parameters().items():
             extra = old.new_zeros(0, *old.shape[1:]) if new is None else new[name].detach().to(old)
             replacement = _leaf(torch.cat([old[keep], extra]))

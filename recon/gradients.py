@@ -18,6 +18,7 @@ from recon import losses, poses
 from recon.batches import Batch
 from recon.exposure import Shot
 from recon.gaussians import Gaussians
+from recon.late import Told
 from recon.model import RenderOutput
 from recon.optim import SelectiveAdam
 from recon.raster import straight
@@ -28,8 +29,8 @@ class Outcome(NamedTuple):
     loss: Tensor
     out: RenderOutput
     visible: Tensor | None  # [N] bool: rows that have a gradient; None if all have
-    exposure: Tensor | None  # what `Exposure.learn` takes; None without a shot
-    motion: Callable[[], Tensor] | None  # what `Poses.learn` takes, once the optimiser has stepped; None if not wanted
+    exposure: Told | None  # what `Exposure.learn` takes; None without a shot
+    motion: Callable[[], Told] | None  # what `Poses.learn` takes, once the optimiser has stepped; None if not wanted
 
 
 def of_view(
@@ -71,13 +72,12 @@ def of_view(
             shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
         )
         optimizer.leave(done.last)
-        matrices = batch.cameras.viewmats[0], batch.cameras.Ks[0]
         return Outcome(
             torch.tensor(done.loss, dtype=torch.float32),
             done.out,
             done.visible,
             done.exposure,
-            functools.partial(motion_gradient, done.last.g_camera, *matrices) if of_camera else None,
+            functools.partial(motion_gradient, done.last.g_camera, batch.cameras) if of_camera else None,
         )
     cameras = batch.cameras
     if of_camera:

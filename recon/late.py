@@ -12,6 +12,7 @@ from torch import Tensor
 
 BEHIND = 2  # steps that are not waited for
 
+Told = Tensor | NDArray[np.float64]
 Learn = Callable[[int, NDArray[np.float64], float], None]
 
 
@@ -36,7 +37,10 @@ class Late:
         self._learn = learn
         self._waiting: deque[tuple[int, _Arriving, float]] = deque()
 
-    def tell(self, photo: int, told: Tensor, progress: float) -> None:
+    def tell(self, photo: int, told: Told, progress: float) -> None:
+        if isinstance(told, np.ndarray):
+            self._learn(photo, told, progress)
+            return
         if told.device.type == "cpu":
             self._learn(photo, told.double().numpy(), progress)
             return

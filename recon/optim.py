@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.kernels.adam import AdamUpdate, adam_update, settings_of
-from recon.kernels.rasterize import Parameters, project_view_step
+from recon.kernels.rasterize import Floats, Parameters, project_view_step
 from recon.raster import waiting
 
 BETAS = (0.9, 0.999)
@@ -26,6 +28,32 @@ def moments(betas: tuple[float, float], batch: int) -> tuple[float, float]:
         return betas
     first, second = (max(0.0, 1 - batch * (1 - beta)) for beta in betas)
     return first, second
+
+
+Flags = NDArray[np.uint8]  # [N] not 0 for the rows to update
+_Grouped = tuple[Tensor, dict[str, Any]]  # a parameter and its group
+
+
+class _Known(NamedTuple):
+    """A parameter that is as the kernels want it, as arrays that share its memory.
+
+    To ask torch for them takes as long as a small kernel, in every step.
+    """
+
+    parameter: Tensor
+    tensors: tuple[Tensor, Tensor, Tensor]  # of the state
+    arrays: tuple[Floats, Floats, Floats]  # values and moments
+    step: Floats  # much faster to count with than the tensor
+
+    def still(self, parameter: Tensor, state: dict[str, Tensor]) -> bool:
+        """Whether these are the tensors that the arrays were made of."""
+        exp_avg, exp_avg_sq, step = self.tensors
+        return (
+            self.parameter is parameter
+            and state.get("exp_avg") is exp_avg
+            and state.get("exp_avg_sq") is exp_avg_sq
+            and state.get("step") is step
+        )
 
 
 class SelectiveAdam(torch.optim.Optimizer):
@@ -46,6 +74,11 @@ class SelectiveAdam(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     _waiting: tuple[waiting.Pass, ...] = ()
+    _known: tuple[_Known, ...] = ()
+
+    def forget_arrays(self) -> None:
+        """To be called before parameters are replaced, so that memory of the old ones is not held on to."""
+        self._known = ()
 
     @contextlib.contextmanager
     def finishing_backward(self) -> Iterator[None]:
@@ -103,75 +136,90 @@ class SelectiveAdam(torch.optim.Optimizer):
                 loss = closure()
         if visible is not None and (visible.dtype not in (torch.bool, torch.uint8) or visible.device.type != "cpu"):
             raise ValueError(f"`visible` is {visible.dtype} on {visible.device}: not bool or uint8 on the CPU")
-        groups = {parameter: group for group in self.param_groups for parameter in group["params"]}
-        if len(self._waiting) == 1 and visible is not None and all(p.grad is None for p in groups):
+        grouped = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+        flags = None if visible is None else np.ascontiguousarray(visible.numpy()).view(np.uint8)
+        if flags is not None and self._can_join(grouped):
             (last,), self._waiting = self._waiting, ()
-            broken = self._step_of_pass(last, groups, visible)
+            broken = self._step_of_pass(last, grouped, flags)
         else:
             self.finish_backward()
-            broken = self._step_of_gradients(groups, visible)
+            broken = self._step_of_gradients(grouped, flags)
         if broken:
             raise FloatingPointError(f"the gradient of {', '.join(dict.fromkeys(broken))} is not finite")
         return loss
 
-    def _step_of_pass(self, last: waiting.Pass, groups: dict[Tensor, dict[str, Any]], visible: Tensor) -> list[str]:
+    def _can_join(self, grouped: Sequence[_Grouped]) -> bool:
+        """Whether one backward pass waits, reaches all parameters, and nothing else does."""
+        if len(self._waiting) != 1 or len(self._waiting[0].tensors) != len(grouped):
+            return False
+        pairs = zip(self._waiting[0].tensors, grouped, strict=True)
+        return all(tensor is parameter and parameter.grad is None for tensor, (parameter, _) in pairs)
+
+    def _step_of_pass(self, last: waiting.Pass, grouped: Sequence[_Grouped], visible: Flags) -> list[str]:
         """The end of a backward pass and the step in one; names the groups whose gradient is not finite."""
-        for parameter in last.tensors:
-            self._check(parameter, groups[parameter], visible)
-        found = [self._counted(parameter, groups[parameter]) for parameter in last.tensors]
+        known = self._as_arrays(grouped, visible)
+        values, exp_avgs, exp_avg_sqs = zip(*(each.arrays for each in known), strict=True)
         finite = project_view_step(
-            Parameters(*(parameter.detach().numpy() for parameter in last.tensors)),
-            Parameters(*(state["exp_avg"].numpy() for state, _ in found)),
-            Parameters(*(state["exp_avg_sq"].numpy() for state, _ in found)),
-            *(last.view, last.g_centres, last.g_records, visible.contiguous().view(torch.uint8).numpy()),
-            [settings_of(*progress) for _, progress in found],
+            Parameters(*values),
+            Parameters(*exp_avgs),
+            Parameters(*exp_avg_sqs),
+            *(last.view, last.g_centres, last.g_records, visible),
+            [settings_of(*_counted(each.step, group)) for each, (_, group) in zip(known, grouped, strict=True)],
             last.g_camera,
         )
-        return [groups[p]["name"] for p, good in zip(last.tensors, finite, strict=True) if not good]
+        return [group["name"] for (_, group), good in zip(grouped, finite, strict=True) if not good]
 
-    def _step_of_gradients(self, groups: dict[Tensor, dict[str, Any]], visible: Tensor | None) -> list[str]:
+    def _step_of_gradients(self, grouped: Sequence[_Grouped], visible: Flags | None) -> list[str]:
         """The step with the gradients that are there; names the groups of which one is not finite."""
+        grouped = [(parameter, group) for parameter, group in grouped if parameter.grad is not None]
         updates, names = [], []
-        for parameter, group in groups.items():
-            if parameter.grad is None:
-                continue
-            self._check(parameter, group, visible)
-            state, progress = self._counted(parameter, group)
-            updates.append(
-                AdamUpdate(
-                    parameter.detach().numpy(),
-                    parameter.grad.contiguous().numpy(),
-                    state["exp_avg"].numpy(),
-                    state["exp_avg_sq"].numpy(),
-                    *progress,
-                )
-            )
+        for each, (parameter, group) in zip(self._as_arrays(grouped, visible), grouped, strict=True):
+            assert parameter.grad is not None
+            values, exp_avg, exp_avg_sq = each.arrays
+            gradient = parameter.grad.contiguous().numpy()
+            updates.append(AdamUpdate(values, gradient, exp_avg, exp_avg_sq, *_counted(each.step, group)))
             names.append(group["name"])
-        finite = adam_update(updates, None if visible is None else visible.contiguous().view(torch.uint8).numpy())
+        finite = adam_update(updates, visible)
         return [name for name, good in zip(names, finite, strict=True) if not good]
 
-    @staticmethod
-    def _check(parameter: Tensor, group: dict[str, Any], visible: Tensor | None) -> None:
-        """ValueError for what the kernels cannot take."""
-        if parameter.device.type != "cpu" or parameter.dtype != torch.float32 or not parameter.is_contiguous():
-            where = f"{parameter.dtype} on {parameter.device}"
-            raise ValueError(f"{group['name']} is {where}: not contiguous float32 on the CPU")
-        if visible is not None and visible.shape != parameter.shape[:1]:
-            rows = tuple(visible.shape)
-            raise ValueError(f"{group['name']} is {tuple(parameter.shape)}, but `visible` has {rows} rows")
+    def _as_arrays(self, grouped: Sequence[_Grouped], visible: Flags | None) -> tuple[_Known, ...]:
+        """The parameters and their state; ValueError for what the kernels cannot take."""
+        pairs = [(parameter, self.state[parameter]) for parameter, _ in grouped]
+        known = self._known
+        if len(known) != len(pairs) or not all(each.still(*pair) for each, pair in zip(known, pairs, strict=True)):
+            known = tuple(_checked(*pair, group["name"]) for pair, (_, group) in zip(pairs, grouped, strict=True))
+        if visible is not None:
+            for each, (_, group) in zip(known, grouped, strict=True):
+                shape = each.arrays[0].shape
+                if shape[:1] != visible.shape:
+                    raise ValueError(f"{group['name']} is {shape}, but `visible` has {visible.shape} rows")
+        self._known = known
+        return known
 
-    def _counted(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[dict[str, Any], tuple[int, float, tuple[float, float], float]]:
-        """The state of a parameter, with one step more, and the last fields of its `AdamUpdate`: step to eps."""
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        step = state["step"].numpy()  # much faster to count with than the tensor
-        step += 1
-        return state, (int(step), float(group["lr"]), group["betas"], group["eps"])
+
+def _checked(parameter: Tensor, state: dict[str, Tensor], name: str) -> _Known:
+    """ValueError, with the name, for what the kernels cannot take."""
+    if parameter.device.type != "cpu" or parameter.dtype != torch.float32 or not parameter.is_contiguous():
+        where = f"{parameter.dtype} on {parameter.device}"
+        raise ValueError(f"{name} is {where}: not contiguous float32 on the CPU")
+    _begin(parameter, state)
+    tensors = state["exp_avg"], state["exp_avg_sq"], state["step"]
+    values, exp_avg, exp_avg_sq, step = (tensor.detach().numpy() for tensor in (parameter, *tensors))
+    return _Known(parameter, tensors, (values, exp_avg, exp_avg_sq), step)
+
+
+def _begin(parameter: Tensor, state: dict[str, Tensor]) -> None:
+    """Make the state of a parameter, where there is none yet."""
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+
+
+def _counted(step: Floats, group: dict[str, Any]) -> tuple[int, float, tuple[float, float], float]:
+    """The last fields of an `AdamUpdate`, step to eps, with one step more than there were."""
+    step += 1  # in place: it is the state's
+    return int(step), float(group["lr"]), group["betas"], group["eps"]
 
 
 # Torch would wrap the `step` of every optimiser for its profiler, which takes as long as a small kernel.
@@ -210,7 +258,9 @@ class CudaAdam(SelectiveAdam):
             for parameter in group["params"]:
                 if parameter.grad is None or parameter.numel() == 0:  # the kernel divides by the number of rows
                     continue
-                state, (step, lr, (beta1, beta2), eps) = self._counted(parameter, group)
+                state = self.state[parameter]
+                _begin(parameter, state)
+                step, lr, (beta1, beta2), eps = _counted(state["step"].numpy(), group)
                 # The kernel corrects no bias. Both corrections can be made in what it is given.
                 correction = math.sqrt(1 - beta2**step)
                 _C.adam(

@@ -25,6 +25,7 @@ from recon.kernels.voxel_gradient import gradient_of, most_seen
 from recon.kernels.voxel_smooth import add_variation
 from recon.kernels.voxels import DENSE, EMPTY, ROW, Floats, Grid
 from recon.model import RayBatch, RenderOutput
+from recon.optim import SelectiveAdam
 from recon.reach import Reach, reach_of
 
 DEGREE = 2
@@ -229,6 +230,8 @@ class Plenoxels:
         links = torch.full((side,) * 3, -1, dtype=torch.int32)
         links[finer] = torch.arange(len(new), dtype=torch.int32)
         groups = {group["name"]: group for group in optimizer.param_groups}
+        if isinstance(optimizer, SelectiveAdam):
+            optimizer.forget_arrays()
         for name, values in (("levels", new[:, 0]), ("harmonics", new[:, 1:])):
             optimizer.state.pop(getattr(self, name), None)
             parameter = values.clone(memory_format=torch.contiguous_format).requires_grad_()

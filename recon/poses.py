@@ -29,7 +29,7 @@ from recon.along import between
 from recon.config import PoseChoice
 from recon.datasets.cameras import Cameras
 from recon.datasets.scene import Scene, View
-from recon.late import Late
+from recon.late import Late, Told
 
 Doubles = NDArray[np.float64]
 
@@ -199,7 +199,7 @@ class Poses:
         Ks[:, :2, :2] *= np.float32(np.exp(zoom))
         return Cameras(torch.from_numpy(viewmats), torch.from_numpy(Ks), cameras.width, cameras.height)
 
-    def learn(self, photo: int, gradient: Tensor, progress: float) -> None:
+    def learn(self, photo: int, gradient: Told, progress: float) -> None:
         """A step against a gradient of the motion of a photo's camera; if a GPU has it, the step is taken some steps
         later.
 

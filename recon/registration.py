@@ -134,7 +134,7 @@ class _Fit:
                 shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
             )
             made.last.camera_alone()
-            return made.loss, motion_gradient(made.last.g_camera, camera.viewmats[0], camera.Ks[0]).numpy()
+            return made.loss, motion_gradient(made.last.g_camera, camera)
         motion = torch.zeros(1, MOTION, device=model.device, requires_grad=True)
         with torch.enable_grad():
             picture = model.render(moved(camera, motion), background=self.background, depth=False).rgb

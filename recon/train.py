@@ -19,6 +19,7 @@ from recon.datasets.scene import Scene, View
 from recon.exposure import Exposure
 from recon.gaussians import Gaussians
 from recon.kernels.expose import PRODUCTS, SQUARES
+from recon.late import Told
 from recon.model import Field
 from recon.optim import BETAS, SelectiveAdam, make_optimizer, moments, set_learning_rates
 from recon.poses import MOTION, Poses
@@ -133,7 +134,7 @@ def optimizer_for(model: Gaussians | Field, config: TrainConfig, extent: float) 
 
 
 # A photo, and what is known of how and from where it was taken: see `Exposure.learn` and `Poses.learn`.
-Lesson = tuple[int, Tensor | None, Callable[[], Tensor] | None]
+Lesson = tuple[int, Told | None, Callable[[], Told] | None]
 
 
 def learn_from(
@@ -198,9 +199,10 @@ def _gradient_of(state: TrainState, batch: Batch, progress: float) -> gradients.
 def _gathered(state: TrainState, lessons: Sequence[Lesson], ranks: Ranks) -> list[Lesson]:
     """Those of all processes; backward passes must be finished."""
 
-    def of_all(values: Sequence[Tensor | None], shape: tuple[int, ...]) -> list[Tensor]:
+    def of_all(values: Sequence[Told | None], shape: tuple[int, ...]) -> list[Tensor]:
         nothing = torch.zeros(shape, dtype=torch.float64, device=state.model.device)  # teaches nothing
-        return list(ranks.gathered(torch.stack([nothing if value is None else value.double() for value in values])))
+        told = [nothing if value is None else torch.as_tensor(value).double() for value in values]
+        return list(ranks.gathered(torch.stack(told)))
 
     photos = ranks.gathered(torch.tensor([photo for photo, _, _ in lessons])).tolist()
     exposed: list[Tensor] | list[None] = [None] * len(photos)

@@ -1,7 +1,9 @@
 import copy
+import gc
 import math
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recon.datasets.scene import Points
+from recon.gaussians import Gaussians
 from recon.kernels import adam, runtime
 from recon.kernels.adam import AdamUpdate, adam_update
 from recon.optim import CudaAdam, SelectiveAdam, make_optimizer, set_learning_rates
@@ -175,6 +179,30 @@ def test_state_survives_saving() -> None:
             set_gradients(optimizer, step)
             optimizer.step(visible=torch.arange(30) > step)
     assert_equal_states(state_of(through), state_of(saved))
+
+
+def test_moments_that_were_replaced_are_the_ones_that_count() -> None:
+    kept, replaced = make_optimizer(groups(20), "cpu"), make_optimizer(groups(20), "cpu")
+    for step in range(3):
+        for optimizer in (kept, replaced):
+            set_gradients(optimizer, step)
+            optimizer.step()
+        for parameter in parameters(replaced):
+            state = replaced.state[parameter]
+            state.update({name: value.clone() for name, value in state.items()})
+    assert_equal_states(state_of(kept), state_of(replaced))
+
+
+def test_parameters_that_were_replaced_are_not_held_on_to() -> None:
+    points = Points(torch.rand(5, 3), torch.rand(5, 3))
+    model = Gaussians.from_points(points)
+    optimizer = make_optimizer(model.param_groups(1.0), "cpu")
+    set_gradients(optimizer, 0)
+    optimizer.step()
+    old = [weakref.ref(tensor) for p in parameters(optimizer) for tensor in (p, optimizer.state[p]["exp_avg"])]
+    model.edit_rows(optimizer, torch.tensor([True, False, True, True, False]))
+    gc.collect()
+    assert [tensor() for tensor in old] == [None] * len(old)
 
 
 def test_state_is_torch_adams() -> None:

@@ -18,7 +18,7 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 SMALL = 1 << 12  # bytes below which reuse does not pay
 SPARE = 1 << 28  # bytes of free memory that may be kept
 
-_Buffer = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # the owner of memory, and a view of it that starts aligned
+_Buffer = tuple[NDArray[np.uint8], int]  # the owner of memory, and where in it that is aligned
 
 _lock = threading.Lock()
 _buffers: dict[int, list[_Buffer]] = {}  # by size class; the most recently used class last
@@ -26,7 +26,7 @@ _buffers: dict[int, list[_Buffer]] = {}  # by size class; the most recently used
 
 def _allocate(size: int) -> _Buffer:
     owner = np.empty(size + ALIGNMENT, np.uint8)
-    return owner, owner[-owner.ctypes.data % ALIGNMENT :][:size]
+    return owner, -owner.ctypes.data % ALIGNMENT
 
 
 def _references(buffers: list[_Buffer], index: int) -> int:
@@ -38,10 +38,8 @@ _FREE = _references([_allocate(1)], 0)  # of an owner that nothing but its buffe
 
 def take(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """An uninitialised array that starts at a cache line."""
-    if isinstance(shape, tuple):
-        return take(math.prod(shape), dtype).reshape(shape)
     dtype = np.dtype(dtype)
-    size = shape * dtype.itemsize
+    size = (math.prod(shape) if isinstance(shape, tuple) else shape) * dtype.itemsize
     if size < SMALL:
         return np.empty(shape, dtype)
     step = 1 << max(12, size.bit_length() - 4)  # classes are 1/8 to 1/16 apart: a scene that grows finds its buffers
@@ -49,11 +47,13 @@ def take(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     with _lock:
         same = _buffers[length] = _buffers.pop(length, [])
         for i in range(len(same)):
-            if _references(same, i) == _FREE:
-                return same[i][1][:size].view(dtype)  # holds a reference to the owner, as do all views of it
-        _release()
-        same.append(_allocate(length))
-        return same[-1][1][:size].view(dtype)
+            if sys.getrefcount(same[i][0]) == _FREE:
+                break
+        else:
+            _release()
+            i = len(same)
+            same.append(_allocate(length))
+        return np.ndarray(shape, dtype, *same[i])  # holds a reference to the owner, as do all views of it
 
 
 def _release() -> None:

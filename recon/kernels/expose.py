@@ -49,13 +49,13 @@ def expose(
         [3,H,W] and [3,SUMS].
     """
     planes, height, width = rgb.shape
-    exposed, sums = take(rgb.shape, np.float32), take((planes, height, SUMS), np.float32)
+    exposed, sums = take(rgb.shape, np.float32), take((planes, -(-height // EVERY), SUMS), np.float32)
     launch(
         *(_expose, rgb.reshape(-1), target.reshape(-1)),
         np.empty(0, np.float32) if kept is None else kept.reshape(-1),
         *(planes, height, width, _packed(lens, coefficients), exposed.reshape(-1), sums.reshape(-1)),
     )
-    return exposed, sums.sum(axis=1, dtype=np.float64)
+    return exposed, np.add.reduce(sums, axis=1, dtype=np.float64)
 
 
 def expose_gradient(gradient: Floats, lens: tuple[float, float, float], coefficients: Floats) -> None:
@@ -66,7 +66,10 @@ def expose_gradient(gradient: Floats, lens: tuple[float, float, float], coeffici
 
 def _packed(lens: tuple[float, float, float], coefficients: Floats) -> Floats:
     x, y, radius = lens
-    return np.concatenate([np.array([x, y, 1 / radius], np.float32), coefficients.reshape(-1) * np.float32(LOG2E)])
+    packed = np.empty(3 + coefficients.size, np.float32)
+    packed[:3] = x, y, 1 / radius
+    np.multiply(coefficients.reshape(-1), np.float32(LOG2E), out=packed[3:])
+    return packed
 
 
 @inline
@@ -110,8 +113,6 @@ def _expose(
                     factor = _factor(packed, plane, _squared_radius(packed, row, column))
                     at = line * width + column
                     store_first(exposed, at, load_first(rgb, at, width - column) * factor, width - column)
-                for number in range(SUMS):
-                    put(sums, line * SUMS + number, _ZERO)
                 continue
             s0 = s1 = s2 = s3 = s4 = s5 = s6 = t0 = t1 = t2 = t3 = broadcast(_ZERO)
             for column in range(0, width, LANES):
@@ -139,7 +140,7 @@ def _expose(
                 s = s * square
                 s5 = s5 + s
                 s6 = s6 + s * square
-            at = line * SUMS
+            at = (plane * ((height + EVERY - 1) // EVERY) + row // EVERY) * SUMS
             put(sums, at, sum_lanes(s0))
             put(sums, at + 1, sum_lanes(s1))
             put(sums, at + 2, sum_lanes(s2))

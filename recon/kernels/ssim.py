@@ -94,7 +94,7 @@ def photometric_value_and_gradient(
         *(np.float32((1 - ssim_weight) / count), np.float32(-2 * ssim_weight / count)),
         *(gradient.reshape(-1), sums.reshape(-1), take(get_threads() * SCRATCH, np.float32)),
     )
-    similarity, difference = sums.sum(axis=0) / count
+    similarity, difference = (np.add.reduce(sums, axis=0) / count).tolist()
     return (1 - ssim_weight) * difference + ssim_weight * (1 - similarity), gradient
 
 

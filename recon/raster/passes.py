@@ -116,18 +116,18 @@ def _summed(pieces: Floats) -> NDArray[np.float64]:
     return pieces.reshape(-1, CAMERA_GRADIENT).sum(axis=0, dtype=np.float64)
 
 
-def motion_gradient(pieces: Floats, viewmat: Tensor, K: Tensor) -> Tensor:
-    """The gradient of the motion of a camera, see `recon.poses.moved`: [7] float64.
+def motion_gradient(pieces: Floats, cameras: Cameras) -> NDArray[np.float64]:
+    """The gradient of the motion of a camera, see `recon.poses.moved`: [7].
 
     Args:
         pieces: of `rasterize.camera_gradients`.
-        viewmat, K: [4,4] and [3,3].
+        cameras: that one alone.
     """
-    total, rotation = _summed(pieces), viewmat.numpy()[:3, :3]
+    total, rotation, K = _summed(pieces), cameras.viewmats.numpy()[0, :3, :3], cameras.Ks.numpy()[0]
     motion = np.empty(7)
     motion[:3], motion[3:6] = total[TURN:STEP], rotation @ total[STEP:FOCAL]
     motion[6] = total[FOCAL] * float(K[0, 0]) + total[FOCAL + 1] * float(K[1, 1])
-    return torch.from_numpy(motion)
+    return motion
 
 
 def _odd_value(parameters: Parameters) -> str:

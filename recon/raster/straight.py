@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras
@@ -39,7 +40,7 @@ class Photometric(NamedTuple):
     out: RenderOutput  # without gradients, but for `means2d.grad`
     last: Pass  # the rest of the backward pass
     visible: Tensor  # [N] bool
-    exposure: Tensor | None  # [3,SUMS] of `kernels.expose`, with a shot
+    exposure: NDArray[np.float64] | None  # [3,SUMS] of `kernels.expose`, with a shot
 
 
 def photometric(
@@ -71,7 +72,7 @@ def photometric(
     assert len(cameras) == 1
     (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR)
     pictures, transmittances = blend([view], background.numpy()[None], depth=measured is not None)
-    picture, photo = pictures.rgb, target.permute(0, 3, 1, 2).contiguous().numpy()
+    picture, photo = pictures.rgb, np.ascontiguousarray(target.numpy().transpose(0, 3, 1, 2))
     kept = None if mask is None else mask[..., 0].float().contiguous().numpy()
     sums = None
     if shot is not None:
@@ -115,5 +116,5 @@ def photometric(
         out,
         Pass(tuple(tensors), view, g_centres[0], g_records, g_camera),
         visible,
-        None if sums is None else torch.from_numpy(sums),
+        sums,
     )
