@@ -186,11 +186,11 @@ def costs(w: Work) -> dict[str, Cost]:
             n * 2 + v * (6 * NUMBERS + 10) * FLOAT, v * (240 + 220 + 64 + 120 + 130 + 26 + NUMBERS * 18)
         ),
         # `ssim.py`, for each of three channels: both pictures read, the gradient written. Seven blurs along two axes
-        # with 16 each, 46 for the products, the similarity, its derivatives and the gradient.
-        "loss": Cost(3 * x * 3 * FLOAT, 3 * x * (7 * 2 * 16 + 46)),
-        # `expose.py`, for each of three channels: the picture and the gradient read and written, one row in four of the
-        # photo read. The factor 27, twice; one row in four 40 for what the photo tells.
-        "exposure": Cost(3 * x * (4 * FLOAT + FLOAT / 4), 3 * x * (2 * 28 + 40 / 4)),
+        # with 16 each, 46 for the products, the similarity, its derivatives and the gradient, 28 for its exposure.
+        "loss": Cost(3 * x * 3 * FLOAT, 3 * x * (7 * 2 * 16 + 46 + 28)),
+        # `expose.py`, for each of three channels: the picture read and written, one row in four of the photo read. The
+        # factor 27; one row in four 40 for what the photo tells.
+        "exposure": Cost(3 * x * (2 * FLOAT + FLOAT / 4), 3 * x * (28 + 40 / 4)),
         # `unpack.py`: bytes read, numbers written.
         "photo": Cost(3 * x * (1 + FLOAT), 3 * x * 2),
     }

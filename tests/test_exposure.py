@@ -19,7 +19,8 @@ from recon.datasets.images import ArrayImage
 from recon.datasets.scene import Scene, View
 from recon.evaluate import evaluate
 from recon.exposure import Exposure, Shot
-from recon.kernels.expose import SATURATED, expose, expose_gradient
+from recon.kernels.expose import SATURATED, expose
+from recon.kernels.ssim import photometric_value_and_gradient
 from recon.opening import initial_model
 from recon.train import TrainState, start, train
 
@@ -36,7 +37,7 @@ def planes(picture: Tensor) -> np.ndarray:
     return picture[0].permute(2, 0, 1).contiguous().numpy()
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 16), (37, 53), (64, 48), (23, 131)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 16), (37, 53), (64, 48), (23, 131), (9, 700)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_kernel_is_what_pytorch_says(height: int, width: int, masked: bool) -> None:
     picture, photo = pictures(height, width)
@@ -50,10 +51,11 @@ def test_the_kernel_is_what_pytorch_says(height: int, width: int, masked: bool) 
     told = double.sums(wanted, photo.double(), mask).numpy()
     np.testing.assert_allclose(sums, told, rtol=1e-4, atol=1e-5 * np.abs(told).max())
 
-    gradient = planes(torch.randn(picture.shape, generator=torch.Generator().manual_seed(2)))
-    by_picture = gradient.copy()
-    expose_gradient(by_picture, shot.lens, shot.coefficients.numpy())
-    np.testing.assert_allclose(by_picture, gradient * planes(double.factor(height, width)[None]), rtol=2e-6)
+    both, weights = (exposed[None], planes(photo)[None]), (0.2, None if kept is None else kept[None])
+    value, gradient = photometric_value_and_gradient(*both, *weights)
+    same, by_picture = photometric_value_and_gradient(*both, *weights, (shot.lens, shot.coefficients.numpy()))
+    assert same == value
+    np.testing.assert_allclose(by_picture, gradient * planes(double.factor(height, width)[None])[None], rtol=2e-6)
 
 
 @pytest.mark.gpu

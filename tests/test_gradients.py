@@ -83,7 +83,7 @@ def test_a_shot_is_the_same_straight_and_by_autograd(masked: bool) -> None:
         assert exposure is not None
         optimizer.step(visible=visible)
         moments = [optimizer.state[value]["exp_avg"] for value in model.parameters().values()]
-        found.append([loss, out.rgb.detach(), out.means2d.grad, exposure, *moments])
+        found.append([loss, out.rgb.detach(), out.means2d.grad, torch.as_tensor(exposure), *moments])
     for mine, wanted in zip(*found, strict=True):
         assert mine is not None
         assert wanted is not None
@@ -112,7 +112,7 @@ def test_depths_and_the_motion_of_the_camera_are_the_same_straight_and_by_autogr
         assert out.depth is not None
         assert motion is not None
         moments = [optimizer.state[value]["exp_avg"] for value in model.parameters().values()]
-        found.append([loss, out.depth.detach(), motion(), *moments])
+        found.append([loss, out.depth.detach(), torch.as_tensor(motion()), *moments])
     for mine, wanted in zip(*found, strict=True):
         assert torch.allclose(mine.double(), wanted.double(), rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 

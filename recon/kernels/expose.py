@@ -20,6 +20,7 @@ from recon.kernels.simd import LANES, absolute, broadcast, exp2, get, inline, la
 from recon.kernels.splat import LOG2E
 
 Floats = NDArray[np.float32]
+Shot = tuple[tuple[float, float, float], Floats]  # lens and coefficients of `expose`
 
 COEFFICIENTS = 4
 SQUARES, PRODUCTS = 7, 4  # S(0) ... S(6), T(0) ... T(3)
@@ -53,18 +54,13 @@ def expose(
     launch(
         *(_expose, rgb.reshape(-1), target.reshape(-1)),
         np.empty(0, np.float32) if kept is None else kept.reshape(-1),
-        *(planes, height, width, _packed(lens, coefficients), exposed.reshape(-1), sums.reshape(-1)),
+        *(planes, height, width, pack(lens, coefficients), exposed.reshape(-1), sums.reshape(-1)),
     )
     return exposed, np.add.reduce(sums, axis=1, dtype=np.float64)
 
 
-def expose_gradient(gradient: Floats, lens: tuple[float, float, float], coefficients: Floats) -> None:
-    """The gradient [3,H,W] by an exposed picture becomes that by the picture itself, in place."""
-    planes, height, width = gradient.shape
-    launch(_expose_gradient, planes, height, width, _packed(lens, coefficients), gradient.reshape(-1))
-
-
-def _packed(lens: tuple[float, float, float], coefficients: Floats) -> Floats:
+def pack(lens: tuple[float, float, float], coefficients: Floats) -> Floats:
+    """What kernels take as `packed`."""
     x, y, radius = lens
     packed = np.empty(3 + coefficients.size, np.float32)
     packed[:3] = x, y, 1 / radius
@@ -73,7 +69,7 @@ def _packed(lens: tuple[float, float, float], coefficients: Floats) -> Floats:
 
 
 @inline
-def _squared_radius(packed: Any, row: Any, column: Any) -> Any:
+def squared_radius(packed: Any, row: Any, column: Any) -> Any:
     """r^2 of the pixels from a column on."""
     scale = get(packed, 2)
     x, y = lane_index() + (np.float32(column) + _HALF - get(packed, 0)), np.float32(row) + _HALF - get(packed, 1)
@@ -82,7 +78,7 @@ def _squared_radius(packed: Any, row: Any, column: Any) -> Any:
 
 
 @inline
-def _factor(packed: Any, plane: Any, square: Any) -> Any:
+def factor_of(packed: Any, plane: Any, square: Any) -> Any:
     at = 3 + plane * COEFFICIENTS
     c0, c1, c2, c3 = get(packed, at), get(packed, at + 1), get(packed, at + 2), get(packed, at + 3)
     return exp2(c0 + square * (c1 + square * (c2 + square * c3)))
@@ -110,7 +106,7 @@ def _expose(
             plane, row = line // height, line % height
             if row % EVERY != 0:
                 for column in range(0, width, LANES):
-                    factor = _factor(packed, plane, _squared_radius(packed, row, column))
+                    factor = factor_of(packed, plane, squared_radius(packed, row, column))
                     at = line * width + column
                     store_first(exposed, at, load_first(rgb, at, width - column) * factor, width - column)
                 continue
@@ -118,8 +114,8 @@ def _expose(
             for column in range(0, width, LANES):
                 left = width - column
                 at = line * width + column
-                square = _squared_radius(packed, row, column)
-                picture = load_first(rgb, at, left) * _factor(packed, plane, square)
+                square = squared_radius(packed, row, column)
+                picture = load_first(rgb, at, left) * factor_of(packed, plane, square)
                 store_first(exposed, at, picture, left)
                 photo = load_first(target, at, left)
                 difference = photo - picture
@@ -152,18 +148,3 @@ def _expose(
             put(sums, at + 8, sum_lanes(t1))
             put(sums, at + 9, sum_lanes(t2))
             put(sums, at + 10, sum_lanes(t3))
-
-
-@kernel("i8, i8, i8, f4[::1], f4[::1]")
-def _expose_gradient(
-    planes: int, height: int, width: int, packed: Any, gradient: Any, counter: Any, thread: int
-) -> None:
-    while True:
-        start = atomic_add(counter, 0, ROWS)
-        if start >= planes * height:
-            break
-        for line in range(start, min(start + ROWS, planes * height)):
-            for column in range(0, width, LANES):
-                factor = _factor(packed, line // height, _squared_radius(packed, line % height, column))
-                at = line * width + column
-                store_first(gradient, at, load_first(gradient, at, width - column) * factor, width - column)

@@ -188,7 +188,8 @@ class _Job:
         self._busy = np.zeros(1, np.int64)  # threads that take part just now
         self._closed = False
         self._lock = threading.Lock()
-        self._ended = threading.Semaphore(0)
+        self._ended = threading.Lock()  # released once, at the end; a semaphore takes many times as long to make
+        self._ended.acquire()
         self.errors: list[BaseException] = []
 
     def take_part(self, thread: int) -> None:

@@ -13,6 +13,8 @@ tile keeps on the way is a few rows, which stay in the processor's cache:
 The derivatives lag RADIUS rows behind the pictures, the gradient RADIUS rows behind those. Derivatives up to RADIUS
 outside a tile are computed again by its neighbour. Sums are kept for each row of a tile, and the height of tiles, which
 depends on the number of threads, does not change any number: the result is the same, bit for bit, for any of them.
+
+Where the picture was exposed (`expose.py`), the way back through that is one factor more at each pixel of the gradient.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.kernels.buffers import take
+from recon.kernels.expose import Shot, factor_of, pack, squared_radius
 from recon.kernels.lanes import atomic_add, load_first, store_first, sum_lanes
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import LANES, absolute, broadcast, inline, lane_index, load, put, select, store
@@ -63,6 +66,7 @@ def photometric_value_and_gradient(
     target: NDArray[np.float32],
     ssim_weight: float,
     kept: NDArray[np.float32] | None = None,
+    shot: Shot | None = None,
 ) -> tuple[float, NDArray[np.float32]]:
     """(1 - w) L1 + w (1 - SSIM) and its gradient by `rgb`; see `recon.losses.photometric`.
 
@@ -70,6 +74,8 @@ def photometric_value_and_gradient(
         rgb, target: [C,3,H,W], contiguous.
         ssim_weight: w.
         kept: [C,H,W], contiguous; 0 where a pixel is not used.
+        shot: lens and coefficients of `expose`, with which `rgb` was exposed: then the gradient is that by the picture
+            before. Only for one camera.
 
     Returns:
         The value and its gradient [C,3,H,W].
@@ -92,6 +98,7 @@ def photometric_value_and_gradient(
         np.empty(0, np.float32) if kept is None else kept.reshape(-1),
         *(planes, height, width, tile_width, strip_height),
         *(np.float32((1 - ssim_weight) / count), np.float32(-2 * ssim_weight / count)),
+        np.empty(0, np.float32) if shot is None else pack(*shot),
         *(gradient.reshape(-1), sums.reshape(-1), take(get_threads() * SCRATCH, np.float32)),
     )
     similarity, difference = (np.add.reduce(sums, axis=0) / count).tolist()
@@ -118,7 +125,7 @@ class _Tile(NamedTuple):
     sums: int  # index of the sums of row 0
 
 
-@kernel("f4[::1], f4[::1], f4[::1], i8, i8, i8, i8, i8, f4, f4, f4[::1], f8[::1], f4[::1]")
+@kernel("f4[::1], f4[::1], f4[::1], i8, i8, i8, i8, i8, f4, f4, f4[::1], f4[::1], f8[::1], f4[::1]")
 def _photometric(
     rgb: Any,
     target: Any,
@@ -130,6 +137,7 @@ def _photometric(
     strip_height: int,
     l1_scale: float,
     ssim_scale: float,
+    exposure: Any,  # of `pack`, or empty: the picture is as it was rendered
     gradient: Any,
     sums: Any,  # [planes,tiles,H,2] of SSIM and of absolute differences, in a row of a tile
     scratch: Any,
@@ -157,7 +165,7 @@ def _photometric(
             for slot in range(2 * RADIUS, 2 * RADIUS + BAND):
                 _load_row(tile, rgb, target, kept, row - RADIUS + slot, rows, slot * STRIDE)
             _similarity_band(tile, row, rows, sums)
-            _gradient_band(tile, row - RADIUS, rows, l1_scale, ssim_scale, gradient, sums)
+            _gradient_band(tile, row - RADIUS, rows, l1_scale, ssim_scale, exposure, gradient, sums)
             _scroll(tile, rows)
 
 
@@ -218,7 +226,7 @@ def _similarity_band(tile: _Tile, row: int, rows: Any, sums: Any) -> None:
 
 @inline
 def _gradient_band(
-    tile: _Tile, row: int, rows: Any, l1_scale: float, ssim_scale: float, gradient: Any, sums: Any
+    tile: _Tile, row: int, rows: Any, l1_scale: float, ssim_scale: float, exposure: Any, gradient: Any, sums: Any
 ) -> None:
     """The gradient of BAND rows from `row` on, whose derivatives are complete, and the sums of their differences."""
     origin = 2 * MARGIN - tile.left
@@ -244,6 +252,8 @@ def _gradient_band(
                 by_ssim = _blur_along_row(rows, blurred) + x * _blur_along_row(rows, blurred + STRIDE)
                 by_ssim = by_ssim + y * _blur_along_row(rows, blurred + 2 * STRIDE)
                 result = select(load(rows, at + _KEPT) != _ZERO, ssim_scale * by_ssim + sign, _ZERO)
+                if exposure.size > 0:
+                    result = result * factor_of(exposure, tile.plane, squared_radius(exposure, this, column))
                 pixel = (tile.plane * tile.height + this) * tile.width + column
                 store_first(gradient, pixel, result, tile.width - column)
                 total = total + absolute(difference)

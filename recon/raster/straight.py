@@ -17,10 +17,9 @@ from torch import Tensor
 
 from recon.datasets.cameras import Cameras
 from recon.kernels.buffers import take
-from recon.kernels.expose import expose, expose_gradient
+from recon.kernels.expose import Shot, expose
 from recon.kernels.rasterize import (
     NOT_WANTED,
-    Floats,
     Pictures,
     blend_view_backward,
     camera_gradients,
@@ -56,7 +55,7 @@ def photometric(
     depth_weight: float = 0.0,
     absgrad: bool,
     of_camera: bool = False,
-    shot: tuple[tuple[float, float, float], Floats] | None = None,
+    shot: Shot | None = None,
 ) -> Photometric:
     """Render, compare with a photo, and go back as far as the projection.
 
@@ -78,9 +77,7 @@ def photometric(
     if shot is not None:
         exposed, sums = expose(picture[0], photo[0], None if kept is None else kept[0], *shot)
         picture = exposed[None]
-    loss, g_rgb = photometric_value_and_gradient(picture, photo, ssim_weight, kept)
-    if shot is not None:
-        expose_gradient(g_rgb[0], *shot)
+    loss, g_rgb = photometric_value_and_gradient(picture, photo, ssim_weight, kept, shot)
     g_depth = None
     if measured is not None:
         assert pictures.depth is not None
