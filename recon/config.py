@@ -89,6 +89,8 @@ class PlenoxelsConfig:
     sides: tuple[int, ...] = (64, 128, 256)  # of the grid, in voxels, one after the other
     finer_at: tuple[float, ...] = (0.1, 0.3)  # shares after which the next one begins
     one_colour_until: float = 0.2  # share before which no colour changes with the direction
+    of_direction: float = 1.0  # how fast colours learn to change with the direction, beside the colours themselves
+    least_photos: int = 3  # that show a place; of captures of few photos less
     max_voxels: int = 2_500_000
     shell: float = 1.0  # how thick, in halves of the cube's side, the shell around it is that holds all that is outside
     ndc_shell: float = 0.125  # that of captures which face one way
@@ -299,7 +301,11 @@ def plenoxels_for(steps: int) -> PlenoxelsConfig:
     """A grid as fine as there are steps for: fog that has not settled yet would fill a finer one, and take longer."""
     if steps < 300:
         return PlenoxelsConfig(sides=(64,), finer_at=())
-    return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,)) if steps < 1200 else PlenoxelsConfig()
+    if steps < 1200:
+        return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,))
+    if steps < 3500:
+        return PlenoxelsConfig()
+    return PlenoxelsConfig(finer_at=(0.05, 0.15), one_colour_until=0.1, of_direction=0.5)
 
 
 def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:

@@ -9,6 +9,7 @@ Shape letters: N corners along a side of the grid, V rows (corners that are kept
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn import functional
 from recon import rays, rng, sh
 from recon.config import PlenoxelsConfig, TrainConfig
 from recon.datasets.cameras import Cameras
-from recon.datasets.scene import Scene
+from recon.datasets.scene import Scene, View
 from recon.kernels import voxels
 from recon.kernels.voxel_gradient import gradient_of, most_seen
 from recon.kernels.voxel_smooth import add_variation
@@ -34,6 +35,7 @@ MOMENTS = (0.0, 0.95)  # RMSProp, as published: Adam without a mean of the gradi
 SMOOTHED = 0.01  # share of the rows whose variation counts in a step
 LOOKING = 200_000  # rays of all photos together that tell what is seen of the grid
 CHUNK = 1 << 16
+FEW = 10  # as often as a capture has so many photos, one more must show a place
 FLAT = (1.0, 1.0, 1 / 3)  # of normalised device coordinates: fewer cells from near to far than across a picture
 
 
@@ -78,17 +80,22 @@ class Plenoxels:
 
     @classmethod
     def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:
-        """Thin grey fog everywhere."""
+        """Thin grey fog, where enough photos look: one that looks alone could explain itself by what is there."""
         config = settings.radiance
         assert isinstance(config, PlenoxelsConfig)
-        side, views = config.sides[0], scene.train_views
+        reach, side, views = reach_of(scene), config.sides[0], scene.train_views
         cameras = {
             "viewmats": torch.cat([view.camera.viewmats for view in views]).float(),
             "Ks": torch.cat([view.camera.Ks for view in views]).float(),
             "sizes": torch.tensor([(view.camera.width, view.camera.height) for view in views]),
         }
-        links = torch.arange(side**3, dtype=torch.int32).reshape(side, side, side)
-        return cls(config, reach_of(scene), links, torch.full((side**3,), THIN), torch.zeros(side**3, ROW), cameras)
+        kept = torch.ones((side,) * 3, dtype=torch.bool)
+        if reach.frame is None:
+            kept = _photos_of(config, reach, views) >= min(config.least_photos, 1 + len(views) // FEW)
+        rows = int(kept.sum())
+        links = torch.full((side,) * 3, -1, dtype=torch.int32)
+        links[kept] = torch.arange(rows, dtype=torch.int32)
+        return cls(config, reach, links, torch.full((rows,), THIN), torch.zeros(rows, ROW), cameras)
 
     @classmethod
     def restore(cls, settings: TrainConfig, tensors: dict[str, Tensor], device: torch.device) -> Self:
@@ -263,7 +270,9 @@ class Plenoxels:
             lengths = ways.norm(dim=-1, keepdim=True)
             along, limits = ways / lengths, torch.cat([torch.zeros_like(lengths), lengths], dim=-1)
         made = torch.cat([starts, along, limits], dim=-1).float().contiguous()
-        return made.numpy(), sh.basis(directions, DEGREE).float().contiguous().numpy()
+        basis = sh.basis(directions, DEGREE).float().contiguous().numpy()
+        basis[:, 1:] *= self.config.of_direction
+        return made.numpy(), basis
 
     def _interpolated(self, places: Tensor) -> Tensor:
         """[K,1+ROW] levels and harmonics at places [K,3] counted in corners."""
@@ -282,6 +291,21 @@ class Plenoxels:
                 found += weight[:, None] * values[links[(cells + offset).unbind(-1)]]
             parts.append(found)
         return torch.cat(parts)
+
+
+def _photos_of(config: PlenoxelsConfig, reach: Reach, views: Sequence[View]) -> Tensor:
+    """[N,N,N] how many photos show the corners of the first grid, or one next to them, beyond the nearest distance."""
+    line = torch.linspace(-1 - config.shell, 1 + config.shell, config.sides[0])
+    places = torch.cartesian_prod(line, line, line)
+    largest = places.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+    # The contraction backwards; the last corners are at infinity.
+    outwards = config.shell / (largest * (1 + config.shell - largest).clamp_min(1e-3))
+    points = config.core * outwards * places
+    count = torch.zeros(len(points))
+    for view in views:
+        inside = view.camera.pixels_of(points)[1]
+        count += inside & ((points - view.camera.positions.to(points)).norm(dim=-1) > reach.near)
+    return functional.max_pool3d(count.reshape(1, *(len(line),) * 3), 3, stride=1, padding=1)[0]
 
 
 class _March(torch.autograd.Function):

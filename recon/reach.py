@@ -18,6 +18,7 @@ from recon.datasets.normalize import look_at_point
 from recon.datasets.scene import Scene
 
 UNKNOWN = (0.2, 4.0)  # near and far where no points tell, in a world whose cameras are about a unit from its middle
+HALFWAY = 0.5  # of the nearest camera to what all look at: there rays begin where no points tell
 FACING = 0.5  # the near plane of a capture that faces one way, without points; its cameras are within a unit
 CUT = 0.01  # share of the points that are nearer, or farther, than what counts
 ROOM = 0.9  # how much nearer than the points a scene may begin
@@ -94,9 +95,12 @@ def reach_of(scene: Scene) -> Reach:
         first.width,
         first.height,
     )
-    facing = len(views) > 1 and look_at_point(cameras) is None and _face_one_way(cameras)
+    middle = look_at_point(cameras)
+    facing = len(views) > 1 and middle is None and _face_one_way(cameras)
     frame = _mean_frame(cameras) if facing else None
     near, far = (FACING, 1.0) if facing else UNKNOWN
+    if middle is not None:  # right before a lens few other photos look, so there may be fog
+        near = max(near, HALFWAY * float((cameras.positions - middle).norm(dim=-1).min()))
     if scene.points is not None and len(scene.points):
         seen = []
         for view in views:

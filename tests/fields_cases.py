@@ -128,7 +128,7 @@ BALL = 0.3  # its radius
 
 def ball(scene: Scene, side: int = 64) -> Plenoxels:
     """A field known exactly: an opaque ball around the middle, in the colours of the directions from there."""
-    config = dataclasses.replace(PLENOXELS, sides=(side,), finer_at=())
+    config = dataclasses.replace(PLENOXELS, sides=(side,), finer_at=(), least_photos=0)
     made = Plenoxels.start(scene, dataclasses.replace(for_field("plenoxels", 1), radiance=config), CPU)
     # Right in the cube, where the ball is.
     line = config.core * torch.linspace(-1 - config.shell, 1 + config.shell, side)

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from fields_cases import CPU, begin, by_threads, held_out_error, interrupted, settings_of
-from recon import checkpoint
+from recon import checkpoint, plenoxels
 from recon.config import PlenoxelsConfig
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
 from recon.datasets.errors import InputError
@@ -55,7 +55,9 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     """Of a grid of which all is kept, the same function of space on twice as fine a lattice."""
     scene = tiny.scene()
     settings = settings_of("plenoxels", 10)
-    radiance = dataclasses.replace(settings.radiance, sides=(9, 17), least_weight=-1.0, max_voxels=17**3)
+    radiance = dataclasses.replace(
+        settings.radiance, sides=(9, 17), least_photos=0, least_weight=-1.0, max_voxels=17**3
+    )
     settings = dataclasses.replace(settings, radiance=radiance)
     state = begin(settings, scene)
     model = state.model
@@ -78,6 +80,44 @@ def test_a_finer_grid_shows_the_same_and_drops_what_no_photo_sees():
     assert isinstance(state.model, Plenoxels)
     state.model.after_step(state.optimizer, 1.0)
     assert 0 < len(state.model) <= 1000
+
+
+def test_what_few_photos_see_is_never_begun_with():
+    """Of photos from all around: the middle is in all of them, what is right in front of one in few of the others, what
+    is high above in none."""
+    scene = tiny.scene(24)
+    photos = len(scene.train_views)
+
+    def shown(least: int) -> torch.Tensor:
+        radiance = dataclasses.replace(settings_of("plenoxels", 1).radiance, sides=(33,), least_photos=least)
+        model = Plenoxels.start(scene, dataclasses.replace(settings_of("plenoxels", 1), radiance=radiance), CPU)
+        assert len(model) == int((model.links >= 0).sum())
+        return model.links >= 0
+
+    kept = shown(3)
+    assert kept[16, 16, 16]
+    assert not kept[16, 16, -1]
+    assert shown(0).all()
+    assert not (kept & ~shown(1)).any()
+    assert kept.sum() < shown(1).sum() < 33**3
+    config, reach = PlenoxelsConfig(sides=(33,)), Reach(0.2, 4.0)
+    counts = [plenoxels._photos_of(config, reach, views) for views in (scene.train_views, scene.train_views[:1])]
+    assert int(counts[0].max()) == counts[0][16, 16, 16] == photos
+    # A camera begins to look at the nearest distance.
+    ahead = plenoxels._photos_of(config, dataclasses.replace(reach, near=2.9), scene.train_views[:1])
+    assert 0 < int(ahead.sum()) < int(counts[1].sum())
+    assert ahead[16, 16, 16] == 1
+
+
+def test_colours_that_change_slowly_with_the_direction_show_the_same():
+    model = trained(10)
+    camera = tiny.ring(5)[2]
+    with torch.no_grad():
+        before = model.render(camera).rgb
+        model.config = dataclasses.replace(model.config, of_direction=0.5)
+        for colour in range(3):
+            model.harmonics[:, 9 * colour + 1 : 9 * colour + 9] *= 2
+        assert torch.equal(model.render(camera).rgb, before)
 
 
 def test_corners_that_are_seen_are_found():

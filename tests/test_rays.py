@@ -15,7 +15,7 @@ from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import Scene, View
 from recon.rays import AT_ONCE, HELD, RayBatches, all_pixels, render
-from recon.reach import Reach, reach_of
+from recon.reach import UNKNOWN, Reach, reach_of
 
 CONFIG = dataclasses.replace(for_field("nerf", 100), radiance=NerfConfig(rays=256))
 CPU = torch.device("cpu")
@@ -157,6 +157,16 @@ def test_captures_that_face_one_way_are_seen_in_ndc():
     restored = Reach.restore(reach.state_dict())
     assert restored.focals == reach.focals
     assert restored.near == reach.near
+
+
+def test_rays_begin_halfway_to_what_cameras_look_at_where_no_points_tell():
+    """Cameras of the ring are 3.1 from the middle; a single one tells of none."""
+    scene = tiny.scene()
+    away = float(scene.views[0].camera.positions.norm())
+    assert reach_of(dataclasses.replace(scene, points=None)).near == pytest.approx(away / 2, rel=0.01)
+    assert reach_of(scene).near != pytest.approx(away / 2, rel=0.01)
+    one = dataclasses.replace(scene, points=None, train=(1,))
+    assert reach_of(one).near == UNKNOWN[0]
 
 
 @settings(max_examples=30, deadline=None)
