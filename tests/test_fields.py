@@ -40,7 +40,7 @@ def test_a_run_is_scored_and_says_its_method(run: Path) -> None:
     assert found.method == run.parent.name == "plenoxels"
     summary = runs.read_json(found.summary_file)
     assert summary["step"] == 30
-    assert summary["count"] == 64**3
+    assert 0 < summary["count"] < 64**3  # without what too few photos see
     assert summary["psnr"] > 8
     assert len(list(found.eval_folder.iterdir())) == 2
     assert isinstance(recon.load(run), Plenoxels)
