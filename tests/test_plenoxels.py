@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, begin, by_threads, held_out_error, interrupted, settings_of
+from fields_cases import CPU, PLENOXELS, begin, by_threads, held_out_error, interrupted, settings_of
 from recon import checkpoint, plenoxels
 from recon.config import PlenoxelsConfig
 from recon.datasets.cameras import OPENCV_FROM_OPENGL, Cameras
@@ -89,7 +89,7 @@ def test_what_few_photos_see_is_never_begun_with():
     photos = len(scene.train_views)
 
     def shown(least: int) -> torch.Tensor:
-        radiance = dataclasses.replace(settings_of("plenoxels", 1).radiance, sides=(33,), least_photos=least)
+        radiance = dataclasses.replace(PLENOXELS, sides=(33,), least_photos=least)
         model = Plenoxels.start(scene, dataclasses.replace(settings_of("plenoxels", 1), radiance=radiance), CPU)
         assert len(model) == int((model.links >= 0).sum())
         return model.links >= 0
