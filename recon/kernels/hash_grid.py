@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.kernels.buffers import take
+from recon.kernels.four import FOUR, add_weighted, put_mixed
 from recon.kernels.lanes import atomic_add
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import get, inline, put
@@ -165,6 +166,15 @@ def _rows(i: Any, j: Any, k: Any, hashed: Any, resolution: Any, size: Any) -> An
 
 
 @inline
+def _places(rows: Any, offset: Any, features: Any, feature: Any) -> Any:
+    """Where the table has a feature of each corner."""
+    a, b, c, d, e, f, g, h = rows
+    at = offset * features + feature
+    first = at + a * features, at + b * features, at + c * features, at + d * features
+    return *first, at + e * features, at + f * features, at + g * features, at + h * features
+
+
+@inline
 def _weights(x: Any, y: Any, z: Any) -> Any:
     """Those of the 8 corners, in the same order."""
     one = np.float32(1)
@@ -201,15 +211,17 @@ def _encode(
             j, y = _place(get(positions, 3 * point + 1), scale)
             k, z = _place(get(positions, 3 * point + 2), scale)
             rows, weights = _rows(i, j, k, shared, resolution, size), _weights(x, y, z)
-            for feature in range(0, features, 2):
+            to = point * width + level * features
+            for feature in range(0, features - features % FOUR, FOUR):
+                put_mixed(out, to + feature, table, _places(rows, offset, features, feature), weights)
+            for feature in range(features - features % FOUR, features, 2):
                 a, b = np.float32(0), np.float32(0)
                 for corner in range(8):
                     at = (offset + rows[corner]) * features + feature
                     a += weights[corner] * get(table, at)
                     b += weights[corner] * get(table, at + 1)
-                to = point * width + level * features + feature
-                put(out, to, a)
-                put(out, to + 1, b)
+                put(out, to + feature, a)
+                put(out, to + feature + 1, b)
 
 
 @kernel("f4[::1], i8, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], i8, f4[::1]")
@@ -244,7 +256,13 @@ def _encode_back(
             j, y = _place(get(positions, 3 * point + 1), scale)
             k, z = _place(get(positions, 3 * point + 2), scale)
             rows, weights = _rows(i, j, k, shared, resolution, size), _weights(x, y, z)
-            for feature in range(0, features, 2):
+            for feature in range(0, features - features % FOUR, FOUR):
+                source = point * width + level * features + feature
+                for corner in range(8):
+                    if low <= rows[corner] and rows[corner] < high:
+                        at = (offset + rows[corner]) * features + feature
+                        add_weighted(out, at, weights[corner], gradient, source)
+            for feature in range(features - features % FOUR, features, 2):
                 source = point * width + level * features + feature
                 a, b = get(gradient, source), get(gradient, source + 1)
                 if a == 0 and b == 0:
