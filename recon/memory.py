@@ -71,6 +71,7 @@ class Workload:
         field_bytes, step_bytes: of the parameters of a radiance field, and of a step beside them.
         gradients: whether gradients of all parameters are written: a step of plain photometric loss needs none.
         surface: whether normals are compared, by a second rendering beside that of the colours.
+        parts: in how many the Gaussians are divided, of which this process has one.
         on_gpu: whether all but the photos and checkpoints is in other memory than this is about.
     """
 
@@ -87,6 +88,7 @@ class Workload:
     step_bytes: int = 0
     gradients: bool = False
     surface: bool = False
+    parts: int = 1
     on_gpu: bool = False
 
 
@@ -140,7 +142,7 @@ class Plan:
     count: int
 
 
-def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
+def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool, parts: int = 1) -> Workload:
     """What training on a scene is made of."""
     views = scene.train_views
     field_bytes, step_bytes = (0, 0) if settings.radiance is None else field_class(settings).memory(settings)
@@ -159,6 +161,7 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         # Those of several views are added up; of one they go straight to the optimiser.
         gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None or settings.batch > 1,
         surface=settings.surface is not None,
+        parts=parts,
         on_gpu=on_gpu,
     )
 
@@ -197,19 +200,23 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
     side = math.sqrt(OVERDRAW * pixels / max(1, work.count))
     slots = work.count * (1 + side / TILE_WIDTH) * (1 + side / TILE_HEIGHT)
     seen = work.count * RECORD + round(slots * SLOT)
-    scratch = seen + (work.count * row if work.gradients else 0) + (seen + work.count * NORMAL if work.surface else 0)
+    own = -(-work.count // work.parts)  # a picture may show the Gaussians of all parts
+    scratch = seen + (own * row if work.gradients else 0) + (seen + work.count * NORMAL if work.surface else 0)
     together = min(TOGETHER, work.held_out)
     scored = RENDERED + together * KEPT_RENDERED + min(work.threads, together) * SCORED
+    again = here * work.count * row if work.parts > 1 else 0  # the whole scene, once it is trained
     return Estimate(
         program=program,
         photos=sum(photos),
         decoding=work.decoding_bytes,
         reading=work.threads * work.decoding_bytes,
-        gaussians=here * (work.count * 3 * row + work.field_bytes * 3),
+        gaussians=here * (own * 3 * row + work.field_bytes * 3),
         kernels=here * (scratch + min(spare, OUTGROWN * scratch) + work.field_bytes + work.step_bytes),
         pictures=here * work.pixels * (PICTURE + (COMPARED_NORMALS if work.surface else 0)),
-        copies=work.count * row * COPIES + work.field_bytes * FIELD_COPIES,
-        evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING if together else 0,
+        copies=own * row * COPIES + work.field_bytes * FIELD_COPIES,
+        evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING + again
+        if together
+        else 0,
     )
 
 
