@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recon import memory
+from recon import ahead, memory
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.errors import InputError
@@ -107,6 +107,20 @@ def refit(
     _keep_to(found)
     said = _said(found, max_memory, limit, _reductions(found, None, found.count))
     return Fitted(scene, None, settings, found, said)
+
+
+def keep_on_gpu(scene: Scene, count: int, sh_degree: int, free: int) -> str:
+    """Decide how many photos stay on a GPU of which so many bytes are free, and say so."""
+    views = scene.train_views
+    pixels = max(view.camera.width * view.camera.height for view in views)
+    ahead.room = room = memory.room_on_gpu(free, count, sh_degree, pixels)
+    wanted = memory.float_photos(views)
+    if wanted <= room:
+        return f"All photos stay on the GPU ({wanted / GB:.2g} GB)."
+    return (
+        f"{room / wanted:.0%} of the photos stay on the GPU ({room / GB:.2g} GB); the others are copied there a step"
+        " before they are needed."
+    )
 
 
 def _keep_to(plan: Plan) -> None:

@@ -46,6 +46,7 @@ NORMAL = 300  # bytes: a normal as a colour, and what PyTorch keeps for its grad
 SLOT = 108  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
 OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
+GPU_COPIES = 9  # times the parameters, on a GPU: gradients, moments, activated ones, new rows beside old ones
 FIELD_COPIES = 6  # times the parameters of a radiance field: a checkpoint in memory, twice
 OUTGROWN = 4  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
 SPARE = 256 * MB  # free scratch memory that is kept for use again
@@ -288,6 +289,25 @@ def limit_bytes(max_memory: float | None, beside: int = 1) -> int:
     if not (math.isfinite(max_memory) and max_memory > 0):
         raise InputError(f"--max-memory {max_memory:g}: must be more than 0 (GB)")
     return round(max_memory * GB)
+
+
+def room_on_gpu(free: int, count: int, sh_degree: int, pixels: int) -> int:
+    """Bytes of a GPU that are left for photos.
+
+    Args:
+        free: of it now.
+        count: of Gaussians that there may be on it.
+        pixels: of the largest photo.
+    """
+    row = 4 * (11 + 3 * (sh_degree + 1) ** 2)
+    taken = count * (GPU_COPIES * row + RECORD) + pixels * PICTURE
+    return max(0, round(SHARE * free) - taken)
+
+
+def float_photos(views: Sequence[View]) -> int:
+    """Bytes of all photos and masks as floats in full size, as a GPU learns from them."""
+    of_masks = sum(view.camera.width * view.camera.height for view in views if view.mask is not None)
+    return of_masks + sum(12 * view.camera.width * view.camera.height for view in views)
 
 
 def free_bytes() -> int:

@@ -130,6 +130,7 @@ def begin(
         settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
         most = f", at most {settings.max_gaussians:,} Gaussians" if settings.radiance is None else ""
         say(f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps{most}")
+    _keep_on_gpu(scene, settings, watch, device)
     state = start(model, settings, scene, watch.divided)
     model = state.model  # of a divided scene this process's part; the rest is let go of
     options = dataclasses.replace(options, downscale=fitted.downscale)
@@ -143,6 +144,16 @@ def begin(
     run = Run(Path(ranks.told(lambda: str(runs.create(output, scene.name, settings.method, record).path))))
     say(f"Run: {run.path}")
     return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
+
+
+def _keep_on_gpu(scene: Scene, settings: config.TrainConfig, watch: Watch, device: torch.device) -> None:
+    """Decide how many photos stay on the GPU, if splats are trained on one, beside the others that use it."""
+    if device.type != "cuda" or settings.radiance is not None:
+        return
+    count = -(-settings.max_gaussians // watch.divided.count)
+    sharing = -(-watch.ranks.beside // torch.cuda.device_count())
+    free = torch.cuda.mem_get_info(device)[0] // sharing
+    say(fitting.keep_on_gpu(scene, count, settings.sh_degree, free))
 
 
 def _fitted(options: Options, settings: config.TrainConfig, device: torch.device, watch: Watch) -> fitting.Fitted:
@@ -218,6 +229,7 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         state_bytes=held,
     )
     say(fitted.said)
+    _keep_on_gpu(scene, state.config, watch, device)
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
         _wait_for(kernels)

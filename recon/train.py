@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -244,9 +245,17 @@ class ViewLearner:
 
     def learn(self, step: int, progress: float) -> Tensor:
         views = self._state.config.batch
-        batches = (self._batches.at(step * views + number, progress) for number in self._ranks.share(views))
-        loss, self._found = learn_from(self._state, batches, progress, self._ranks)
+        share = self._ranks.share(views)
+        own = [*(step * views + number for number in share), (step + 1) * views + share.start]
+        loss, self._found = learn_from(self._state, self._views_of(own, progress), progress, self._ranks)
         return loss
+
+    def _views_of(self, numbers: Sequence[int], progress: float) -> Iterator[Batch]:
+        """Those with these numbers, but for the last one, which the next step begins with."""
+        for number, following in itertools.pairwise(numbers):
+            batch = self._batches.at(number, progress)
+            self._batches.expect(following, progress)
+            yield batch
 
     def after_step(self, step: int, progress: float) -> None:
         state = self._state
