@@ -125,9 +125,10 @@ def _read(path: Path, divided: Ranks, moments: bool) -> tuple[dict[str, Any], di
     try:
         with safe_open(path, framework="pt") as file:
             header = _header((file.metadata() or {}).get("recon"), path)
+            in_parts = divided.count > 1 and header.get("method") == "splats"
 
             def read(key: str) -> Tensor:
-                rows = file.get_slice(key) if divided.count > 1 and key.startswith(OF_ROWS) else None
+                rows = file.get_slice(key) if in_parts and key.startswith(OF_ROWS) else None
                 if rows is None or not rows.get_shape():
                     return file.get_tensor(key)
                 return gathering.read(rows, header.get("parts"), divided)
