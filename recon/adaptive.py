@@ -76,10 +76,11 @@ class Adaptive:
             gradients = out.absgrad if self.config.absgrad else out.means2d.grad
             assert gradients is not None
             count, height, width = out.rgb.shape[:3]
-            scale = (count * width / 2, count * height / 2)
+            sizes = [[width, height]] * count if out.sizes is None else out.sizes.tolist()
             if total is None:
                 total = gradients.new_zeros(2, gradients.shape[1])
-            for gradient, radii in zip(gradients, out.radii, strict=True):
+            for gradient, radii, size in zip(gradients, out.radii, sizes, strict=True):
+                scale = (count * size[0] / 2, count * size[1] / 2)
                 if gradient.device.type == "cpu":
                     arrays = (gradient.contiguous().numpy(), radii.contiguous().numpy())
                     add_pulls(*arrays, scale, total[0].numpy(), total[1].numpy())

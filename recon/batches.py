@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon import ahead as ahead_of_steps
 from recon import pace, rng
+from recon.ahead import Ahead, as_colour
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.cameras import Cameras
@@ -78,7 +80,8 @@ class Batches:
 
     Photos are held in memory once: in full size as the whole numbers that the cache of decoded images keeps, which
     become floats at each step, and reduced as floats, those of the step's level alone. Where that cannot be (floats to
-    begin with, or a GPU to learn on), they are kept as floats in full size too.
+    begin with, or a GPU to learn on), they are kept as floats in full size too. What does not fit on a GPU is copied
+    there in each step, from `Ahead`.
     """
 
     def __init__(
@@ -88,12 +91,17 @@ class Batches:
         background: tuple[float, float, float],
         device: torch.device,
         max_bytes: int | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         """
         Args:
             background: what stands behind photos with alpha where the config says "auto".
-            max_bytes: of photos kept as floats; None for the bound of the cache of decoded images.
+            max_bytes: of photos kept as floats; None for the bound of the cache of decoded images, or `ahead.room`.
+            ahead: where photos come from; None: as the device needs it.
         """
+        if ahead is None and device.type == "cuda":
+            ahead = Ahead(views, device)
+        self._ahead = ahead
         self._views = views
         self._config = config
         # On the device: a copy in each step would make it wait.
@@ -101,7 +109,10 @@ class Batches:
         self._device = device
         # Asked once: to compare an object with a protocol takes as long as a small kernel.
         self._stored = [view.image if isinstance(view.image, StoredImage) else None for view in views]
-        self._max_bytes = cache.images.limit if max_bytes is None else max_bytes
+        if max_bytes is None:
+            room = None if ahead is None else ahead_of_steps.room
+            max_bytes = cache.images.limit if room is None else room
+        self._max_bytes = max_bytes
         self._cameras: dict[tuple[int, int], Cameras] = {}
         self._ready: dict[int, _Photo] = {}
         self._depths: dict[int, Tensor | None] = {}
@@ -122,7 +133,7 @@ class Batches:
             self._cameras[index, level] = view.camera.resized(width, height).to(device, torch.float32)
         self._forget_other_levels(wanted)
         stored = self._stored[index]
-        if level == 1 and stored is not None and self._device.type == "cpu":
+        if level == 1 and stored is not None and self._ahead is None:
             pixels = stored.pixels()
             planes, mask, transparent = _unpacked(pixels, background), _mask(view.mask), pixels.shape[2] == 4
         else:
@@ -133,6 +144,14 @@ class Batches:
         if depth is not None and mask is not None:
             depth = depth * mask
         return Batch(index, cameras, planes.permute(0, 2, 3, 1), mask, background, transparent, depth)
+
+    def expect(self, step: int, progress: float) -> None:
+        """Have the photo of a step copied while another step is taken, if it is not there."""
+        if self._ahead is None:
+            return
+        index = self._view_index(step)
+        if index not in self._ready or pace.level(progress, self._config.coarse) != self._ready_level:
+            self._ahead.begin(index)
 
     def _view_index(self, step: int) -> int:
         """Every view once per epoch, in a new order each time."""
@@ -163,10 +182,17 @@ class Batches:
     def _photo(self, index: int, level: int) -> _Photo:
         if index in self._ready:
             return self._ready[index]
-        photo = _prepare(self._views[index], level, self._device)
+        view = self._views[index]
+        if self._ahead is None:
+            photo = _prepare(view, level, view.load(), None if view.mask is None else view.mask.load(), self._device)
+        else:
+            colour, mask = self._ahead.take(index)
+            photo = _prepare(view, level, as_colour(colour), mask, self._device)
         if self._ready_bytes + photo.bytes <= self._max_bytes:  # all come equally often, so none is worth another
             self._ready[index] = photo
             self._ready_bytes += photo.bytes
+        elif self._ahead is not None:
+            self._ahead.hold(index)
         return photo
 
 
@@ -193,19 +219,11 @@ def _mask(source: ImageSource | None) -> Tensor | None:
     return torch.from_numpy(values > 0.999)[None]
 
 
-def _colour(source: ImageSource, device: torch.device) -> Tensor:
-    """A photo on a device, as `load` has it; what is stored as whole numbers becomes floats there."""
-    if device.type == "cpu" or not isinstance(source, StoredImage):
-        return source.load().to(device)
-    stored = source.pixels()
-    whole = stored.astype(np.uint8 if stored.dtype == np.uint8 else np.int32)  # torch takes no array it must not write
-    return torch.from_numpy(whole).to(device).float() / (255 if stored.dtype == np.uint8 else 65535)
-
-
-def _prepare(view: View, level: int, device: torch.device) -> _Photo:
+def _prepare(view: View, level: int, colour: Tensor, counted: Tensor | None, device: torch.device) -> _Photo:
+    """A photo [H,W,3|4] with its mask [H,W,1], both on the device, at a level."""
     level, width, height = _reduced(view, level)
-    image = _colour(view.image, device).permute(2, 0, 1)[None]
-    mask = None if view.mask is None else view.mask.load().to(device).permute(2, 0, 1)[None]
+    image = colour.permute(2, 0, 1)[None]
+    mask = None if counted is None else counted.permute(2, 0, 1)[None]
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     planes, alpha = image[:, :3], image[:, 3:4] if image.shape[1] == 4 else None
     if alpha is not None:

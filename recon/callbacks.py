@@ -33,14 +33,23 @@ class Autosave:
         self._every = every
         self._last = time.monotonic()
 
+    def begin(self, state: TrainState) -> None:
+        """Have a checkpoint from the start: the run can be resumed, whatever happens."""
+        if state.divided.told(lambda: not self._run.checkpoints()):
+            self.save(state)
+
     def __call__(self, state: TrainState, metrics: StepMetrics) -> None:
-        if time.monotonic() - self._last >= self._every:
+        due = time.monotonic() - self._last >= self._every
+        if state.divided.count > 1:  # all save at once
+            due = state.divided.most(float(due and state.divided.first)) > 0
+        if due:
             self.save(state)
             self._last = time.monotonic()
 
     def save(self, state: TrainState) -> None:
         checkpoint.save(state, self._run.checkpoint_file(state.step))
-        self._run.drop_old_checkpoints()
+        if state.divided.first:
+            self._run.drop_old_checkpoints()
 
 
 class MetricsLog:

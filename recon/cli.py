@@ -111,7 +111,7 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import opening, runs, session
+    from recon import opening, runs, scoring
     from recon.loading import load_state
 
     machine.use_threads(threads)
@@ -122,7 +122,7 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
         raise InputError(
             f"{run}: splats of a radiance field, whose scores would be replaced; their export has compared both"
         )
-    session.evaluate_run(found, state, opening.scene_of(found, where))
+    scoring.evaluate_run(found, state, opening.scene_of(found, where))
 
 
 def render(

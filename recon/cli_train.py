@@ -58,6 +58,7 @@ def train(
     device: Device = "auto",
     threads: int | None = None,
     max_memory: float | None = None,
+    divide: bool = False,
     save_every: float = 30.0,
     tensorboard: bool = False,
     viewer: bool = ON_A_TERMINAL,
@@ -108,6 +109,8 @@ def train(
         threads: CPU threads. By default all.
         max_memory: Most memory to use, GB: less is kept in memory, and if need be there are fewer Gaussians or
             smaller photos. By default most of what is free.
+        divide: Each of the processes that torchrun starts has a part of the scene, and not all of it: for scenes that
+            are too large for one GPU. They cannot be looked at while they are trained.
         save_every: Seconds between checkpoints.
         tensorboard: Also log for TensorBoard.
         viewer: Show the scene in the browser while it is trained. By default where the command runs on a terminal.
@@ -125,8 +128,9 @@ def train(
         save_every=save_every,
         tensorboard=tensorboard,
         max_memory=max_memory,
-        invite=_invitation(host, port) if viewer and ranks.first else None,
+        invite=_invitation(host, port) if viewer and ranks.first and not (divide and ranks.count > 1) else None,
         ranks=ranks,
+        divide=divide,
     )
     options = session.Options(
         scene=str(scene.resolve()) if scene else "",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recon import memory
+from recon import ahead, memory
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.errors import InputError
@@ -39,6 +39,7 @@ def fit(
     on_gpu: bool,
     max_memory: float | None,
     beside: int = 1,
+    parts: int = 1,
 ) -> Fitted:
     """Open a capture so that training on it fits, and bound what is kept in memory.
 
@@ -48,6 +49,7 @@ def fit(
         open_at: opens the capture at a downscale (None: its own choice), and says which one that was.
         max_memory: GB, or None for most of what is free.
         beside: processes of the same training on this machine, which share what is free.
+        parts: in how many the Gaussians are divided, of which this process has one.
     Raises:
         InputError: naming the least that would do, if that is more than the limit.
     """
@@ -56,7 +58,7 @@ def fit(
     now, wanted = asked, settings.max_gaussians
     factors = iter(STEPS)
     while True:
-        work = memory.workload(scene, settings, on_gpu=on_gpu)
+        work = memory.workload(scene, settings, on_gpu=on_gpu, parts=parts)
         program = memory.program_bytes(compiled=on_gpu or compiled_before())
         found = memory.plan(work, program=program, limit=limit)
         factor = next(factors, None)
@@ -83,6 +85,7 @@ def refit(
     on_gpu: bool,
     max_memory: float | None,
     beside: int = 1,
+    parts: int = 1,
     state_bytes: int = 0,
 ) -> Fitted:
     """The same for a training whose settings are fixed, since it has begun: only less is kept in memory.
@@ -93,7 +96,7 @@ def refit(
         InputError: it does not fit into the limit that the user gives.
     """
     limit = memory.limit_bytes(max_memory, beside)
-    work = memory.workload(scene, settings, on_gpu=on_gpu)
+    work = memory.workload(scene, settings, on_gpu=on_gpu, parts=parts)
     program = memory.program_bytes(compiled=on_gpu or compiled_before()) - state_bytes
     found = memory.plan(work, program=program, limit=limit, fewest=work.count)
     if found is None:
@@ -104,6 +107,20 @@ def refit(
     _keep_to(found)
     said = _said(found, max_memory, limit, _reductions(found, None, found.count))
     return Fitted(scene, None, settings, found, said)
+
+
+def keep_on_gpu(scene: Scene, count: int, sh_degree: int, free: int) -> str:
+    """Decide how many photos stay on a GPU of which so many bytes are free, and say so."""
+    views = scene.train_views
+    pixels = max(view.camera.width * view.camera.height for view in views)
+    ahead.room = room = memory.room_on_gpu(free, count, sh_degree, pixels)
+    wanted = memory.float_photos(views)
+    if wanted <= room:
+        return f"All photos stay on the GPU ({wanted / GB:.2g} GB)."
+    return (
+        f"{room / wanted:.0%} of the photos stay on the GPU ({room / GB:.2g} GB); the others are copied there a step"
+        " before they are needed."
+    )
 
 
 def _keep_to(plan: Plan) -> None:

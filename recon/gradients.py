@@ -99,7 +99,7 @@ def of_view(
         loss.backward()  # type: ignore[no-untyped-call]
     assert out.radii is not None
     # A regulariser reaches every row; without one, rows that were not seen have no gradient.
-    visible = None if regularisers else out.radii[0, :, 0] > 0
+    visible = None if regularisers else _seen(out.radii)
 
     @torch.no_grad()
     def of_motion() -> Tensor:
@@ -108,3 +108,9 @@ def of_view(
         return poses.motion_gradient(cameras, cameras.viewmats.grad, cameras.Ks.grad)
 
     return Outcome(loss.detach(), out, visible, exposure, of_motion if of_camera else None)
+
+
+def _seen(radii: Tensor) -> Tensor:
+    """[N] bool, which rows any camera sees; of a divided scene there are those of all processes."""
+    seen = radii[..., 0] > 0
+    return seen[0] if len(seen) == 1 else seen.any(dim=0)

@@ -14,6 +14,7 @@ from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
 from recon.model import Field
 from recon.nerfstudio import runs as nerfstudio_runs
+from recon.ranks import ALONE, Ranks
 from recon.runs import Run
 from recon.train import TrainState
 
@@ -76,12 +77,18 @@ def trained_scene(path: Path, state: TrainState, device: torch.device) -> Scene:
     return opening.trained_scene(runs.find(path), state, device)
 
 
-def newest_state(run: Run, device: torch.device | str = "cpu") -> TrainState:
-    """The newest checkpoint of a run that can be read; damaged ones are skipped with a warning."""
+def newest_state(
+    run: Run, device: torch.device | str = "cpu", divided: Ranks = ALONE, *, moments: bool = True
+) -> TrainState:
+    """The newest checkpoint of a run that can be read; damaged ones are skipped with a warning.
+
+    Args:
+        divided, moments: see `checkpoint.load`.
+    """
     failures = []
     for path in run.checkpoints():
         try:
-            return checkpoint.load(path, device)
+            return checkpoint.load(path, device, divided, moments=moments)
         except InputError as error:
             log.warning("%s; trying the one before", error)
             failures.append(str(error))

@@ -46,6 +46,7 @@ NORMAL = 300  # bytes: a normal as a colour, and what PyTorch keeps for its grad
 SLOT = 108  # bytes for each tile that a Gaussian touches: a slot of sums, an entry in the tile's list, and their room
 OVERDRAW = 80  # Gaussians above a pixel, by their extents; 36 to 74 were seen
 COPIES = 10  # times the parameters: new rows beside the old ones, and a checkpoint in memory, twice, to be written
+GPU_COPIES = 9  # times the parameters, on a GPU: gradients, moments, activated ones, new rows beside old ones
 FIELD_COPIES = 6  # times the parameters of a radiance field: a checkpoint in memory, twice
 OUTGROWN = 4  # times the kernels' scratch memory: buffers of sizes that the scene has outgrown, up to the spare bytes
 SPARE = 256 * MB  # free scratch memory that is kept for use again
@@ -71,6 +72,7 @@ class Workload:
         field_bytes, step_bytes: of the parameters of a radiance field, and of a step beside them.
         gradients: whether gradients of all parameters are written: a step of plain photometric loss needs none.
         surface: whether normals are compared, by a second rendering beside that of the colours.
+        parts: in how many the Gaussians are divided, of which this process has one.
         on_gpu: whether all but the photos and checkpoints is in other memory than this is about.
     """
 
@@ -87,6 +89,7 @@ class Workload:
     step_bytes: int = 0
     gradients: bool = False
     surface: bool = False
+    parts: int = 1
     on_gpu: bool = False
 
 
@@ -140,7 +143,7 @@ class Plan:
     count: int
 
 
-def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
+def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool, parts: int = 1) -> Workload:
     """What training on a scene is made of."""
     views = scene.train_views
     field_bytes, step_bytes = (0, 0) if settings.radiance is None else field_class(settings).memory(settings)
@@ -159,6 +162,7 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool) -> Workload:
         # Those of several views are added up; of one they go straight to the optimiser.
         gradients=isinstance(settings.strategy, MCMCConfig) or settings.surface is not None or settings.batch > 1,
         surface=settings.surface is not None,
+        parts=parts,
         on_gpu=on_gpu,
     )
 
@@ -197,19 +201,23 @@ def estimate(work: Workload, *, program: int, photo_limit: int | None = None, sp
     side = math.sqrt(OVERDRAW * pixels / max(1, work.count))
     slots = work.count * (1 + side / TILE_WIDTH) * (1 + side / TILE_HEIGHT)
     seen = work.count * RECORD + round(slots * SLOT)
-    scratch = seen + (work.count * row if work.gradients else 0) + (seen + work.count * NORMAL if work.surface else 0)
+    own = -(-work.count // work.parts)  # a picture may show the Gaussians of all parts
+    scratch = seen + (own * row if work.gradients else 0) + (seen + work.count * NORMAL if work.surface else 0)
     together = min(TOGETHER, work.held_out)
     scored = RENDERED + together * KEPT_RENDERED + min(work.threads, together) * SCORED
+    again = here * work.count * row if work.parts > 1 else 0  # the whole scene, once it is trained
     return Estimate(
         program=program,
         photos=sum(photos),
         decoding=work.decoding_bytes,
         reading=work.threads * work.decoding_bytes,
-        gaussians=here * (work.count * 3 * row + work.field_bytes * 3),
+        gaussians=here * (own * 3 * row + work.field_bytes * 3),
         kernels=here * (scratch + min(spare, OUTGROWN * scratch) + work.field_bytes + work.step_bytes),
         pictures=here * work.pixels * (PICTURE + (COMPARED_NORMALS if work.surface else 0)),
-        copies=work.count * row * COPIES + work.field_bytes * FIELD_COPIES,
-        evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING if together else 0,
+        copies=own * row * COPIES + work.field_bytes * FIELD_COPIES,
+        evaluation=work.held_out_pixels * scored + work.threads * work.decoding_bytes + SCORING + again
+        if together
+        else 0,
     )
 
 
@@ -281,6 +289,25 @@ def limit_bytes(max_memory: float | None, beside: int = 1) -> int:
     if not (math.isfinite(max_memory) and max_memory > 0):
         raise InputError(f"--max-memory {max_memory:g}: must be more than 0 (GB)")
     return round(max_memory * GB)
+
+
+def room_on_gpu(free: int, count: int, sh_degree: int, pixels: int) -> int:
+    """Bytes of a GPU that are left for photos.
+
+    Args:
+        free: of it now.
+        count: of Gaussians that there may be on it.
+        pixels: of the largest photo.
+    """
+    row = 4 * (11 + 3 * (sh_degree + 1) ** 2)
+    taken = count * (GPU_COPIES * row + RECORD) + pixels * PICTURE
+    return max(0, round(SHARE * free) - taken)
+
+
+def float_photos(views: Sequence[View]) -> int:
+    """Bytes of all photos and masks as floats in full size, as a GPU learns from them."""
+    of_masks = sum(view.camera.width * view.camera.height for view in views if view.mask is not None)
+    return of_masks + sum(12 * view.camera.width * view.camera.height for view in views)
 
 
 def free_bytes() -> int:

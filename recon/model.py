@@ -33,6 +33,9 @@ class RenderOutput:
         median_depth: [C,...,1] distance along the viewing axis, world units, at which half of the light is stopped; 0
             where less than half is. Not differentiable. None where it was not asked for, or the model or the device
             cannot tell.
+        sizes: [C,2] int64 on the CPU, width and height of the cameras that `means2d`, `radii` and `absgrad` are of,
+            where these are others than those of the pictures: each process of a divided scene has its own Gaussians as
+            all cameras of a step see them.
     """
 
     rgb: Tensor
@@ -42,6 +45,7 @@ class RenderOutput:
     radii: Tensor | None = None
     absgrad: Tensor | None = None
     median_depth: Tensor | None = None
+    sizes: Tensor | None = None
 
 
 class Model(Protocol):

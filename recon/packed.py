@@ -1,6 +1,7 @@
 """What rays show of samples that lie packed, one ray after the other: `recon.volume` for rays of any number of samples.
 
-The kernels of `kernels/packed.py` run on the CPU; elsewhere, and in double precision, plain torch does the same.
+The kernels of `kernels/packed.py` run on the CPU; elsewhere, and in double precision, plain torch does the same, with
+nerfacc's sums where there are any.
 
 Shape letters: R rays, N samples of all rays.
 """
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recon import nerfacc_sums
 from recon.kernels import packed
 
 
@@ -70,6 +72,10 @@ def _by_kernels(depths: Tensor) -> bool:
     return depths.device.type == "cpu" and depths.dtype == torch.float32
 
 
+def _by_nerfacc(values: Tensor) -> bool:
+    return values.device.type == "cuda" and values.dtype == torch.float32 and nerfacc_sums.available()
+
+
 class _Composite(torch.autograd.Function):
     """By the kernels."""
 
@@ -88,7 +94,10 @@ class _Composite(torch.autograd.Function):
 
 
 def _before(samples: Samples, rays: Tensor, values: Tensor) -> Tensor:
-    """[N] the sum of what is before each sample in its ray. Double precision: the sum over all rays is large."""
+    """[N] the sum of what is before each sample in its ray."""
+    if _by_nerfacc(values):
+        return nerfacc_sums.before(samples.starts, values)
+    # Double precision: the sum over all rays is large.
     sums = torch.cat([values.new_zeros(1, dtype=torch.float64), values.double().cumsum(0)])
     return (sums[:-1] - sums[samples.starts.to(values.device)[rays]]).to(values.dtype)
 

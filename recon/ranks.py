@@ -57,6 +57,10 @@ class Ranks:
         each = batch // self.count
         return range(self.rank * each, (self.rank + 1) * each)
 
+    def portion(self, count: int) -> int:
+        """How many of so many this one has where all take them by turns."""
+        return len(range(self.rank, count, self.count))
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Make each tensor its sum over all processes, the same to the last bit in each. Raises `Lost`."""
         if self.count == 1:
@@ -76,9 +80,51 @@ class Ranks:
             torch.distributed.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def exchanged(self, parts: Sequence[Tensor], sizes: Sequence[int] | None = None) -> list[Tensor]:
+        """What each process has for this one, of tensors [K,...] that each has for all, in order. Raises `Lost`.
+
+        Args:
+            parts: for each process, alike but for K.
+            sizes: the K of what comes, where that is known.
+        """
+        if self.count == 1:
+            return list(parts)
+        given = [len(part) for part in parts]
+        together = torch.cat(list(parts))
+        with _noticing_loss():
+            if sizes is None:
+                coming = torch.empty(self.count, dtype=torch.int64)
+                torch.distributed.all_to_all_single(coming, torch.tensor(given))
+                sizes = coming.tolist()
+            got = together.new_empty(sum(sizes), *together.shape[1:])
+            torch.distributed.all_to_all_single(got, together, list(sizes), given)
+        return list(got.split(list(sizes)))
+
+    def pieces(self, tensor: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
+        """What all have, [K,...] each, on the CPU and one after the other, for the first process; the others hand it on
+        and get nothing. Raises `Lost`.
+
+        Args:
+            sizes: the K of each.
+        """
+        if self.first:
+            yield tensor.detach().cpu().contiguous()
+            for rank in range(1, self.count):
+                piece = torch.empty(sizes[rank], *tensor.shape[1:], dtype=tensor.dtype)
+                with _noticing_loss():
+                    torch.distributed.recv(piece, rank)
+                yield piece
+            return
+        with _noticing_loss():
+            torch.distributed.send(tensor.detach().cpu().contiguous(), 0)
+
     def most(self, value: float) -> float:
         """The largest of the values that all processes have. Raises `Lost`."""
         return float(self.gathered(torch.tensor([value], dtype=torch.float64)).max())
+
+    def total(self, count: int) -> int:
+        """The sum of the numbers that all processes have. Raises `Lost`."""
+        return count if self.count == 1 else int(self.gathered(torch.tensor([count])).sum())
 
     def told(self, say: Callable[[], Any]) -> Any:
         """What the first process says, who alone is asked: numbers, texts, lists and dicts. Raises `Lost`."""

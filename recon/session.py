@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress, TaskID
+from rich.progress import MofNCompleteColumn, Progress
 
 from recon import (
     __version__,
     budget,
     config,
-    evaluate,
+    division,
     fitting,
     machine,
     memory,
     poses,
-    registration,
     runs,
+    scoring,
 )
 from recon.callbacks import Autosave, Interrupted, MetricsLog, ProgressBar, StopOnSignal, TensorBoard
 from recon.datasets.errors import InputError
@@ -30,7 +30,7 @@ from recon.datasets.scene import Scene
 from recon.fields import kernels_of
 from recon.kernels import prepare
 from recon.loading import newest_state
-from recon.opening import background_of, corrected, first_model, open_scene, photos_of, scene_of
+from recon.opening import first_model, open_scene, photos_of, scene_of
 from recon.options import Options
 from recon.ranks import ALONE, Lost, Ranks
 from recon.reading import Reading
@@ -69,12 +69,18 @@ class Watch:
     max_memory: float | None = None  # GB; None: most of what is free
     invite: Invitation | None = None  # None: nobody looks
     ranks: Ranks = ALONE  # the processes that train together
+    divide: bool = False  # whether each of them has a part of the scene, and not all of it
 
     def __post_init__(self) -> None:
         if not self.save_every > 0:
             raise InputError(f"--save-every {self.save_every}: must be more than 0")
         if self.tensorboard:
             TensorBoard.require()
+
+    @property
+    def divided(self) -> Ranks:
+        """The processes that have a part of the scene each."""
+        return self.ranks if self.divide else ALONE
 
 
 def begin(
@@ -93,7 +99,7 @@ def begin(
         training_alone: whether a budget of seconds is for nothing but the steps of the training.
     """
     settings, ranks = options.train_config(on_gpu=device.type == "cuda"), watch.ranks
-    _check_shares(settings, ranks)
+    _check_shares(settings, watch)
     kernels = prepare.for_training(kernels_of(settings)) if device.type == "cpu" else None
     fitted = _fitted(options, settings, device, watch)
     say(fitted.said)
@@ -124,7 +130,9 @@ def begin(
         settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
         most = f", at most {settings.max_gaussians:,} Gaussians" if settings.radiance is None else ""
         say(f"{options.budget_seconds:g} s: {settings.seconds:.1f} s of training, about {settings.steps:,} steps{most}")
-    state = start(model, settings, scene)
+    _keep_on_gpu(scene, settings, watch, device)
+    state = start(model, settings, scene, watch.divided)
+    model = state.model  # of a divided scene this process's part; the rest is let go of
     options = dataclasses.replace(options, downscale=fitted.downscale)
     record = {
         "recon": __version__,
@@ -138,6 +146,16 @@ def begin(
     return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
 
 
+def _keep_on_gpu(scene: Scene, settings: config.TrainConfig, watch: Watch, device: torch.device) -> None:
+    """Decide how many photos stay on the GPU, if splats are trained on one, beside the others that use it."""
+    if device.type != "cuda" or settings.radiance is not None:
+        return
+    count = -(-settings.max_gaussians // watch.divided.count)
+    sharing = -(-watch.ranks.beside // torch.cuda.device_count())
+    free = torch.cuda.mem_get_info(device)[0] // sharing
+    say(fitting.keep_on_gpu(scene, count, settings.sh_degree, free))
+
+
 def _fitted(options: Options, settings: config.TrainConfig, device: torch.device, watch: Watch) -> fitting.Fitted:
     """The capture and the settings, so that all fits into memory, as far as the first process can tell."""
     ranks = watch.ranks
@@ -145,6 +163,7 @@ def _fitted(options: Options, settings: config.TrainConfig, device: torch.device
         "on_gpu": device.type == "cuda",
         "max_memory": watch.max_memory,
         "beside": ranks.beside,
+        "parts": watch.divided.count,
     }
     found: list[fitting.Fitted] = []
 
@@ -161,7 +180,12 @@ def _fitted(options: Options, settings: config.TrainConfig, device: torch.device
     return fitting.refit(at(downscale)[0], config.from_json(values, "the first process"), **limits)
 
 
-def _check_shares(settings: config.TrainConfig, ranks: Ranks) -> None:
+def _check_shares(settings: config.TrainConfig, watch: Watch) -> None:
+    ranks = watch.ranks
+    if watch.divide:
+        division.check(settings, ranks)
+        if ranks.count == 1:
+            say("--divide: there is one process only, which has the whole scene. torchrun starts several.")
     if settings.batch % ranks.count:
         raise InputError(
             f"{ranks.count} processes cannot share the {settings.batch} views of a step: --batch-size must be a"
@@ -181,9 +205,9 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
     """
     run, ranks = runs.find(path), watch.ranks
     held = memory.held_bytes()
-    state = newest_state(run, device)
+    state = newest_state(run, device, watch.divided)
     held = memory.held_bytes() - held
-    _check_shares(state.config, ranks)
+    _check_shares(state.config, watch)
     if ranks.most(state.step) != state.step:
         raise InputError(f"{run.path}: its processes do not see the same checkpoints")
     kernels = prepare.for_training(kernels_of(state.config)) if device.type == "cpu" else None
@@ -201,9 +225,11 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
         on_gpu=device.type == "cuda",
         max_memory=watch.max_memory,
         beside=ranks.beside,
+        parts=watch.divided.count,
         state_bytes=held,
     )
     say(fitted.said)
+    _keep_on_gpu(scene, state.config, watch, device)
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
         _wait_for(kernels)
@@ -216,15 +242,18 @@ def _run(
 ) -> Run:
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal(watch.ranks)
     if not watch.ranks.first:
-        _help(state, scene, watch.ranks, stop)
+        _help(state, scene, watch.ranks, stop, autosave)
         return run
     spectators = None if watch.invite is None else watch.invite(run, state, scene, stop.requested)
     with contextlib.ExitStack() as at_the_end:
         if spectators is not None:
             at_the_end.callback(spectators.close)
         _train(run, state, scene, watch, autosave, stop, spectators)
+        if state.divided.count > 1:
+            state.optimizer.state.clear()  # of its part, to make room for the whole scene
+            state = newest_state(run, state.model.device, moments=False)
         try:
-            evaluate_run(
+            scoring.evaluate_run(
                 *(run, state, scene),
                 trained=True,
                 memory_estimate=memory_estimate,
@@ -239,13 +268,22 @@ def _run(
     return run
 
 
-def _help(state: TrainState, scene: Scene, ranks: Ranks, stop: StopOnSignal) -> None:
-    """The part of a process that is not the first: the loop alone."""
+def _help(state: TrainState, scene: Scene, ranks: Ranks, stop: StopOnSignal, autosave: Autosave) -> None:
+    """The part of a process that is not the first: the loop alone, and its part of what is saved."""
+    saving = [autosave] if state.divided.count > 1 else []
+    stopped: Interrupted | None = None
     try:
-        with stop.listening():
-            train(state, scene.train_views, callbacks=[stop], ranks=ranks)
-    except Interrupted as interrupted:
-        raise SystemExit(128 + interrupted.signum) from None
+        for each in saving:
+            each.begin(state)
+        try:
+            with stop.listening():
+                train(state, scene.train_views, callbacks=[*saving, stop], ranks=ranks)
+        except Interrupted as interrupted:
+            stopped = interrupted
+        for each in saving:
+            each.save(state)
+        if stopped is not None:
+            raise SystemExit(128 + stopped.signum)
     except FloatingPointError:  # the first one says so
         raise SystemExit(2) from None
 
@@ -263,8 +301,7 @@ def _train(
     stopped: Interrupted | None = None
     lost: Lost | None = None
     try:
-        if not run.checkpoints():
-            autosave.save(state)  # from here on the run can be resumed, whatever happens
+        autosave.begin(state)
         with contextlib.ExitStack() as open_ones:
             callbacks: list[Callback] = [MetricsLog(run), autosave, stop]
             if spectators is not None:
@@ -278,6 +315,8 @@ def _train(
             except Interrupted as interrupted:
                 stopped = interrupted
             except Lost as loss:
+                if state.divided.count > 1:  # with its part of the scene
+                    raise
                 lost = loss
             autosave.save(state)
     except FloatingPointError as error:
@@ -320,79 +359,3 @@ def _way_back(run: Run) -> str:
     if not saved:
         return f"nothing of {run.path} was saved"
     return f"the newest checkpoint is {saved[0]}; go on with: recon train --resume {run.path}"
-
-
-def evaluate_run(
-    run: Run,
-    state: TrainState,
-    scene: Scene,
-    *,
-    trained: bool = False,
-    memory_estimate: int | None = None,
-    placing: bool = True,
-    meanwhile: Callable[[], None] | None = None,
-) -> None:
-    """Scores and pictures of the held-out photos, into the run and onto the terminal.
-
-    Args:
-        trained: whether this process has trained, so that its peak of memory tells; else the summary keeps its own.
-        memory_estimate: what training and evaluation were to take, bytes.
-        placing: whether held-out photos are also scored from where they fit best, if poses were refined.
-        meanwhile: called after each picture.
-    """
-    if not scene.test:
-        say("No photo was held out, so there are no scores.")
-        return
-    scene = corrected(scene, state)
-    before = runs.read_json(run.summary_file) if not trained and run.summary_file.is_file() else {}
-    shots = None if state.exposure is None else state.exposure.predicted(scene.views, scene.test)
-    background = background_of(state)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Evaluating", total=len(scene.test))
-
-        def advance(task: TaskID) -> None:
-            bar.advance(task)
-            if meanwhile is not None:
-                meanwhile()
-
-        result = evaluate.evaluate(
-            state.model,
-            scene.test_views,
-            background=background,
-            shots=shots,
-            comparisons=run.eval_folder,
-            progress=lambda *_: advance(task),
-        )
-        fitted = None
-        if state.poses is not None and placing:
-            task = bar.add_task("Placing held-out photos", total=len(scene.test))
-            fitted = registration.evaluate_placed(
-                state.gaussians, scene.test_views, background=background, shots=shots, advance=lambda: advance(task)
-            )
-    size = evaluate.model_bytes(state.model)
-    peak_memory = evaluate.peak_memory_bytes() if trained else before.get("peak_memory_bytes")
-    summary: dict[str, Any] = {
-        "step": state.step,
-        "train_seconds": round(state.seconds, 3),
-        "count": len(state.model),
-        "for_mesh": state.config.surface is not None,
-        "model_bytes": size,
-        "peak_memory_bytes": peak_memory,
-        "memory_estimate_bytes": memory_estimate if trained else before.get("memory_estimate_bytes"),
-        **result.to_json(),
-        "fitted_poses": None if fitted is None else {"psnr": fitted.psnr, "ssim": fitted.ssim},
-    }
-    runs.write_json(run.summary_file, summary)
-    console.print(evaluate.table(result))
-    if fitted is not None and fitted.psnr is not None:
-        say(
-            f"From where the held-out photos fit best: {fitted.psnr:.2f} dB, SSIM {fitted.ssim:.4f}. The table takes"
-            " their poses from the capture, corrected as those of the photos before and after."
-        )
-    for_mesh = "" if state.config.surface is None else " for a mesh"
-    memory = "" if peak_memory is None else f", peak memory {peak_memory / 1e9:.2f} GB"
-    say(
-        f"{state.step:,} steps{for_mesh}, {state.seconds:.1f} s of training, {len(state.model):,} {state.unit},"
-        f" {size / 1e6:.1f} MB{memory}"
-    )
-    say(f"Scores: {run.summary_file}   Pictures: {run.eval_folder}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from recon import gradients, pace, surface, together
+from recon import division, gradients, pace, surface, together
 from recon.batches import Batch, Batches
 from recon.config import TrainConfig
 from recon.datasets.errors import InputError
@@ -43,6 +44,7 @@ class TrainState:
         exposure: how the photos were exposed; None: all alike.
         poses: where the photos were taken from; None: where the capture says.
         strategy: when Gaussians are added and removed; None for a radiance field, which sees to that itself.
+        divided: the processes that have a part of the Gaussians each; `model` is that of this one.
     """
 
     model: Gaussians | Field
@@ -57,6 +59,7 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     paused: float = 0.0
+    divided: Ranks = ALONE
 
     @property
     def progress(self) -> float:
@@ -105,23 +108,36 @@ class Learner(Protocol):
         ...
 
 
-def start(model: Gaussians | Field, config: TrainConfig, scene: Scene) -> TrainState:
-    """A training of `model` on a normalised `scene`, before its first step."""
+def start(model: Gaussians | Field, config: TrainConfig, scene: Scene, divided: Ranks = ALONE) -> TrainState:
+    """A training of `model` on a normalised `scene`, before its first step.
+
+    Args:
+        divided: the processes that are to have a part of the model each, which all of them bring whole.
+    """
+    if divided.count > 1:
+        assert isinstance(model, Gaussians)
+        model = division.part(model, divided)
     return TrainState(
         model=model,
         optimizer=optimizer_for(model, config, scene.extent),
-        strategy=strategy_for(config, scene.extent),
+        strategy=strategy_for(config, scene.extent, divided),
         config=config,
         extent=scene.extent,
         background=scene.background,
         source_from_world=scene.source_from_world,
         exposure=Exposure.of(scene) if config.exposure else None,
         poses=Poses.of(scene) if config.refine_poses else None,
+        divided=divided,
     )
 
 
-def strategy_for(config: TrainConfig, extent: float) -> Strategy | None:
-    return None if config.radiance else make_strategy(config.strategy, extent=extent, seed=config.seed)
+def strategy_for(config: TrainConfig, extent: float, divided: Ranks = ALONE) -> Strategy | None:
+    """The strategy of a training. Of a divided one each part has its own, with its share of the most Gaussians: so all
+    parts grow alike."""
+    if config.radiance:
+        return None
+    own = dataclasses.replace(config.strategy, max_gaussians=divided.portion(config.strategy.max_gaussians))
+    return make_strategy(own, extent=extent, seed=config.seed + divided.rank)
 
 
 def optimizer_for(model: Gaussians | Field, config: TrainConfig, extent: float) -> SelectiveAdam:
@@ -163,7 +179,11 @@ def learn_from(
     if several:  # if another process is lost by now, the scene is still that of the last step
         lessons = _gathered(state, lessons, ranks)
         losses, seen = torch.stack([outcome.loss for outcome in outcomes]), [outcome.visible for outcome in outcomes]
-        loss, visible = together.add_up(optimizer, ranks, state.config.batch, losses.sum(), seen, found)
+        total = losses.sum()
+        if state.divided.count > 1:  # rows are here alone, and so is all of their gradients
+            ranks.add([total])
+            ranks = ALONE
+        loss, visible = together.add_up(optimizer, ranks, state.config.batch, total, seen, found)
     optimizer.step(visible=visible)
     optimizer.zero_grad(set_to_none=True)
     for photo, exposed, motion in lessons:
@@ -225,9 +245,17 @@ class ViewLearner:
 
     def learn(self, step: int, progress: float) -> Tensor:
         views = self._state.config.batch
-        batches = (self._batches.at(step * views + number, progress) for number in self._ranks.share(views))
-        loss, self._found = learn_from(self._state, batches, progress, self._ranks)
+        share = self._ranks.share(views)
+        own = [*(step * views + number for number in share), (step + 1) * views + share.start]
+        loss, self._found = learn_from(self._state, self._views_of(own, progress), progress, self._ranks)
         return loss
+
+    def _views_of(self, numbers: Sequence[int], progress: float) -> Iterator[Batch]:
+        """Those with these numbers, but for the last one, which the next step begins with."""
+        for number, following in itertools.pairwise(numbers):
+            batch = self._batches.at(number, progress)
+            self._batches.expect(following, progress)
+            yield batch
 
     def after_step(self, step: int, progress: float) -> None:
         state = self._state
@@ -280,6 +308,6 @@ def train(
 
         while state.progress < 1:
             loss = take_step(state, learner, clock)
-            metrics = StepMetrics(state.step, loss, len(model))
+            metrics = StepMetrics(state.step, loss, state.divided.total(len(model)))
             for callback in callbacks:
                 callback(state, metrics)

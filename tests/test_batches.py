@@ -150,10 +150,17 @@ def test_only_photos_of_the_level_are_kept():
 def test_a_gpu_gets_the_same_photos_in_its_own_layout(channels, tmp_path):
     views = tiny.stored_views(tmp_path, 3, channels)
     for config in (dataclasses.replace(FINE, background="random"), COARSE):
-        on_gpu, on_cpu = (Batches(views, config, (0.25, 0.5, 1.0), torch.device(d)) for d in ("cuda", "cpu"))
-        for step in (0, 20, 50, 99):
-            got, wanted = on_gpu.at(step, step / 100), on_cpu.at(step, step / 100)
-            assert got.image.is_contiguous()
-            torch.testing.assert_close(got.image.cpu(), wanted.image, rtol=0, atol=1e-6)
-            torch.testing.assert_close(got.background.cpu(), wanted.background)
-            torch.testing.assert_close(got.cameras.Ks.cpu(), wanted.cameras.Ks)
+        colour, gpu = (0.25, 0.5, 1.0), torch.device("cuda")
+        on_cpu, stays, copied = (
+            Batches(views, config, colour, *about)
+            for about in ((CPU,), (gpu,), (gpu, 0))  # bytes that may stay there
+        )
+        for step in (0, 20, 50, 99, 99):
+            wanted = on_cpu.at(step, step / 100)
+            for on_gpu in (stays, copied):
+                on_gpu.expect(step, step / 100)
+                got = on_gpu.at(step, step / 100)
+                assert got.image.is_contiguous()
+                torch.testing.assert_close(got.image.cpu(), wanted.image, rtol=0, atol=1e-6)
+                torch.testing.assert_close(got.background.cpu(), wanted.background)
+                torch.testing.assert_close(got.cameras.Ks.cpu(), wanted.cameras.Ks)

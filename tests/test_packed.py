@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from recon import packed, volume
+from recon import nerfacc_sums, packed, volume
 from recon.kernels.runtime import get_threads, set_threads
 from recon.packed import Samples
 
@@ -112,3 +116,37 @@ def test_those_that_are_chosen_stay_with_their_rays() -> None:
     assert torch.equal(kept.distances, samples.distances[chosen])
     weights = packed.weights_of(samples, depths)
     torch.testing.assert_close(weights.double(), packed.weights_of(samples, depths.double()), atol=1e-6, rtol=1e-6)
+
+
+def exclusive_sum(inputs: Tensor, packed_info: Tensor | None = None, indices: Tensor | None = None) -> Tensor:
+    """As nerfacc's is called: rays by their first sample and their number of samples."""
+    assert indices is None
+    assert packed_info is not None
+    assert packed_info.dtype == torch.int64
+    assert packed_info[:, 1].sum() == len(inputs)
+    parts = [inputs[first : first + count] for first, count in packed_info.tolist()]
+    return torch.cat([part.cumsum(0) - part for part in parts])
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [0, 0], [40] * 20])
+def test_nerfacc_is_asked_for_the_same_sums(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, depths, colours, gradient = samples_of(counts)
+    found = []
+    monkeypatch.setitem(sys.modules, "nerfacc", types.SimpleNamespace(exclusive_sum=exclusive_sum))
+    for there in (False, True):
+        monkeypatch.setattr(packed, "_by_nerfacc", lambda values, there=there: there)
+        own = depths.clone().requires_grad_(), colours.clone().requires_grad_()
+        shown = packed.composite_in_torch(samples, *own)
+        found.append((shown.detach(), *torch.autograd.grad((shown * gradient).sum(), own)))
+    found.append((packed.composite(samples, depths, colours), *found[0][1:]))  # by the kernels
+    for others in found[1:]:
+        for ours, theirs in zip(found[0], others, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
+
+
+def test_nerfacc_is_not_there_where_it_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nerfacc", None)
+    nerfacc_sums.available.cache_clear()
+    assert not nerfacc_sums.available()
+    nerfacc_sums.available.cache_clear()
+    assert not packed._by_nerfacc(torch.zeros(3))

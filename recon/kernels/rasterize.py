@@ -107,6 +107,24 @@ def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float
     return np.array(packed, np.float32)
 
 
+class Found(NamedTuple):
+    """Gaussians as one camera sees them, before they are sorted. Layouts are those of `project_gaussians`."""
+
+    camera: Floats
+    width: int
+    height: int
+    sh_degree: int
+    records: Floats  # N rounded up to LANES rows of RECORD, flat
+    seen: NDArray[np.uint8]  # [N rounded up to LANES]
+    slots: NDArray[np.uint32]  # N rounded up to LANES rows of 2, flat
+    slot_tiles: NDArray[np.uint32]  # [S]
+    slot_cells: NDArray[np.int64]  # [S]
+    slot_count: int  # no more of the slots are used
+    keys: NDArray[np.uint32]  # [N rounded up to CHUNK]
+    ids: NDArray[np.uint32]  # [N rounded up to CHUNK]
+    visible: NDArray[np.int64]  # [chunks,3]
+
+
 def project_view(
     parameters: Parameters,
     camera: Floats,
@@ -116,7 +134,20 @@ def project_view(
     means2d: Floats,
     radii: NDArray[np.int32],
 ) -> View:
-    """Project all Gaussians into a camera and sort them into its tiles.
+    """Project all Gaussians into a camera and sort them into its tiles; see `find_view`."""
+    return sorted_view(find_view(parameters, camera, width, height, sh_degree, means2d, radii))
+
+
+def find_view(
+    parameters: Parameters,
+    camera: Floats,
+    width: int,
+    height: int,
+    sh_degree: int,
+    means2d: Floats,
+    radii: NDArray[np.int32],
+) -> Found:
+    """Project all Gaussians into a camera.
 
     Args:
         means2d [N,2], radii [N,2]: are written; see `RenderOutput`.
@@ -126,8 +157,7 @@ def project_view(
     """
     global _slots_per_gaussian
     rows, coefficients = len(parameters.means), parameters.shN.shape[1] + 1
-    tiles = -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
-    if rows > MAX_GAUSSIANS or tiles > MAX_TILES:
+    if rows > MAX_GAUSSIANS or _tiles(width, height) > MAX_TILES:
         raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
     chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
     records, slots = take(blocks * LANES * RECORD, np.float32), take(blocks * LANES * 2, np.uint32)
@@ -153,8 +183,22 @@ def project_view(
             break
         room = needed + needed // 8
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    entries, starts = bin_gaussians(tiles, keys, ids, visible.reshape(-1, 3), slots, slot_tiles, slot_cells, needed)
-    return View(camera, width, height, sh_degree, needed, Lists(records, seen, slots, entries, starts))
+    of_slots = slots, slot_tiles, slot_cells, needed
+    return Found(camera, width, height, sh_degree, records, seen, *of_slots, keys, ids, visible.reshape(-1, 3))
+
+
+def sorted_view(found: Found) -> View:
+    """Sort what a camera sees into its tiles; keys and ids are used up."""
+    entries, starts = bin_gaussians(
+        *(_tiles(found.width, found.height), found.keys, found.ids, found.visible),
+        *(found.slots, found.slot_tiles, found.slot_cells, found.slot_count),
+    )
+    lists = Lists(found.records, found.seen, found.slots, entries, starts)
+    return View(found.camera, found.width, found.height, found.sh_degree, found.slot_count, lists)
+
+
+def _tiles(width: int, height: int) -> int:
+    return -(-width // TILE_WIDTH) * -(-height // TILE_HEIGHT)
 
 
 def blend_view(view: View, background: Floats, pictures: Pictures, transmittance: Floats) -> None:

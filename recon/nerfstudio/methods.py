@@ -1,4 +1,4 @@
-"""What nerfstudio loads for `ns-train recon-splats` and `ns-train recon-plenoxels`."""
+"""What nerfstudio loads for `ns-train` with `recon-splats`, `recon-plenoxels` and `recon-ngp`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from recon.config import FIELD_PRESETS, PRESETS
 from recon.nerfstudio.dataparsers import CaptureConfig
-from recon.nerfstudio.models import PlenoxelsConfig, SceneConfig, SplatsConfig
+from recon.nerfstudio.models import NgpConfig, PlenoxelsConfig, SceneConfig, SplatsConfig
 from recon.nerfstudio.pipeline import PipelineConfig
 
 
@@ -38,4 +38,8 @@ splats = MethodSpecification(
 plenoxels = MethodSpecification(
     _trainer("recon-plenoxels", FIELD_PRESETS["plenoxels"]["default"], PlenoxelsConfig()),
     "A radiance field in a sparse grid, on a CPU or a GPU",
+)
+ngp = MethodSpecification(
+    _trainer("recon-ngp", FIELD_PRESETS["ngp"]["default"], NgpConfig()),
+    "Instant-NGP with a contracted space, on a CPU or a GPU",
 )

@@ -79,6 +79,14 @@ class PlenoxelsConfig(SceneConfig):
         return dataclasses.replace(super().options(steps), method="plenoxels")
 
 
+@dataclass
+class NgpConfig(SceneConfig):
+    """A radiance field: a hash grid and small networks"""
+
+    def options(self, steps: int) -> Options:
+        return dataclasses.replace(super().options(steps), method="ngp")
+
+
 class TrainedModel(Model):
     """A scene of any kind that is trained here."""
 

@@ -69,10 +69,10 @@ def rasterize(
     absolute = torch.zeros(centres.shape) if absgrad else None
     matrices = (cameras.viewmats, cameras.Ks)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *matrices, backgrounds)):
-        means2d, records = _Projection.apply(views, centres, *matrices, *tensors)
+        means2d, records = Projection.apply(views, centres, *matrices, *tensors)
         if means2d.requires_grad:
             means2d.retain_grad()
-        pictures = _Blending.apply(views, (depth, median_depth), absolute, means2d, records, backgrounds)
+        pictures = Blending.apply(views, (depth, median_depth), absolute, means2d, records, backgrounds)
     else:
         means2d = torch.from_numpy(centres)
         pictures = as_tensors(blend(views, backgrounds.numpy(), depth, median_depth)[0])
@@ -101,7 +101,7 @@ def _anchor(views: Sequence[View]) -> Tensor:
     return anchor
 
 
-class _Projection(torch.autograd.Function):
+class Projection(torch.autograd.Function):
     """Cameras and parameters to centres, and to records, for which an empty tensor of their gradient's shape stands."""
 
     @staticmethod
@@ -147,7 +147,7 @@ class _Projection(torch.autograd.Function):
         return None, None, *(g if want else None for g, want in zip(gradients, ctx.needs_input_grad[2:], strict=True))
 
 
-class _Blending(torch.autograd.Function):
+class Blending(torch.autograd.Function):
     """Centres and records to pictures."""
 
     @staticmethod

@@ -40,7 +40,7 @@ def problem() -> str | None:
     return None
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """What is drawn of Gaussians, into which cameras."""
 
     cameras: Cameras
@@ -72,37 +72,67 @@ def rasterize(
     median_depth: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`. Median depths are not offered here: gsplat's kernels keep none."""
-    from gsplat.cuda._backend import _C
-
     cameras = cameras.to(means.device, means.dtype)
     count, width, height = len(cameras), cameras.width, cameras.height
     backgrounds = None if background is None else background.to(means).expand(count, 3)
     if len(means) == 0:  # by which the kernels would divide
         return _nothing(means, cameras, backgrounds, depth=depth, absgrad=absgrad)
-    if backgrounds is not None and depth:
-        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(count, 1)], dim=-1)
     parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
-    view = _View(cameras, sh_degree, near, far, depth)
-    means2d, conics, channels, opacities, radii, depths = _Projection.apply(
+    view = View(cameras, sh_degree, near, far, depth)
+    means2d, conics, channels, opacities, radii, depths = Projection.apply(
         view, cameras.viewmats, cameras.Ks, *parameters
     )
-    columns, rows = -(-width // TILE), -(-height // TILE)
+    absolute = torch.zeros_like(means2d, requires_grad=False) if absgrad else None
+    if means2d.requires_grad:
+        means2d.retain_grad()
+    projected = Projected(means2d, conics, channels, opacities, radii, depths)
+    rgb, alpha, expected = drawn(projected, (width, height), backgrounds, absolute, depth=depth)
+    return RenderOutput(rgb, alpha, expected, means2d, radii, absgrad=absolute)
+
+
+class Projected(NamedTuple):
+    """What `Projection` returns."""
+
+    means2d: Tensor
+    conics: Tensor
+    channels: Tensor
+    opacities: Tensor
+    radii: Tensor
+    depths: Tensor
+
+
+def drawn(
+    projected: Projected,
+    size: tuple[int, int],
+    backgrounds: Tensor | None,
+    absolute: Tensor | None,
+    *,
+    depth: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The colour, alpha and depth of `RenderOutput`, of pictures of one size (width, height).
+
+    Args:
+        backgrounds: [C,3]
+        absolute: where the way back puts what `RenderOutput.absgrad` is.
+    """
+    from gsplat.cuda._backend import _C
+
+    means2d, conics, channels, opacities, radii, depths = projected
+    if backgrounds is not None and depth:
+        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(means2d), 1)], dim=-1)
+    count, columns, rows = len(means2d), -(-size[0] // TILE), -(-size[1] // TILE)
     # Not differentiable: which Gaussians a tile has, sorted by depth.
     _, keys, members = _C.intersect_tile(
         *(means2d.detach(), radii, depths, None, None, count, TILE, columns, rows, True, False)
     )
     tiles = (_C.intersect_offset(keys, count, columns, rows), members)
-    absolute = torch.zeros_like(means2d, requires_grad=False) if absgrad else None
-    if means2d.requires_grad:
-        means2d.retain_grad()
-    pictures, alpha = _Blending.apply(
-        *((width, height), tiles, absolute, means2d, conics, channels, opacities),
+    pictures, alpha = Blending.apply(
+        *(size, tiles, absolute, means2d, conics, channels, opacities),
         None if backgrounds is None else backgrounds.contiguous(),
     )
     if not depth:
-        return RenderOutput(pictures, alpha, None, means2d, radii, absgrad=absolute)
-    expected = pictures[..., 3:] / alpha.clamp_min(1e-10)
-    return RenderOutput(pictures[..., :3], alpha, expected, means2d, radii, absgrad=absolute)
+        return pictures, alpha, None
+    return pictures[..., :3], alpha, pictures[..., 3:] / alpha.clamp_min(1e-10)
 
 
 def _nothing(
@@ -123,7 +153,7 @@ def _nothing(
     )
 
 
-class _Projection(torch.autograd.Function):
+class Projection(torch.autograd.Function):
     """Parameters to what the pictures are blended from.
 
     Returns means2d [C,N,2], conics [C,N,3], channels [C,N,3 or 4] (colour and depth), opacities [C,N]; and without a
@@ -133,7 +163,7 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        view: _View,
+        view: View,
         viewmats: Tensor,
         Ks: Tensor,
         means: Tensor,
@@ -245,7 +275,7 @@ def _summed(values: Tensor) -> Tensor:
     return values[0] if len(values) == 1 else values.sum(dim=0)
 
 
-class _Blending(torch.autograd.Function):
+class Blending(torch.autograd.Function):
     """Projected Gaussians to pictures [C,H,W,3 or 4] and alpha [C,H,W,1]."""
 
     @staticmethod

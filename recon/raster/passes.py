@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ from recon.kernels.buffers import take
 from recon.kernels.camera_gradient import CAMERA_GRADIENT, FOCAL, STEP, TURN
 from recon.kernels.rasterize import (
     Floats,
+    Found,
     NotFiniteError,
     Parameters,
     Pictures,
     View,
     blend_view,
+    find_view,
     pack_camera,
     project_view,
 )
@@ -44,14 +47,35 @@ def project(tensors: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: f
     parameters, shape = parameters_of(tensors), (len(cameras), len(tensors[0]), 2)
     centres, extents = take(shape, np.float32), take(shape, np.int32)
     size = (cameras.width, cameras.height)
-    try:
+    with _naming_odd_values(parameters):
         views = [
             project_view(parameters, camera, *size, sh_degree, centre, extent)
             for camera, centre, extent in zip(_packed(cameras, near, far), centres, extents, strict=True)
         ]
+    return Projected(views, centres, extents)
+
+
+def find(
+    tensors: Sequence[Tensor], cameras: Sequence[Cameras], sh_degree: int, near: float, far: float
+) -> tuple[list[Found], Floats, NDArray[np.int32]]:
+    """What single cameras of any sizes see of stored Gaussians, with the centres and extents of `Projected`."""
+    parameters, shape = parameters_of(tensors), (len(cameras), len(tensors[0]), 2)
+    centres, extents = take(shape, np.float32), take(shape, np.int32)
+    found = []
+    with _naming_odd_values(parameters):
+        for camera, centre, extent in zip(cameras, centres, extents, strict=True):
+            _check(tensors, camera, sh_degree, near)
+            (packed,) = _packed(camera, near, far)
+            found.append(find_view(parameters, packed, camera.width, camera.height, sh_degree, centre, extent))
+    return found, centres, extents
+
+
+@contextlib.contextmanager
+def _naming_odd_values(parameters: Parameters) -> Iterator[None]:
+    try:
+        yield
     except NotFiniteError:
         raise ValueError(_odd_value(parameters)) from None
-    return Projected(views, centres, extents)
 
 
 def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float) -> None:

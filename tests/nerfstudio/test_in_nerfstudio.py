@@ -32,6 +32,7 @@ from recon.datasets.scene import Scene, View
 from recon.gaussians import Gaussians
 from recon.loading import load, load_state, trained_scene
 from recon.nerfstudio import runs
+from recon.ngp import Ngp
 from recon.plenoxels import Plenoxels
 from recon.render import pictures
 
@@ -155,10 +156,13 @@ def test_its_own_dataparser_feeds_our_splats(environment: dict[str, str], captur
     assert psnr(export.load(tmp_path / "splats.ply"), load_scene(capture).views) > 20
 
 
-def test_a_field_trained_there_is_looked_at_here(environment: dict[str, str], capture: Path, tmp_path: Path) -> None:
-    run = ns_train(environment, tmp_path / "out", "recon-plenoxels", capture, 60)
+@pytest.mark.parametrize(("method", "kind"), [("recon-plenoxels", Plenoxels), ("recon-ngp", Ngp)])
+def test_a_field_trained_there_is_looked_at_here(
+    method: str, kind: type, environment: dict[str, str], capture: Path, tmp_path: Path
+) -> None:
+    run = ns_train(environment, tmp_path / "out", method, capture, 60)
     state = load_state(run)
-    assert isinstance(state.model, Plenoxels)
+    assert isinstance(state.model, kind)
     scene = trained_scene(run, state, torch.device("cpu"))
     assert psnr(state.model, scene.views) > 14
     cli.render(run, tmp_path / "frames", frames=1)

@@ -1,0 +1,154 @@
+"""Photos that are copied to a device a step before they are needed; streams are stand-ins, since GPUs are rare."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from ranks_at_work import SPLATS
+from recon import ahead, fitting, memory
+from recon.ahead import Ahead
+from recon.batches import Batches
+from recon.config import TrainConfig
+from recon.datasets.images import ArrayImage
+from recon.opening import first_model
+from recon.train import ViewLearner, start
+
+BLACK = (0.0, 0.0, 0.0)
+CPU = torch.device("cpu")
+FINE = TrainConfig(steps=100, coarse=0.0)
+COARSE = TrainConfig(steps=100, coarse=0.4)
+
+
+@pytest.mark.parametrize("config", [FINE, COARSE])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_is_copied_in_each_step_is_what_stays(config: TrainConfig, channels: int, tmp_path: Path) -> None:
+    views = tiny.stored_views(tmp_path, 5, channels)
+    mask = torch.ones(views[0].camera.height, views[0].camera.width, 1)
+    mask[:7] = 0
+    views[0] = dataclasses.replace(views[0], mask=ArrayImage(mask))
+    resident = Batches(views, config, BLACK, CPU, max_bytes=10**9, ahead=Ahead(views, CPU))
+    copied = Batches(views, config, BLACK, CPU, max_bytes=0, ahead=Ahead(views, CPU))
+    not_held = Batches(views, config, BLACK, CPU, max_bytes=0, ahead=Ahead(views, CPU, most=0))
+    for step in range(0, 100, 3):
+        wanted = resident.at(step, step / 100)
+        for batches in (copied, not_held):
+            if step % 2:  # or else it comes without having been expected
+                batches.expect(step, step / 100)
+            got = batches.at(step, step / 100)
+            assert torch.equal(got.image, wanted.image)
+            assert (got.photo, got.transparent) == (wanted.photo, wanted.transparent)
+            assert (got.mask is None) == (wanted.mask is None)
+            assert got.mask is None or wanted.mask is None or torch.equal(got.mask, wanted.mask)
+    assert len(resident._ready) > 2
+    assert not copied._ready
+
+
+def test_photos_are_held_while_there_is_room(tmp_path: Path) -> None:
+    views = tiny.stored_views(tmp_path, 4)
+    one = 3 * views[0].camera.width * views[0].camera.height
+    few = Ahead(views, CPU, most=2 * one)
+    for number in (0, 1, 2, 3, 1):
+        few.hold(number)
+    assert list(few._held) == [0, 1]
+    assert few._held[0][0].dtype == torch.uint8
+    assert torch.equal(ahead.as_colour(few.take(3)[0]), views[3].load())
+
+
+class Watched:
+    """A photo on a device that tells who uses it."""
+
+    def __init__(self, number: int, seen: list[str]) -> None:
+        self.number, self.seen = number, seen
+
+    def record_stream(self, stream: Any) -> None:
+        self.seen.append(f"{self.number} is kept for {stream.name}")
+
+
+class Stream:
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self.name, self.seen = name, seen
+
+    def wait_stream(self, other: Any) -> None:
+        self.seen.append(f"{self.name} waits for {other.name}")
+
+
+def test_a_copy_is_begun_beside_the_kernels_and_waited_for_by_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    main, side = Stream("main", seen), Stream("side", seen)
+
+    @contextlib.contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        seen.append(f"on {stream.name}")
+        yield
+        seen.append("on main")
+
+    def copied(number: int) -> Any:
+        seen.append(f"copy {number}")
+        return Watched(number, seen), None
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("the program waits"))
+    photos = Ahead([], CPU)
+    monkeypatch.setattr(photos, "_stream", side)
+    monkeypatch.setattr(photos, "_copied", copied)
+    photos.begin(3)
+    photos.begin(3)
+    assert seen == ["on side", "copy 3", "on main"]
+    seen.clear()
+    photos.take(3)
+    assert seen == ["main waits for side", "3 is kept for main"]
+    seen.clear()
+    photos.begin(4)
+    photos.take(5)
+    assert seen == ["on side", "copy 4", "on main", "copy 5"]
+
+
+def test_a_training_expects_the_photo_of_its_next_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, settings = tiny.scene(), dataclasses.replace(SPLATS, steps=8)
+    views = scene.train_views
+    photos = Ahead(views, CPU)
+    asked: list[str] = []
+
+    def noted(name: str) -> Callable[[int], Any]:
+        real = getattr(photos, name)
+
+        def call(number: int) -> Any:
+            asked.append(f"{name} {number}")
+            return real(number)
+
+        return call
+
+    for name in ("begin", "take"):
+        monkeypatch.setattr(photos, name, noted(name))
+    state = start(first_model(scene, settings, CPU), settings, scene)
+    learner = ViewLearner(state, Batches(views, settings, BLACK, CPU, max_bytes=0, ahead=photos), state.divided)
+    for step in range(4):
+        learner.learn(step, step / 8)
+    begun = [line.split()[1] for line in asked if line.startswith("begin")]
+    taken = [line.split()[1] for line in asked if line.startswith("take")]
+    assert len(taken) == 8
+    assert taken[1:] == begun[:-1]
+    assert asked[1::2] == [f"begin {number}" for number in begun]
+
+
+def test_it_is_said_how_many_photos_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "room", None)
+    scene = tiny.scene()
+    size = 12 * 40 * 32 * len(scene.train_views)
+    assert memory.float_photos(scene.train_views) == size
+    assert "All photos stay" in fitting.keep_on_gpu(scene, 1000, 3, 10**9)
+    assert (ahead.room or 0) > size
+    taken = 8 * 10**8 - memory.room_on_gpu(10**9, 1000, 3, 40 * 32)
+    free = round((taken + size / 4) / memory.SHARE)
+    assert fitting.keep_on_gpu(scene, 1000, 3, free).startswith("25% of the photos stay")
+    assert fitting.keep_on_gpu(scene, 10**9, 3, free).startswith("0% of the photos")
+    assert ahead.room == 0
