@@ -110,7 +110,7 @@ class NgpConfig:
     """A hash grid and small networks (Instant-NGP, Müller et al. 2022)."""
 
     kind: Literal["ngp"] = "ngp"
-    rays: int = 8192  # in a step, at most
+    rays: int = 4096  # in a step, at most
     samples: int = 1 << 14  # in a step, about: as many rays are taken as have so many
     levels: int = 8  # of the grid
     features: int = 4  # of each level

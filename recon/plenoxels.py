@@ -33,7 +33,7 @@ DEGREE = 2
 THIN = -5.0  # the level that all begins with: seven tenths of the light come through a unit of contracted space
 MOMENTS = (0.0, 0.95)  # RMSProp, as published: Adam without a mean of the gradients
 SMOOTHED = 0.01  # share of the rows whose variation counts in a step
-LOOKING = 200_000  # rays of all photos together that tell what is seen of the grid
+LOOKING = 60  # rays of all photos together, for each square of a side of the grid, that tell what is seen of it
 CHUNK = 1 << 16
 FEW = 10  # as often as a capture has so many photos, one more must show a place
 FLAT = (1.0, 1.0, 1 / 3)  # of normalised device coordinates: fewer cells from near to far than across a picture
@@ -249,7 +249,7 @@ class Plenoxels:
     def _seen(self) -> Tensor:
         """[N,N,N] the most that any ray to train on sees of each corner, as far as a part of the rays tells."""
         viewmats, Ks, sizes = (self._cameras[name] for name in ("viewmats", "Ks", "sizes"))
-        every = max(1, round((int(sizes.prod(dim=-1).sum()) / LOOKING) ** 0.5))
+        every = max(1, round((int(sizes.prod(dim=-1).sum()) / LOOKING) ** 0.5 / self.side))
         grid = self.grid()
         most = np.zeros(len(self), np.float32)
         for viewmat, K, (width, height) in zip(viewmats, Ks, sizes.tolist(), strict=True):
