@@ -111,13 +111,17 @@ def evaluate(run: tyro.conf.Positional[Path], device: Device = "auto", threads: 
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
     """
-    from recon import opening, runs, scoring
-    from recon.loading import load_state
+    from recon import opening, scoring
+    from recon.loading import load_state, run_of, trained_scene
+    from recon.nerfstudio.runs import find
 
     machine.use_threads(threads)
     where = machine.pick_device(device)
-    found = runs.find(run)
+    found = run_of(run)
     state = load_state(run, where)
+    if find(run) is not None:
+        scoring.evaluate_run(found, state, trained_scene(run, state, where))
+        return
     if state.config.method != found.method:
         raise InputError(
             f"{run}: splats of a radiance field, whose scores would be replaced; their export has compared both"

@@ -17,7 +17,7 @@ from recon.config import TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
-from recon.loading import is_run, load_state, load_with_state
+from recon.loading import is_run, load_state, load_with_state, run_of, trained_scene
 from recon.lost import MOST_VIEWS, Loss, between
 from recon.runs import Run
 from recon.terminal import bars, say
@@ -46,7 +46,7 @@ def as_splats(source: Path, state: TrainState, steps: int | None = None) -> Trai
     """
     if isinstance(state.model, Gaussians):
         return state
-    run = runs.find(source)
+    run = run_of(source)
     kept = run.distilled_file(state.step)
     before = _kept(kept)
     wanted = distillation.STEPS if steps is None else steps
@@ -55,7 +55,7 @@ def as_splats(source: Path, state: TrainState, steps: int | None = None) -> Trai
         _say_lost(run, state)
         return before
     settings = distillation.settings_for(wanted, state.config.seed)
-    scene = opening.trained_scene(run, state, state.model.device)
+    scene = trained_scene(source, state, state.model.device)
     made = _trained(run, state, scene, settings, None if before is None or before.config != settings else before)
     say(f"Splats of this field, {len(made.gaussians):,}: {kept}")
     views = [scene.views[number] for number in held_out.some_of(scene.test, MOST_VIEWS)]

@@ -37,7 +37,7 @@ def encode(layout: Layout, positions: Tensor, table: Tensor, known: Tensor | Non
     if table.device.type == "cpu" and table.dtype == torch.float32:
         encoded: Tensor = _Encode.apply(layout, positions, table, known)
         return encoded
-    if table.is_cuda and tcnn.available():
+    if table.is_cuda and tcnn.available() and layout.shift == hash_grid.HALF:
         return tcnn.encode(layout, positions, table)
     return encode_in_torch(layout, positions, table)
 
@@ -63,7 +63,7 @@ def encode_in_torch(layout: Layout, positions: Tensor, table: Tensor) -> Tensor:
     found = []
     for level in range(layout.levels):
         first, end = layout.offsets[level : level + 2].tolist()
-        places = positions.clamp(0, 1) * float(layout.scales[level]) + 0.5
+        places = positions.clamp(0, 1) * float(layout.scales[level]) + layout.shift
         cells = places.detach().floor()
         inside, cells = places - cells, cells.long()
         features = table.new_zeros(len(positions), layout.features)

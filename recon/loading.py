@@ -68,6 +68,12 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> TrainState:
     return newest_state(runs.find(path), device)
 
 
+def run_of(path: Path) -> Run:
+    """Where what is made of a run or a checkpoint goes; of nerfstudio's, into its folder."""
+    nerfstudio = nerfstudio_runs.find(path)
+    return runs.find(path) if nerfstudio is None else Run(nerfstudio_runs.called(nerfstudio)[1])
+
+
 def trained_scene(path: Path, state: TrainState, device: torch.device) -> Scene:
     """The capture that `load_state` of this path was trained on, with the poses that were learned; `InputError` where
     it is not there any more, or not as it was."""

@@ -78,10 +78,8 @@ class TrainState:
         """The model, for what can be done with Gaussians alone; InputError if it is a radiance field."""
         if isinstance(self.model, Gaussians):
             return self.model
-        raise InputError(
-            f"this was trained with --method {self.config.method}, and that is for splats;"
-            " recon export makes splats of it"
-        )
+        how = "as a radiance field" if self.config.radiance is None else f"with --method {self.config.method}"
+        raise InputError(f"this was trained {how}, and that is for splats; recon export makes splats of it")
 
 
 @dataclass(frozen=True)

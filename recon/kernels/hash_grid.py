@@ -28,6 +28,7 @@ from recon.kernels.simd import get, inline, put
 Floats = NDArray[np.float32]
 
 PRIMES = (1, 2654435761, 805459861)
+HALF = 0.5  # a cell: the shift of positions that is tiny-cuda-nn's
 ALIGNED = 8  # a level's rows are a multiple of it
 BLOCK = 1 << 13  # points that a thread takes at a time
 
@@ -45,6 +46,7 @@ class Layout:
         resolutions: [L] corners along a side.
         offsets: [L+1] the first row of each level, and the number of all rows.
         hashed: [L] uint8, whether corners share rows; then a level has a power of two of these.
+        shift: of positions in the grids, in cells.
     """
 
     features: int
@@ -55,6 +57,7 @@ class Layout:
     resolutions: NDArray[np.int64]
     offsets: NDArray[np.int64]
     hashed: NDArray[np.uint8]
+    shift: float = HALF
 
     @property
     def levels(self) -> int:
@@ -114,14 +117,16 @@ def encode_back(layout: Layout, positions: Floats, gradient: Floats) -> Floats:
 
 
 def _arguments(layout: Layout, positions: Floats) -> tuple[Any, ...]:
-    return positions.reshape(-1), layout.features, layout.scales, layout.resolutions, layout.offsets, layout.hashed
+    shift = np.float32(layout.shift)
+    levels = layout.scales, layout.resolutions, layout.offsets, layout.hashed
+    return positions.reshape(-1), layout.features, shift, *levels
 
 
 @inline
-def _place(x: Any, scale: Any) -> Any:
+def _place(x: Any, scale: Any, shift: Any) -> Any:
     """The corner before a coordinate of 0..1, and how far it is from there."""
     x = x if x > 0 else np.float32(0)  # not a number, too
-    x = (x if x < 1 else np.float32(1)) * scale + np.float32(0.5)
+    x = (x if x < 1 else np.float32(1)) * scale + shift
     corner = np.int64(x)
     return corner, x - np.float32(corner)
 
@@ -183,10 +188,11 @@ def _weights(x: Any, y: Any, z: Any) -> Any:
     return u * a, x * a, u * b, x * b, u * c, x * c, u * d, x * d
 
 
-@kernel("f4[::1], i8, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], f4[::1]")
+@kernel("f4[::1], i8, f4, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], f4[::1]")
 def _encode(
     positions: Any,
     features: int,
+    shift: Any,
     scales: Any,
     resolutions: Any,
     offsets: Any,
@@ -207,9 +213,9 @@ def _encode(
         scale, resolution, offset = scales[level], resolutions[level], offsets[level]
         size, shared = offsets[level + 1] - offset, hashed[level] != 0
         for point in range(first, min(first + BLOCK, count)):
-            i, x = _place(get(positions, 3 * point), scale)
-            j, y = _place(get(positions, 3 * point + 1), scale)
-            k, z = _place(get(positions, 3 * point + 2), scale)
+            i, x = _place(get(positions, 3 * point), scale, shift)
+            j, y = _place(get(positions, 3 * point + 1), scale, shift)
+            k, z = _place(get(positions, 3 * point + 2), scale, shift)
             rows, weights = _rows(i, j, k, shared, resolution, size), _weights(x, y, z)
             to = point * width + level * features
             for feature in range(0, features - features % FOUR, FOUR):
@@ -224,10 +230,11 @@ def _encode(
                 put(out, to + feature + 1, b)
 
 
-@kernel("f4[::1], i8, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], i8, f4[::1]")
+@kernel("f4[::1], i8, f4, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], i8, f4[::1]")
 def _encode_back(
     positions: Any,
     features: int,
+    shift: Any,
     scales: Any,
     resolutions: Any,
     offsets: Any,
@@ -252,9 +259,9 @@ def _encode_back(
         for at in range((offset + low) * features, (offset + high) * features):
             put(out, at, np.float32(0))
         for point in range(count):
-            i, x = _place(get(positions, 3 * point), scale)
-            j, y = _place(get(positions, 3 * point + 1), scale)
-            k, z = _place(get(positions, 3 * point + 2), scale)
+            i, x = _place(get(positions, 3 * point), scale, shift)
+            j, y = _place(get(positions, 3 * point + 1), scale, shift)
+            k, z = _place(get(positions, 3 * point + 2), scale, shift)
             rows, weights = _rows(i, j, k, shared, resolution, size), _weights(x, y, z)
             for feature in range(0, features - features % FOUR, FOUR):
                 source = point * width + level * features + feature

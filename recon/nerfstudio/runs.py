@@ -1,15 +1,16 @@
-"""Reading what nerfstudio trained: splats of its splatfacto methods, and what our methods leave there.
+"""Reading what nerfstudio trained: splats of its splatfacto methods, fields of nerfacto, and what our methods leave.
 
 A run is `outputs/<scene>/<method>/<time>/` with config.yml, dataparser_transforms.json and
 nerfstudio_models/step-<number>.ckpt, as of nerfstudio 1.1.5 (engine/trainer.py, models/splatfacto.py). Nothing in it is
 executed: checkpoints are unpickled by torch with a list of harmless types, and of config.yml, whose tags would make
-objects, single lines are read as text.
+objects, single lines are read as text (settings.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pickle
 import re
 import tempfile
@@ -29,8 +30,11 @@ from recon.datasets.errors import InputError
 from recon.datasets.fields import number, read_json
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
+from recon.model import Field
+from recon.nerfstudio import nerfacto, nerfacto_weights, settings
 from recon.options import Options
 from recon.sh import from_rgb
+from recon.terminal import say
 from recon.train import TrainState, optimizer_for, strategy_for
 
 log = logging.getLogger("recon")
@@ -45,6 +49,8 @@ NAMES = ("means", "quats", "scales", "opacities", "features_dc", "features_rest"
 
 # What its viewer shows behind a scene that was trained over random colours.
 BACKGROUNDS = {"random": (0.1490, 0.1647, 0.2157), "black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
+# Nothing is added behind fields that were trained over those, nor where the last sample of a ray is the background.
+FIELD_BACKGROUNDS = BACKGROUNDS | {"random": BACKGROUNDS["black"]}
 
 # Schedulers keep learning rates as numpy's scalars, which are pickled as a call of `scalar`; numpy 1 called its module
 # otherwise.
@@ -82,7 +88,7 @@ def _number(file: Path) -> int:
 def load(path: Path, device: torch.device | str = "cpu") -> TrainState:
     """What a checkpoint holds, in nerfstudio's coordinates; `source_from_world` leads back to those of the capture.
 
-    InputError, naming the file, if there are neither splats nor a scene of ours in it.
+    InputError, naming the file, if there is nothing in it that is read.
     """
     loaded = _unpickled(path)
     tensors = loaded.get("pipeline") if isinstance(loaded, dict) else None
@@ -95,14 +101,18 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainState:
         return dataclasses.replace(unpacked(tensors[OURS], path, device), exposure=None)
     step = loaded.get("step")
     config = TrainConfig(steps=max(1, step + 1 if isinstance(step, int) else 1))
-    model = _splats(tensors, path).to(device)
+    model: Gaussians | Field
+    if nerfacto.is_one(tensors):
+        model, behind = _field(tensors, path, device), FIELD_BACKGROUNDS
+    else:
+        model, behind = _splats(tensors, path).to(device), BACKGROUNDS
     return TrainState(
         model=model,
         optimizer=optimizer_for(model, config, 1.0),
-        strategy=strategy_for(config, 1.0),
+        strategy=strategy_for(config, 1.0) if isinstance(model, Gaussians) else None,
         config=config,
         extent=1.0,
-        background=BACKGROUNDS.get(_setting(path, "background_color") or "random", BACKGROUNDS["random"]),
+        background=behind.get(settings.word(_config(path), "background_color") or "random", behind["random"]),
         source_from_world=_source_from_world(path),
         step=config.steps,
     )
@@ -141,7 +151,7 @@ def _splats(tensors: dict[str, Any], path: Path) -> Gaussians:
     missing = [name for name in NAMES if name not in found]
     if len(missing) == len(NAMES):
         raise InputError(
-            f"{path}: a radiance field of nerfstudio's, whose layout is not read; only splats are (splatfacto)."
+            f"{path}: neither splats of nerfstudio's (splatfacto) nor a field of nerfacto: other layouts are not read."
             " ns-render and ns-export show it; to have the scene here, train its capture: recon train CAPTURE"
         )
     if missing:
@@ -163,9 +173,23 @@ def _splats(tensors: dict[str, Any], path: Path) -> Gaussians:
         model = Gaussians(*(part[kept] for part in parts))
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: its splats do not fit together ({error})") from error
-    if _setting(path, "rasterize_mode") == "antialiased":
+    if settings.word(_config(path), "rasterize_mode") == "antialiased":
         log.warning("%s: was trained antialiased; small splats are drawn larger here than there", path)
     return model
+
+
+def _field(tensors: dict[str, Any], path: Path, device: torch.device | str) -> nerfacto.Nerfacto:
+    """The radiance field of nerfacto, of the sizes that config.yml says."""
+    file = _run_of(path) / CONFIG
+    if not file.is_file():
+        log.warning("%s: is not there, so it is taken for what ns-train nerfacto says by itself", file)
+    wishes = nerfacto_weights.settings_of(settings.below(_config(path), "model"), str(file))
+    try:
+        return nerfacto.Nerfacto(wishes, tensors, device)
+    except KeyError as error:
+        raise InputError(f"{path}: its nerfacto has no {error.args[0]}") from error
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: its nerfacto is not what {CONFIG} says: {error}") from error
 
 
 def _source_from_world(checkpoint: Path) -> Tensor:
@@ -195,41 +219,47 @@ def called(checkpoint: Path) -> tuple[str, Path]:
 
 
 def capture(path: Path, state: TrainState, device: torch.device) -> Scene:
-    """The photos that a checkpoint was trained on, in its world; InputError where they are not there any more.
-
-    None counts as held out: which ones nerfstudio kept is not written down.
-    """
+    """The photos that a checkpoint was trained on, in its world; InputError where they are not there any more."""
     source = capture_folder(path)
     if source is None:
         raise InputError(f"{_run_of(path) / CONFIG}: does not say where the capture is")
     if not source.exists():
         raise InputError(f"{_run_of(path) / CONFIG}: the capture is no longer at {source}")
-    scene, _ = opening.open_scene(Options(scene=str(source), test_every=0), device)
+    parser = settings.below(_config(path), "dataparser")
+    every = parser.get("test_every")  # of ours
+    scene, _ = opening.open_scene(Options(scene=str(source), test_every=every if isinstance(every, int) else 0), device)
     to_world = torch.linalg.inv(state.source_from_world) @ scene.source_from_world
     moved = in_source_frame(dataclasses.replace(scene, source_from_world=to_world))
-    return dataclasses.replace(
-        moved, train=tuple(range(len(scene.views))), test=(), source_from_world=state.source_from_world
-    )
+    train, test = (scene.train, scene.test) if scene.test else _split(scene, parser)
+    return dataclasses.replace(moved, train=train, test=test, source_from_world=state.source_from_world)
+
+
+def _split(scene: Scene, parser: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which photos were trained on and which were held out, as a dataparser chooses them that is told nothing by the
+    capture (data/utils/dataparsers_utils.py). None are held out where that is not known."""
+    names = [view.name for view in scene.views]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    mode, share, every = (parser.get(name) for name in ("eval_mode", "train_split_fraction", "eval_interval"))
+    held = []
+    if mode == "fraction" and isinstance(share, (int, float)) and 0 < share <= 1:
+        kept = np.linspace(0, len(order) - 1, math.ceil(len(order) * share), dtype=int)
+        held = np.setdiff1d(np.arange(len(order)), kept).tolist()
+    elif mode == "interval" and isinstance(every, int) and every > 1:
+        held = list(range(0, len(order), every))
+    test = sorted(order[place] for place in held)
+    if test:
+        say(f"nerfstudio held {len(test)} of these photos out")
+    return tuple(n for n in range(len(names)) if n not in test), tuple(test)
 
 
 def capture_folder(checkpoint: Path) -> Path | None:
-    """The capture that config.yml names first, as a list of the parts of a path: `data: !!... \\n- /\\n- home`."""
-    found = re.search(r"^ *data:[^\n]*PosixPath *\n((?: *- [^\n]*\n)+)", _config(checkpoint), re.MULTILINE)
-    if found is None:
-        return None
-    parts = [line.strip().removeprefix("- ").strip("'\"") for line in found[1].splitlines()]
-    return Path(PurePosixPath(*parts))
-
-
-def _setting(checkpoint: Path, name: str) -> str | None:
-    """A setting of config.yml that is one word, wherever it stands there."""
-    found = re.search(rf"^ *{name}: *(\w+) *$", _config(checkpoint), re.MULTILINE)
-    return None if found is None else found[1]
+    """The capture that config.yml names first."""
+    parts = settings.path(_config(checkpoint), "data")
+    return None if parts is None else Path(PurePosixPath(*parts))
 
 
 def _config(checkpoint: Path) -> str:
-    file = _run_of(checkpoint) / CONFIG
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return settings.text_of(_run_of(checkpoint) / CONFIG)
 
 
 def _run_of(checkpoint: Path) -> Path:

@@ -34,6 +34,7 @@ from recon.loading import load, load_state, trained_scene
 from recon.nerfstudio import runs
 from recon.ngp import Ngp
 from recon.plenoxels import Plenoxels
+from recon.rays import all_pixels
 from recon.render import pictures
 
 found = importlib.util.find_spec("nerfstudio")
@@ -169,10 +170,16 @@ def test_a_field_trained_there_is_looked_at_here(
     assert len(list((tmp_path / "frames").iterdir())) == 1
 
 
+@pytest.fixture
+def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is torchvision's, whose weights are far away."""
+    lpips = types.SimpleNamespace(LearnedPerceptualImagePatchSimilarity=lambda **_: torch.nn.Identity())
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", lpips)
+
+
+@pytest.mark.usefixtures("no_lpips")
 def test_what_splatfacto_saves_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its model and its optimisers, which need no GPU to be made and saved."""
-    lpips = types.SimpleNamespace(LearnedPerceptualImagePatchSimilarity=lambda **_: torch.nn.Identity())
-    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", lpips)  # of torchvision, whose weights are far away
     from nerfstudio.data.scene_box import SceneBox
     from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
     from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
@@ -207,6 +214,64 @@ def test_what_splatfacto_saves_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert torch.equal(loaded.log_scales, model.scales)
     assert torch.equal(loaded.sh0[:, 0], model.features_dc)
     assert torch.equal(loaded.logit_opacities[:, None], model.opacities)
+
+
+SMALL = {
+    "num_levels": 6,
+    "log2_hashmap_size": 12,
+    "max_res": 200,
+    "num_proposal_samples_per_ray": (40, 24),
+    "num_nerf_samples_per_ray": 16,
+}
+PROPOSALS = [{"hidden_dim": 16, "log2_hashmap_size": 10, "num_levels": 3, "max_res": 64, "use_linear": True}]
+
+
+@pytest.mark.usefixtures("no_lpips")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"background_color": "white", "hidden_dim": 32, "hidden_dim_color": 48, "appearance_embed_dim": 5},
+        {"use_same_proposal_network": True, "proposal_net_args_list": PROPOSALS, "predict_normals": True},
+        {"proposal_net_args_list": PROPOSALS, "use_average_appearance_embedding": False, "base_res": 8},
+        {"disable_scene_contraction": True, "proposal_initial_sampler": "uniform", "far_plane": 6.0},
+        {"use_appearance_embedding": False, "background_color": "random", "average_init_density": 1.0},
+    ],
+    ids=lambda changes: ",".join(changes),
+)
+def test_pictures_of_nerfacto_are_its_own(tmp_path: Path, changes: dict[str, Any]) -> None:
+    from nerfstudio.data.scene_box import SceneBox
+    from nerfstudio.models.nerfacto import NerfactoModelConfig
+
+    from recon.nerfstudio.cameras import theirs_of
+
+    torch.manual_seed(3)
+    config = NerfactoModelConfig(implementation="torch", **({"average_init_density": 0.3} | SMALL | changes))
+    box = SceneBox(torch.tensor([[-1.0, -1, -1], [1, 1, 1]]))
+    model = config.setup(scene_box=box, num_train_data=4).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "hash_table" in name:
+                value.normal_()
+    yaml: Any = importlib.import_module("yaml")  # as its trainer writes
+    (tmp_path / runs.CONFIG).write_text(yaml.dump({"pipeline": {"model": config}}))
+    (tmp_path / runs.MODELS).mkdir()
+    stored = {"step": 7, "pipeline": {f"_model.{name}": value for name, value in model.state_dict().items()}}
+    torch.save(stored, tmp_path / runs.MODELS / "step-000000007.ckpt")
+    state = load_state(tmp_path)
+    made = synthetic.make(views=2, width=24, height=18, points=10).scene
+    for view in made.views:
+        camera = view.camera.to(dtype=torch.float32)
+        out = state.model.render(camera, background=torch.tensor(opening.background_of(state)))
+        theirs = model.get_outputs_for_camera(theirs_of([camera]))
+        assert torch.allclose(out.rgb[0], theirs["rgb"], rtol=0, atol=1e-4)
+        assert torch.allclose(out.alpha[0], theirs["accumulation"], rtol=0, atol=1e-4)
+        assert 0.02 < float(out.alpha.mean()) < 0.999
+        _, directions = camera.rays(all_pixels(camera))  # along which their depth is
+        along = (directions[0] @ camera.forward[0].float()).reshape(out.alpha[0].shape)
+        assert out.depth is not None
+        seen = out.alpha[0] > 1e-3
+        assert torch.allclose(out.depth[0][seen], (theirs["expected_depth"] * along)[seen], rtol=1e-3, atol=1e-4)
 
 
 def opencv_c2w(theirs: Any) -> Tensor:
