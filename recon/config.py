@@ -211,7 +211,7 @@ FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
     "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000},
     "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
-    "ngp": {"fast": 1_000, "default": 5_000, "best": 20_000},
+    "ngp": {"fast": 3_000, "default": 16_000, "best": 48_000},
 }
 
 MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
@@ -305,7 +305,11 @@ def plenoxels_for(steps: int) -> PlenoxelsConfig:
         return PlenoxelsConfig(sides=(64, 128), finer_at=(0.3,))
     if steps < 3500:
         return PlenoxelsConfig()
-    return PlenoxelsConfig(finer_at=(0.05, 0.15), one_colour_until=0.1, of_direction=0.5)
+    usual = PlenoxelsConfig(finer_at=(0.05, 0.15), one_colour_until=0.1, of_direction=0.5)
+    if steps < 5500:
+        return usual
+    sides, finer_at = (*usual.sides, 384), (*usual.finer_at, 0.4)
+    return dataclasses.replace(usual, sides=sides, finer_at=finer_at, max_voxels=4_000_000)
 
 
 def in_batches(config: TrainConfig, steps: int, batch: int) -> TrainConfig:

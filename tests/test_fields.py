@@ -128,7 +128,7 @@ def test_settings_survive_json_and_wrong_ones_are_named(method: str) -> None:
 
 
 def test_a_grid_is_as_fine_as_there_are_steps_for() -> None:
-    assert [config.plenoxels_for(steps).sides[-1] for steps in (50, 500, 5000)] == [64, 128, 256]
+    assert [config.plenoxels_for(steps).sides[-1] for steps in (50, 500, 5000, 6000)] == [64, 128, 256, 384]
     assert config.plenoxels_for(5000).finer_at[-1] < config.plenoxels_for(3000).finer_at[-1]
 
 
