@@ -120,7 +120,8 @@ class NgpConfig:
     width: int = 32  # of the networks' layers; 64 as published
     appearance: int = 16  # numbers that say how a photo of estimated poses was lit and exposed; 0: none
     cells: int = 128  # along a side of the grid that says where nothing is
-    step: float = 0.02  # between samples, where cameras are about 1 from the middle
+    step: float = 0.02  # between samples to begin with, where cameras are about 1 from the middle
+    shorter_at: tuple[float, ...] = (0.15, 0.4)  # shares of the training after which it is half as long
     distortion: float = 0.01  # weight of how spread out along a ray what it shows is
     lr: float = 2e-2
     lr_final: float = 4e-4

@@ -31,7 +31,7 @@ MOMENTS = (0.9, 0.99)
 THIN = math.log(0.5)  # the logarithm of the density that all begins with
 DENSEST = 12.0  # the largest such logarithm
 SEEN = 2e-3  # share of a ray below which a sample is left out
-MOST = 512  # samples of a ray
+MOST = 1024  # samples of a ray
 AT_ONCE = 1 << 11  # rays of a picture
 BEGINNING = 1 / 256  # rays for each sample of the first step
 
@@ -43,14 +43,22 @@ class Ngp:
     kernels: ClassVar[tuple[str, ...]] = ("hash_grid", "occupancy", "packed", "adam")
 
     def __init__(
-        self, config: NgpConfig, reach: Reach, parameters: dict[str, Tensor], occupancy: Occupancy, ray_count: int
+        self,
+        config: NgpConfig,
+        reach: Reach,
+        parameters: dict[str, Tensor],
+        occupancy: Occupancy,
+        ray_count: int,
+        halved: int = 0,
     ) -> None:
         """
         Args:
             parameters: see `shapes_of`.
             ray_count: how many rays the next step takes, for each part of a batch.
+            halved: how often the steps along rays have become half as long.
         """
         self.config, self.reach, self.occupancy, self.ray_count = config, reach, occupancy, ray_count
+        self.halved = halved
         self._layout = layout_of(config)
         self._parameters = {name: value.requires_grad_() for name, value in parameters.items()}
         self._density = [self._parameters[f"density.{i}"] for i in range(2)]
@@ -84,7 +92,8 @@ class Ngp:
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, not {shape}")
         occupancy = Occupancy(tensors["occupancy"].to(device), config.cells, config.step)
         parameters = {name: tensors[name].to(device) for name in shapes}
-        return cls(config, Reach.restore(tensors), parameters, occupancy, int(tensors["ray_count"]))
+        halved = int(tensors.get("halved", 0))  # of checkpoints from before there was such a number
+        return cls(config, Reach.restore(tensors), parameters, occupancy, int(tensors["ray_count"]), halved)
 
     @staticmethod
     def memory(settings: TrainConfig) -> tuple[int, int]:
@@ -102,10 +111,10 @@ class Ngp:
         return self._parameters["table"].device
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is learned, where something is, and how many rays the next step takes."""
+        """What is learned, where something is, how many rays the next step takes, and how long theirs are."""
         values = {name: value.detach() for name, value in self._parameters.items()}
-        more = {"occupancy": self.occupancy.values, "ray_count": torch.tensor(self.ray_count)}
-        return {**values, **more, **self.reach.state_dict()}
+        counts = {"ray_count": torch.tensor(self.ray_count), "halved": torch.tensor(self.halved)}
+        return {**values, **counts, "occupancy": self.occupancy.values, **self.reach.state_dict()}
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         rates = {"lr": self.config.lr, "lr_final": self.config.lr_final, "betas": MOMENTS}
@@ -117,6 +126,7 @@ class Ngp:
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The squared error of the colours, and how spread out along a ray what it shows is."""
+        self.halved = sum(progress >= share for share in self.config.shorter_at)
         each = min(batch.pixels.shape[1], max(1, self.ray_count * batch.parts // len(batch.photos)))
         origins, directions = (v.reshape(-1, 3) for v in batch.cameras.rays(batch.pixels[:, :each]))
         photos = batch.photos.repeat_interleave(each).to(self.device)
@@ -188,26 +198,33 @@ class Ngp:
         Args:
             light: [R,A] see `_lit`.
         """
-        begin, along = self.reach.rays(origins, directions)
-        span = (0.0, 1.0)
-        if self.reach.frame is None:
-            begin, along, span = origins, directions, (self.reach.near, math.inf)
-        found = self.occupancy.march(begin, along, *span, jitter, MOST)
-        table, config = self._parameters["table"], self.config
+        found, step, table = self._samples(origins, directions, jitter), self._step, self._parameters["table"]
         with torch.no_grad():
             encoded = hashgrid.encode(self._layout, found.positions, table)
             densities = self._densities(perceptron(encoded, self._density)[:, 0])
             if jitter is not None:
                 self.occupancy.met(found.positions, densities)
-            counts = packed.weights_of(found, config.step * densities) > SEEN
+            counts = packed.weights_of(found, step * densities) > SEEN
         kept = found.chosen(counts)
         encoded = hashgrid.encode(self._layout, kept.positions, table, encoded[counts])
         geometry = perceptron(encoded, self._density)
         ray = kept.rays()
         seen = [sh.basis(directions, DEGREE), *(() if light is None else (light,))]
         colours = perceptron(torch.cat([torch.cat(seen, dim=-1)[ray], geometry], dim=-1), self._colour).sigmoid()
-        shown = packed.composite(kept, config.step * self._densities(geometry[:, 0]), colours)
+        shown = packed.composite(kept, step * self._densities(geometry[:, 0]), colours)
         return shown, (len(counts) + 2 * len(ray)) // 3
+
+    @property
+    def _step(self) -> float:
+        return self.config.step / 2**self.halved
+
+    def _samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> packed.Samples:
+        """Where rays [R,3] are looked at."""
+        begin, along = self.reach.rays(origins, directions)
+        span = (0.0, 1.0)
+        if self.reach.frame is None:
+            begin, along, span = origins, directions, (self.reach.near, math.inf)
+        return self.occupancy.march(begin, along, *span, self._step, jitter, MOST)
 
     def _densities_at(self, positions: Tensor) -> Tensor:
         """[P] in contracted space, whose cube is 0..1."""

@@ -20,7 +20,7 @@ WIDTH = 4.0  # of the cube, in contracted space
 EVERY = 8  # steps between looks at cells that no ray tells of
 PART = 1 << 14  # cells of such a look
 FADING = 0.95  # of what was met before, at each look
-VISIBLE = 0.05  # opacity of a step below which a cell may count as empty
+VISIBLE = 0.05  # opacity of a length of `Occupancy.step` below which a cell may count as empty
 STRIDE = 1_000_003  # a prime: cells are looked at in an order that leaves no part of space out for long
 
 
@@ -30,7 +30,7 @@ class Occupancy:
     def __init__(self, values: Tensor, side: int, step: float) -> None:
         """
         Args:
-            step: between samples, in contracted space.
+            step: a length in contracted space; cells where so long a way is nearly clear count as empty.
         """
         self.values, self.side, self.step = values, side, step
         self.decide()
@@ -46,19 +46,27 @@ class Occupancy:
         self.cells = (self.values > least).to(torch.uint8).cpu().numpy()
 
     def march(
-        self, origins: Tensor, directions: Tensor, begin: float, end: float, jitter: Tensor | None, most: int
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        begin: float,
+        end: float,
+        step: float,
+        jitter: Tensor | None,
+        most: int,
     ) -> Samples:
         """Where rays [R,3] are to be looked at; see `kernels.occupancy.march`. It runs on the CPU on any device.
 
         Args:
+            step: between samples, in contracted space.
             jitter: [R] 0..1; None: the middles of the steps.
         """
         rays = torch.cat([origins, directions], dim=-1).float().cpu().numpy()
         offsets = np.full(len(rays), 0.5, np.float32) if jitter is None else jitter.numpy()
-        found = occupancy.march(rays, begin, end, self.step, self.cells, self.side, offsets, most)
+        found = occupancy.march(rays, begin, end, step, self.cells, self.side, offsets, most)
         starts, *values = (torch.from_numpy(v) for v in found)
         positions, distances, lengths = (v.to(origins.device) for v in values)
-        return Samples(starts, positions, distances, lengths / WIDTH, self.step / WIDTH)
+        return Samples(starts, positions, distances, lengths / WIDTH, step / WIDTH)
 
     def met(self, positions: Tensor, densities: Tensor) -> None:
         """Remember the densities [N] of positions [N,3] of 0..1."""

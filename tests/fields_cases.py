@@ -42,6 +42,7 @@ NGP = NgpConfig(
     appearance=4,
     cells=16,
     step=0.05,
+    shorter_at=(0.6,),
 )
 MIP = Mip360Config(
     rays=64,

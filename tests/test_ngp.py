@@ -83,7 +83,7 @@ def test_kernels_and_torch_show_and_learn_the_same(monkeypatch: pytest.MonkeyPat
     model = trained(scene=scene)
     shown, found = gradients(model, scene)
     wide = {name: value.detach().double() for name, value in model._parameters.items()}
-    double = Ngp(model.config, model.reach, wide, model.occupancy, model.ray_count)
+    double = Ngp(model.config, model.reach, wide, model.occupancy, model.ray_count, model.halved)
     monkeypatch.setattr(ngp, "SEEN", -1.0)  # or else what is just seen by the one is not by the other
     shown, found = gradients(model, scene)
     expected, of_double = gradients(double, scene)
@@ -153,8 +153,24 @@ def test_photos_of_estimated_poses_have_a_light_of_their_own() -> None:
 def test_rays_are_as_many_as_there_is_work_for() -> None:
     """Beginning with few in fog that is everywhere, and more where most is empty, up to what is set."""
     model = trained(200)
-    assert 256 // 2 < model.ray_count <= 256
+    assert 256 // 4 < model.ray_count <= 256
     assert config.NgpConfig().rays >= 4096
+
+
+def test_steps_along_rays_get_shorter() -> None:
+    scene = tiny.scene()
+    model = begin(settings_of("ngp", 20)).model
+    assert isinstance(model, Ngp)
+    camera = scene.test_views[0].camera.to(dtype=torch.float32)
+    origins, directions = (v.reshape(-1, 3)[::97] for v in camera.rays(rays.all_pixels(camera)))
+    of_steps = [len(model._samples(origins, directions, None).positions)]
+    for halved in (1, 2):
+        model.halved = halved
+        of_steps.append(len(model._samples(origins, directions, None).positions))
+    assert of_steps[1] == pytest.approx(2 * of_steps[0], rel=0.03)
+    assert of_steps[2] == pytest.approx(4 * of_steps[0], rel=0.03)
+    several = dataclasses.replace(model.config, shorter_at=(0.2, 0.6, 0.99))
+    assert [trained(steps, radiance=several).halved for steps in (1, 2, 20)] == [0, 1, 2]
 
 
 def test_light_along_a_ray_is_stopped_by_the_densities_on_it() -> None:
