@@ -36,7 +36,7 @@ LATER = 1.28  # what a step takes over a training, relative to now: blending fin
 # Writing the last checkpoint, and ending; scoring and drawing a held-out photo, in steps of its training.
 ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
-LATER_OF_FIELD = 2.0  # what a step of a radiance field takes over a training, relative to now: grids get finer
+LATER_OF_FIELD = 1.3  # what a step of a radiance field takes over a training, relative to now: grids get finer
 SAMPLES_OF_A_RAY = 32  # where a step has a number of samples
 SHARE_OF_RENDERING = 0.5  # of a step of as many rays of a radiance field
 STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
