@@ -18,7 +18,7 @@ from recon.datasets.normalize import look_at_point
 from recon.datasets.scene import Scene
 
 UNKNOWN = (0.2, 4.0)  # near and far where no points tell, in a world whose cameras are about a unit from its middle
-HALFWAY = 0.5  # of the nearest camera to what all look at: there rays begin where no points tell
+CLEAR = 0.6  # of the way from the nearest camera to what all look at: so far it is clear, where no points tell
 FACING = 0.5  # the near plane of a capture that faces one way, without points; its cameras are within a unit
 CUT = 0.01  # share of the points that are nearer, or farther, than what counts
 ROOM = 0.9  # how much nearer than the points a scene may begin
@@ -100,7 +100,7 @@ def reach_of(scene: Scene) -> Reach:
     frame = _mean_frame(cameras) if facing else None
     near, far = (FACING, 1.0) if facing else UNKNOWN
     if middle is not None:  # right before a lens few other photos look, so there may be fog
-        near = max(near, HALFWAY * float((cameras.positions - middle).norm(dim=-1).min()))
+        near = max(near, CLEAR * float((cameras.positions - middle).norm(dim=-1).min()))
     if scene.points is not None and len(scene.points):
         seen = []
         for view in views:
