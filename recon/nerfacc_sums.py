@@ -11,15 +11,13 @@ import functools
 import torch
 from torch import Tensor
 
+from recon.optional import loads
+
 
 @functools.cache
 def available() -> bool:
-    """Whether it is installed and can be loaded."""
-    try:
-        import nerfacc  # noqa: F401
-    except (ImportError, OSError):
-        return False
-    return True
+    """See `optional.loads`."""
+    return loads("nerfacc")
 
 
 def before(starts: Tensor, values: Tensor) -> Tensor:

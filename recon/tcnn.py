@@ -18,18 +18,15 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from recon.kernels.hash_grid import Layout, growth_of
+from recon.optional import loads
 
 ALIGNED = 16  # what tiny-cuda-nn rounds numbers of inputs and outputs up to
 
 
 @functools.cache
 def available() -> bool:
-    """Whether it is installed and fits this machine; it says so by one or the other error when it is loaded."""
-    try:
-        import tinycudann  # noqa: F401
-    except (ImportError, OSError):
-        return False
-    return True
+    """See `optional.loads`."""
+    return loads("tinycudann")
 
 
 def fits(layers: Sequence[Tensor]) -> bool:
