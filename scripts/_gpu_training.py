@@ -24,9 +24,16 @@ from recon.datasets.errors import InputError
 from recon.datasets.normalize import normalize
 
 VIEWS = 60  # photos of the procedural scene, as `recon demo` makes
-PLAIN_STEPS = 7000  # 3DGS's shorter training
 SECONDS_GOAL = 20.0
 LEAST_PSNR = 20.0  # of the procedural scene, dB: it trains to about 30
+FIELD_SECONDS = 25  # of training for each kind of radiance field
+LEAST_OF_FIELD = 16.0  # dB
+FIELDS = {
+    "ngp": ["--method", "ngp"],
+    "mipnerf360:hash": ["--method", "mipnerf360", "--encoding", "hash"],
+    "mipnerf360": ["--method", "mipnerf360"],
+    "nerf": ["--method", "nerf"],
+}
 SHORT = 600  # steps, of trainings that are only to go right
 HALF_WAY = 200  # steps, after which one is stopped
 PATIENCE = 120.0  # seconds to wait for that
@@ -55,7 +62,7 @@ def training(arguments: argparse.Namespace) -> Iterator[Row]:
         yield left_out("trainings on the GPU", "no GPU that can be used: trained for 20 steps on the CPU instead")
     elif arguments.captures and not arguments.quick:
         chosen = capture(arguments.captures[-1])
-        yield plainly(chosen, gpu, best.get(chosen.name))
+        yield plainly(chosen, gpu, arguments.plain_steps, best.get(chosen.name))
 
 
 def procedural(arguments: argparse.Namespace) -> Capture | Row:
@@ -83,9 +90,7 @@ def trained(chosen: Capture, options: Sequence[str], output: Path) -> Row:
         row = train(chosen, options, folder, OFFLINE)
     except InputError as error:
         return Row(what, str(error), verdict=FAILED)
-    picture = next(iter(sorted(runs.find(folder).eval_folder.glob("*.png"))), None)
-    if picture is not None:
-        shutil.copy(picture, output / f"{''.join(c if c.isalnum() else '_' for c in chosen.name)}.png")
+    _keep_picture(row["run"], chosen.name, output)
     return Row(
         what,
         f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f} on {row['held_out']} held-out photos of {row['size']};"
@@ -96,21 +101,28 @@ def trained(chosen: Capture, options: Sequence[str], output: Path) -> Row:
     )
 
 
-def plainly(chosen: Capture, gpu: torch.device, best: dict[str, Any] | None) -> Row:
-    """3DGS's 7,000 steps with gsplat alone, and whether ours was as good within the time allowed."""
+def _keep_picture(run: str, name: str, output: Path) -> None:
+    """The first of a run's scored pictures, under another name."""
+    picture = next(iter(sorted(runs.find(Path(run)).eval_folder.glob("*.png"))), None)
+    if picture is not None:
+        shutil.copy(picture, output / f"{''.join(c if c.isalnum() else '_' for c in name)}.png")
+
+
+def plainly(chosen: Capture, gpu: torch.device, steps: int, best: dict[str, Any] | None) -> Row:
+    """3DGS's steps with gsplat alone, and whether ours was as good within the time allowed."""
     import _gpu_plain
 
     downscale = int(chosen.options[-1]) if chosen.options else 1
     scene = normalize(load_scene(chosen.folder, downscale=downscale))
-    what = f"{chosen.name}, gsplat's plain loop, {PLAIN_STEPS:,} steps"
+    what = f"{chosen.name}, gsplat's plain loop, {steps:,} steps"
     if scene.points is None:
         return left_out(what, "the capture has no points to start from")
-    model, seconds = _gpu_plain.train(scene, gpu, PLAIN_STEPS)
+    model, seconds = _gpu_plain.train(scene, gpu, steps)
     result = evaluate.evaluate(model, scene.test_views, lpips=False)
     data = {
         "psnr": result.psnr,
         "ssim": result.ssim,
-        "step": PLAIN_STEPS,
+        "step": steps,
         "count": len(model),
         "train_seconds": seconds,
     }
@@ -122,6 +134,33 @@ def plainly(chosen: Capture, gpu: torch.device, best: dict[str, Any] | None) -> 
         "" if reached is None else held_against(reached),
         data,
     )
+
+
+# ------------------------------------------------------------------------------------------ radiance fields
+
+
+def fields(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Each kind of radiance field that learns on a GPU, for some seconds."""
+    chosen = procedural(arguments)
+    if usable_gpu() is None or isinstance(chosen, Row):
+        yield left_out("radiance fields on the GPU", "no GPU that can be used, or no capture")
+        return
+    for name in ["ngp"] if arguments.quick else FIELDS:
+        options = [*FIELDS[name], "--budget-seconds", str(FIELD_SECONDS), "--device", "cuda"]
+        try:
+            row = train(chosen, options, arguments.output / "runs" / f"field-{name.replace(':', '-')}", OFFLINE)
+        except InputError as error:
+            yield Row(name, str(error), verdict=FAILED)
+            continue
+        _keep_picture(row["run"], name, arguments.output)
+        yield Row(
+            name,
+            f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}; {row['step']:,} steps in {row['train_seconds']:.1f} s,"
+            f" {1e3 * row['train_seconds'] / row['step']:.1f} ms each; {row['wall']:.1f} s in all",
+            f"above {LEAST_OF_FIELD:g} dB",
+            OK if row["psnr"] > LEAST_OF_FIELD else FAILED,
+            {k: row[k] for k in ("psnr", "ssim", "step", "train_seconds", "wall")},
+        )
 
 
 # ------------------------------------------------------------------------------------------ two at once
@@ -148,20 +187,26 @@ def two(arguments: argparse.Namespace) -> Iterator[Row]:
         OK if lowest > LEAST_PSNR else FAILED,
         {"psnr": [row["psnr"] for row in both], "wall": max(row["wall"] for row in both), "alone": alone["wall"]},
     )
+    for what, options in (("one training in two processes", []), ("one divided in two processes", ["--divide"])):
+        yield shared(what, chosen, options, arguments.output, alone["train_seconds"])
+
+
+def shared(what: str, chosen: Capture, options: Sequence[str], output: Path, alone: float) -> Row:
+    """A training in two processes, with half the steps of two views each."""
     cards = torch.cuda.device_count()
-    what = f"one training in two processes on {min(cards, 2)} of {cards} cards"
-    options = ["--steps", str(SHORT // 2), "--device", "cuda"]  # with two views each
+    what = f"{what} on {min(cards, 2)} of {cards} cards"
+    options = ["--steps", str(SHORT // 2), "--device", "cuda", *options]
     try:
-        shared = train(chosen, options, arguments.output / "runs" / "shared", OFFLINE, processes=2)
+        row = train(chosen, options, output / "runs" / f"shared-{len(options)}", OFFLINE, processes=2)
     except InputError as error:
-        yield Row(what, str(error), verdict=FAILED)
-        return
-    yield Row(
+        return Row(what, str(error), verdict=FAILED)
+    return Row(
         what,
-        f"{shared['psnr']:.2f} dB in {shared['train_seconds']:.1f} s of training; alone {alone['train_seconds']:.1f} s",
+        f"{row['psnr']:.2f} dB, {row['count']:,} Gaussians, in {row['train_seconds']:.1f} s of training; alone"
+        f" {alone:.1f} s",
         f"above {LEAST_PSNR:g} dB",
-        OK if shared["psnr"] > LEAST_PSNR else FAILED,
-        {name: shared[name] for name in ("psnr", "train_seconds", "wall")},
+        OK if row["psnr"] > LEAST_PSNR else FAILED,
+        {name: row[name] for name in ("psnr", "count", "train_seconds", "wall")},
     )
 
 

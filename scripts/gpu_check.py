@@ -15,7 +15,8 @@ The parts, each in a process of its own so that none can spoil another:
     steps       training steps per second beside gsplat's plain loop, the CPU and the bandwidth of memory
     renders     frames per second
     training    the `recon train` command: quality and seconds
-    two         two trainings on one card at once, and one in two processes
+    fields      the same of radiance fields
+    two         two trainings on one card at once, one in two processes, and one that is divided among them
     resume      a run that goes on on the other device, both ways
 
 Without a GPU it says so, does on the CPU what can be done there, and names what was left out. The folder of --output
@@ -51,6 +52,7 @@ PARTS = {  # the module of each
     "steps": "_gpu_speed",
     "renders": "_gpu_speed",
     "training": "_gpu_training",
+    "fields": "_gpu_training",
     "two": "_gpu_training",
     "resume": "_gpu_training",
 }
@@ -65,6 +67,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="these parts")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements")
     parser.add_argument("--presets", nargs="+", default=["default"], metavar="PRESET", help="of recon train")
+    parser.add_argument("--plain-steps", type=int, default=7000, metavar="N", help="of 3DGS's plain loop")
     parser.add_argument("--demo-capture", type=Path, metavar="DIR", help="the procedural scene, as recon demo left it")
     parser.add_argument("--limit", type=float, default=300.0, metavar="S", help="seconds after which a part is ended")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu_check"), metavar="DIR")

@@ -76,9 +76,9 @@ BEHIND = torch.tensor([0.1, 0.2, 0.3])
 ENDS = {"both see": (0, 24, 60), "one has none": (0, 0, 60)}
 
 
-def camera_of(number: int) -> Cameras:
+def camera_of(number: int, device: torch.device) -> Cameras:
     """A camera whose matrices learn."""
-    camera = tiny.ring(5, *SIZES[number])[number].to(CPU, torch.float32)
+    camera = tiny.ring(5, *SIZES[number])[number].to(device, torch.float32)
     return dataclasses.replace(camera, viewmats=camera.viewmats.requires_grad_(), Ks=camera.Ks.requires_grad_())
 
 
@@ -86,12 +86,13 @@ Draw = Callable[..., RenderOutput]
 
 
 def drawn_and_back(draw: Draw, tensors: list[Tensor], number: int, *, depth: bool, absgrad: bool) -> dict[str, Tensor]:
-    """The picture of a camera, and gradients of something that depends on all of it."""
+    """The picture of a camera, and gradients of something that depends on all of it; on the CPU."""
     for tensor in tensors:
         tensor.grad = None
-    camera = camera_of(number)
-    out = draw(*tensors, camera, sh_degree=3, background=BEHIND, depth=depth, absgrad=absgrad)
-    weights = torch.randn(out.rgb.shape, generator=torch.Generator().manual_seed(number))
+    device = tensors[0].device
+    camera = camera_of(number, device)
+    out = draw(*tensors, camera, sh_degree=3, background=BEHIND.to(device), depth=depth, absgrad=absgrad)
+    weights = torch.randn(out.rgb.shape, generator=torch.Generator().manual_seed(number)).to(device)
     loss = (out.rgb * weights).sum()
     if out.depth is not None:
         loss = loss + (out.depth * weights[..., :1]).sum()
@@ -108,7 +109,7 @@ def drawn_and_back(draw: Draw, tensors: list[Tensor], number: int, *, depth: boo
     found |= {f"parameter {i}": tensor.grad.clone() for i, tensor in enumerate(tensors) if tensor.grad is not None}
     if out.absgrad is not None:
         found["absgrad"] = out.absgrad.clone()
-    return {name: value.contiguous() for name, value in found.items()}
+    return {name: value.cpu().contiguous() for name, value in found.items()}
 
 
 def by_gsplat(
@@ -121,18 +122,30 @@ def by_gsplat(
     return divided_cuda.render(processes, tensors, *about, depth=depth, absgrad=absgrad)  # type: ignore[arg-type]
 
 
+def draw_all(processes: Ranks, ways: dict[str, Draw], device: torch.device, folder: Path) -> None:
+    for name, ends in ENDS.items():
+        own = slice(ends[processes.rank], ends[processes.rank + 1])
+        whole = tiny.gaussians(60).to(device).state_dict()
+        tensors = [value[own].clone().requires_grad_() for value in whole.values()]
+        for way, draw in ways.items():
+            for depth in (True, False):
+                found = drawn_and_back(draw, tensors, processes.rank, depth=depth, absgrad=not depth)
+                save_file(found, folder / f"{way}, {name}, {depth} {processes.rank}.safetensors")
+
+
+def on_a_gpu(folder: Path) -> None:
+    """What can only be done where there is one; both processes share it."""
+    processes, device = ranks.expected(), torch.device("cuda", 0)
+    with ranks.joined(processes, device):
+        draw_all(processes, {"gsplat": Divided(processes)}, device, folder)
+
+
 def main(folder: Path) -> None:
     processes = ranks.expected()
     gsplat_stand_in.install(pytest.MonkeyPatch())
     with ranks.joined(processes, CPU):
-        for name, ends in ENDS.items():
-            own = slice(ends[processes.rank], ends[processes.rank + 1])
-            tensors = [value[own].clone().requires_grad_() for value in tiny.gaussians(60).state_dict().values()]
-            ways: dict[str, Draw] = {"cpu": Divided(processes), "gpu": functools.partial(by_gsplat, processes)}
-            for way, draw in ways.items():
-                for depth in (True, False):
-                    found = drawn_and_back(draw, tensors, processes.rank, depth=depth, absgrad=not depth)
-                    save_file(found, folder / f"{way}, {name}, {depth} {processes.rank}.safetensors")
+        ways: dict[str, Draw] = {"cpu": Divided(processes), "gpu": functools.partial(by_gsplat, processes)}
+        draw_all(processes, ways, CPU, folder)
         for case in CASES:
             state = go_on(begun(case, processes), processes, until=HALFWAY)
             checkpoint.save(state, folder / f"{case} half.safetensors")
@@ -143,4 +156,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (on_a_gpu if sys.argv[2:] == ["gpu"] else main)(Path(sys.argv[1]))

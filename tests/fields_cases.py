@@ -75,7 +75,7 @@ def begin(settings: TrainConfig, scene: Scene | None = None) -> TrainState:
 def held_out_error(state: TrainState, scene: Scene) -> float:
     view = scene.test_views[0]
     with torch.no_grad():
-        return float((state.model.render(view.camera).rgb[0] - view.load()).square().mean())
+        return float((state.model.render(view.camera).rgb[0].cpu() - view.load()).square().mean())
 
 
 def by_threads(make: Callable[[], dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -27,7 +27,7 @@ from recon.kernels import exchange
 from recon.kernels.rasterize import Pictures, blend_view, project_view
 from recon.memory import Workload, estimate
 from recon.ranks import ALONE, Ranks
-from recon.raster import cpu
+from recon.raster import cpu, gsplat_cuda
 from recon.raster.passes import find, parameters_of
 from test_ranks import begin, capture, command, same, wait_for  # noqa: F401 (a fixture among them)
 
@@ -138,6 +138,25 @@ def test_two_processes_draw_what_one_does(way: str, name: str, depth: bool, work
     """On a CPU to the bit; the gradients of cameras are sums over parts."""
     tensors = list(tiny.gaussians(60).parameters().values())
     alone = [drawn_and_back(cpu.rasterize, tensors, number, depth=depth, absgrad=not depth) for number in range(2)]
+    check_drawn(way, name, depth, alone, worked)
+
+
+@pytest.mark.gpu
+def test_two_processes_on_a_gpu_draw_what_one_does(tmp_path: Path) -> None:
+    processes = begin(2, [sys.executable, divided_at_work.__file__, str(tmp_path), "gpu"])
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    tensors = list(tiny.gaussians(60).to("cuda").parameters().values())
+    for name, depth in itertools.product(ENDS, (True, False)):
+        alone = [
+            drawn_and_back(gsplat_cuda.rasterize, tensors, number, depth=depth, absgrad=not depth)
+            for number in range(2)
+        ]
+        check_drawn("gsplat", name, depth, alone, tmp_path)
+
+
+def check_drawn(way: str, name: str, depth: bool, alone: list[dict[str, torch.Tensor]], worked: Path) -> None:
+    """What two processes have left, beside what one finds."""
     found = [load_file(worked / f"{way}, {name}, {depth} {rank}.safetensors") for rank in range(2)]
     compare = torch.equal if way == "cpu" else functools.partial(torch.allclose, rtol=1e-3, atol=2e-3)
     for rank, own in enumerate(found):
@@ -148,7 +167,7 @@ def test_two_processes_draw_what_one_does(way: str, name: str, depth: bool, work
         assert float(difference) < (1e-5 if way == "cpu" else 1e-4) * float(alone[rank]["motion"].norm())
         for key in ("radii", "means2d", *(() if depth else ("absgrad",))):
             assert compare(own[key], torch.cat([of[key][:, rows] for of in alone])), key
-        for number in range(len(tensors)):
+        for number in range(6):
             key = f"parameter {number}"
             assert compare(own[key], (alone[0][key] + alone[1][key])[rows]), key
 

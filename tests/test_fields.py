@@ -11,7 +11,7 @@ import torch
 
 import recon
 import tiny
-from fields_cases import CPU, begin, settings_of
+from fields_cases import CPU, ZIP, begin, held_out_error, settings_of
 from recon import budget, config, evaluate, exporting, loading, memory, runs, session, viewing
 from recon.datasets import synthetic
 from recon.datasets.errors import InputError
@@ -19,10 +19,11 @@ from recon.field_subject import FieldSubject
 from recon.fields import CLASSES, field_class, kernels_of
 from recon.kernels import prepare
 from recon.live import LiveView
+from recon.opening import first_model
 from recon.options import Address, Options
 from recon.parts import Parts
 from recon.plenoxels import Plenoxels
-from recon.train import train
+from recon.train import start, train
 from recon.viewer.look import Look
 from serving import drawn
 
@@ -178,6 +179,22 @@ def test_only_the_kernels_of_a_method_are_made_ready() -> None:
     names = {kernel.name.partition(":")[0].rpartition(".")[2] for kernel in ready._kernels}
     assert names == set(field_class(settings_of("plenoxels", 1)).kernels)
     assert kernels_of(config.TrainConfig()) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["nerf", "ngp", "mipnerf360", "hash"])
+def test_a_gpu_trains_a_field_as_the_cpu_does(method: str) -> None:
+    """Not to the same numbers: precision is mixed there, and sums are made in any order."""
+    scene, errors = tiny.scene(), []
+    settings = settings_of("mipnerf360", 80, radiance=ZIP) if method == "hash" else settings_of(method, 80)
+    for device in (CPU, torch.device("cuda")):
+        state = start(first_model(scene, settings, device), settings, scene)
+        errors.append(held_out_error(state, scene))
+        train(state, scene.train_views)
+        errors.append(held_out_error(state, scene))
+    assert errors[1] < 0.7 * errors[0]
+    assert errors[2] == pytest.approx(errors[0], rel=0.02)
+    assert errors[3] == pytest.approx(errors[1], rel=0.2)
 
 
 def test_scores_come_of_pictures_made_of_rays() -> None:

@@ -144,6 +144,25 @@ def test_nerfacc_is_asked_for_the_same_sums(counts: list[int], monkeypatch: pyte
             torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [0, 0], [40] * 20, [0, *range(300)]])
+def test_nerfacc_gives_what_pytorch_does(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    nerfacc_sums.available.cache_clear()
+    if not nerfacc_sums.available():
+        pytest.skip("nerfacc is not installed")
+    here, *values = samples_of(counts)
+    depths, colours, gradient = (value.to("cuda") for value in values)
+    samples = here._replace(**{name: getattr(here, name).to("cuda") for name in ("positions", "distances", "middles")})
+    found = []
+    for there in (False, True):
+        monkeypatch.setattr(packed, "_by_nerfacc", lambda values, there=there: there)
+        own = depths.clone().requires_grad_(), colours.clone().requires_grad_()
+        shown = packed.composite(samples, *own)
+        found.append((shown.detach(), *torch.autograd.grad((shown * gradient).sum(), own)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
+
+
 def test_nerfacc_is_not_there_where_it_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nerfacc", None)
     nerfacc_sums.available.cache_clear()
