@@ -16,6 +16,7 @@ from torch import Tensor
 from recon.kernels.adam import AdamUpdate, adam_update, settings_of
 from recon.kernels.rasterize import Floats, Parameters, project_view_step
 from recon.raster import waiting
+from recon.raster.gsplat_calls import functions
 
 BETAS = (0.9, 0.999)
 COLD = 0.01  # of a learning rate, where a warm-up begins
@@ -248,8 +249,7 @@ class CudaAdam(SelectiveAdam):
             closure: as for every torch optimiser: recomputes the loss, which is then returned.
             visible: [N] bool on the GPU, the rows to update; every parameter must have N rows. All rows if None.
         """
-        from gsplat.cuda._backend import _C
-
+        adam = functions().adam
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -263,7 +263,7 @@ class CudaAdam(SelectiveAdam):
                 step, lr, (beta1, beta2), eps = _counted(state["step"].numpy(), group)
                 # The kernel corrects no bias. Both corrections can be made in what it is given.
                 correction = math.sqrt(1 - beta2**step)
-                _C.adam(
+                adam(
                     parameter,
                     parameter.grad.contiguous(),
                     *(state["exp_avg"], state["exp_avg_sq"], visible),

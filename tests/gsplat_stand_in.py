@@ -24,7 +24,7 @@ NAN = float("nan")
 DOUBLE = torch.float64
 
 
-class CameraModelType(enum.Enum):
+class CameraModelType(enum.IntEnum):
     PINHOLE = 0
 
 
@@ -74,7 +74,7 @@ def projection_ewa_3dgs_fused_fwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     _take(means, quats, scales, opacities, viewmats, Ks)
     assert (covars, eps2d, radius_clip, calc_compensations) == (None, EPS2D, 0.0, False)
-    assert camera_model is CameraModelType.PINHOLE
+    assert camera_model == CameraModelType.PINHOLE
     cameras = Cameras(viewmats, Ks, image_width, image_height)
     means2d, depths, conics, covariances = _projected(means, quats, scales, cameras)
     radii = torch.stack(
@@ -113,7 +113,7 @@ def projection_ewa_3dgs_fused_bwd(
 ) -> tuple[Tensor, None, Tensor, Tensor, Tensor | None]:
     _take(means, quats, scales, viewmats, Ks, radii, conics, v_means2d, v_depths, v_conics)
     assert (covars, eps2d, compensations, v_compensations) == (None, EPS2D, None, None)
-    assert camera_model is CameraModelType.PINHOLE
+    assert camera_model == CameraModelType.PINHOLE
     seen = (radii > 0).all(dim=-1)
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (means, quats, scales, viewmats)]

@@ -6,24 +6,17 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import gsplat_registered
 import gsplat_stand_in
 from recon.optim import CudaAdam, SelectiveAdam
+from recon.raster import gsplat_calls
+from recon.raster.gsplat_calls import ARGUMENTS
 
-ASKED = (
-    "projection_ewa_3dgs_fused_fwd",
-    "projection_ewa_3dgs_fused_bwd",
-    "spherical_harmonics_fwd",
-    "spherical_harmonics_bwd",
-    "intersect_tile",
-    "intersect_offset",
-    "rasterize_to_pixels_3dgs_fwd",
-    "rasterize_to_pixels_3dgs_bwd",
-    "adam",
-)
 KINDS = {"at::Tensor": "Tensor", "uint32_t": "int", "float": "float", "bool": "bool"}
 
 
@@ -41,7 +34,7 @@ def declared() -> dict[str, list[tuple[str, str]]]:
     return functions
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_it_takes_what_gsplat_declares(name: str, declared: dict[str, list[tuple[str, str]]]) -> None:
     own = inspect.signature(getattr(gsplat_stand_in, name)).parameters
     assert list(own) == [argument for _, argument in declared[name]]
@@ -51,13 +44,30 @@ def test_it_takes_what_gsplat_declares(name: str, declared: dict[str, list[tuple
 
 
 def test_no_other_function_is_asked_for() -> None:
-    package = Path(str(importlib.util.find_spec("recon.raster.gsplat_cuda").origin)).parents[1]  # type: ignore[union-attr]
-    asked = set().union(*(re.findall(r"\b_C\.(\w+)", path.read_text()) for path in package.glob("**/*.py")))
-    assert asked == {*ASKED, "CameraModelType"}
+    path = importlib.util.find_spec("recon.raster.gsplat_cuda").origin  # type: ignore[union-attr]
+    asked = set(re.findall(r"\bcompiled\.(\w+)", Path(str(path)).read_text()))
+    assert asked | {"adam"} == {*ARGUMENTS, "CameraModelType"}
+    for name, arguments in ARGUMENTS.items():
+        assert tuple(inspect.signature(getattr(gsplat_stand_in, name)).parameters) == arguments, name
 
 
-def test_adam_takes_the_steps_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    gsplat_stand_in.install(monkeypatch)
+def test_arguments_are_found_by_their_names() -> None:
+    gsplat_registered.library()
+    gsplat_registered.library().define("scale(Tensor values, Tensor? masks, int size, float strength) -> Tensor")
+    scale = gsplat_calls._adapted("scale", ("values", "amount", "strength"))
+    order = gsplat_calls._order(
+        "scale", ("values", "amount", "strength"), torch.ops.gsplat.scale.default._schema.arguments
+    )
+    assert (order, callable(scale)) == ([0, None, 1, 2], True)
+    with pytest.raises(gsplat_calls.UnknownGsplat, match="its scale wants strength"):
+        gsplat_calls._adapted("scale", ("values", "amount"))
+    with pytest.raises(gsplat_calls.UnknownGsplat, match="it has no resize"):
+        gsplat_calls._adapted("resize", ("values",))
+
+
+@pytest.mark.parametrize("stand_in", [gsplat_stand_in, gsplat_registered])
+def test_adam_takes_the_steps_of_the_cpu(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.install(monkeypatch)
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(50, 3, generator=generator)
     values = []

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import gsplat_stand_in
 from recon.datasets.errors import InputError
 from recon.kernels.runtime import get_threads, set_threads
 from recon.machine import importing, pick_device, use_threads
@@ -96,9 +97,14 @@ def test_a_program_reports_wrong_input_as_the_command_does() -> None:
 @pytest.mark.parametrize(
     ("version", "compiled", "problem"),
     [
-        ("1.5.3", object(), None),
-        ("1.5.3+pt211cu130", object(), None),
+        ("1.5.3", gsplat_stand_in, None),
+        ("1.5.3+pt211cu130", gsplat_stand_in, None),
         ("1.6.0", object(), "gsplat 1.6.0 is not what this version works with; install it with: pip install"),
+        (
+            "1.5.3",
+            object(),
+            "this gsplat is not what this version works with: it has no ",
+        ),
         ("1.5.3", None, "gsplat's CUDA kernels are not there"),
     ],
 )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import gsplat_registered
 import gsplat_stand_in
 from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
 from recon.datasets.cameras import Cameras
@@ -38,10 +39,13 @@ class Implementation:
     median_depth: bool  # whether it offers that
 
 
+STAND_INS: dict[str, Any] = {"stand-in": gsplat_stand_in, "registered": gsplat_registered}
+
+
 def implementation(name: str) -> Implementation:
     if name == "cpu":
         return Implementation(cpu.rasterize, "cpu", 5e-6, 1e-5, 5e-4, median_depth=True)
-    if name == "stand-in":
+    if name in STAND_INS:
         return Implementation(gsplat_cuda.rasterize, "cpu", 2e-5, 2e-4, 5e-3, median_depth=False)
     problem = gsplat_cuda.problem()
     if problem:
@@ -59,11 +63,11 @@ def quiet_torch() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """gsplat's functions in PyTorch, for what is tried with them."""
-    if hasattr(request.node, "callspec") and request.node.callspec.params.get("name") == "stand-in":
-        gsplat_stand_in.install(monkeypatch)
+    if hasattr(request.node, "callspec") and (name := request.node.callspec.params.get("name")) in STAND_INS:
+        STAND_INS[name].install(monkeypatch)
 
 
-both = pytest.mark.parametrize("name", ["cpu", "stand-in", pytest.param("gsplat_cuda", marks=pytest.mark.gpu)])
+both = pytest.mark.parametrize("name", ["cpu", *STAND_INS, pytest.param("gsplat_cuda", marks=pytest.mark.gpu)])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
-from recon.raster import EPS2D
+from recon.raster import EPS2D, gsplat_calls
 
 TILE = 16  # px
 WANTED = "gsplat>=1.5.3,<1.6"
@@ -26,16 +26,19 @@ def problem() -> str | None:
     """Why gsplat cannot be used here, in one line; None if it can. An import of gsplat alone proves nothing."""
     if not torch.cuda.is_available():
         return "torch sees no NVIDIA GPU"
+    remedy = f"; install it with: pip install '{WANTED}'"
     try:
         import gsplat
-        from gsplat.cuda._backend import _C
+        from gsplat.cuda import _backend  # noqa: F401
     except Exception as error:  # importing it may compile it, and that fails in every way a compiler can
-        return f"gsplat cannot be imported ({error}); install it with: pip install '{WANTED}'"
+        return f"gsplat cannot be imported ({error}){remedy}"
     if not gsplat.__version__.startswith("1.5."):  # what is called below is not what it promises to keep
-        return (
-            f"gsplat {gsplat.__version__} is not what this version works with; install it with: pip install '{WANTED}'"
-        )
-    if _C is None:
+        return f"gsplat {gsplat.__version__} is not what this version works with{remedy}"
+    try:
+        compiled = gsplat_calls.functions()
+    except gsplat_calls.UnknownGsplat as error:
+        return f"this gsplat is not what this version works with: {error}{remedy}"
+    if compiled is None:
         return "gsplat's CUDA kernels are not there: it found neither a compiled version nor a CUDA compiler (nvcc)"
     return None
 
@@ -115,17 +118,16 @@ def drawn(
         backgrounds: [C,3]
         absolute: where the way back puts what `RenderOutput.absgrad` is.
     """
-    from gsplat.cuda._backend import _C
-
+    compiled = gsplat_calls.functions()
     means2d, conics, channels, opacities, radii, depths = projected
     if backgrounds is not None and depth:
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(means2d), 1)], dim=-1)
     count, columns, rows = len(means2d), -(-size[0] // TILE), -(-size[1] // TILE)
     # Not differentiable: which Gaussians a tile has, sorted by depth.
-    _, keys, members = _C.intersect_tile(
+    _, keys, members = compiled.intersect_tile(
         *(means2d.detach(), radii, depths, None, None, count, TILE, columns, rows, True, False)
     )
-    tiles = (_C.intersect_offset(keys, count, columns, rows), members)
+    tiles = (compiled.intersect_offset(keys, count, columns, rows), members)
     pictures, alpha = Blending.apply(
         *(size, tiles, absolute, means2d, conics, channels, opacities),
         None if backgrounds is None else backgrounds.contiguous(),
@@ -173,18 +175,17 @@ class Projection(torch.autograd.Function):
         sh0: Tensor,
         shN: Tensor,
     ) -> tuple[Tensor, ...]:
-        from gsplat.cuda._backend import _C
-
+        compiled = gsplat_calls.functions()
         count = len(view.cameras)
         scales, opacities = log_scales.exp(), logit_opacities.sigmoid()
-        radii, means2d, depths, conics, _ = _C.projection_ewa_3dgs_fused_fwd(
+        radii, means2d, depths, conics, _ = compiled.projection_ewa_3dgs_fused_fwd(
             *(means, None, quats, scales, opacities, *view.matrices_and_size()),
-            *(EPS2D, view.near, view.far, 0.0, False, _C.CameraModelType.PINHOLE),
+            *(EPS2D, view.near, view.far, 0.0, False, compiled.CameraModelType.PINHOLE),
         )
         visible = radii[..., 0] > 0
         directions = means - view.cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
         coefficients = torch.cat([sh0, shN], dim=1).expand(count, -1, -1, -1).contiguous()
-        channels = _C.spherical_harmonics_fwd(view.sh_degree, directions, coefficients, visible)
+        channels = compiled.spherical_harmonics_fwd(view.sh_degree, directions, coefficients, visible)
         channels.add_(0.5).clamp_min_(0)
         if view.depth:
             channels = torch.cat([channels, depths[..., None]], dim=-1)
@@ -207,8 +208,7 @@ class Projection(torch.autograd.Function):
         g_opacities: Tensor | None,
         *_: None,
     ) -> tuple[Tensor | None, ...]:
-        from gsplat.cuda._backend import _C
-
+        compiled = gsplat_calls.functions()
         means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
         visible, directions, coefficients, channels = of_colour
         view = ctx.view
@@ -218,13 +218,13 @@ class Projection(torch.autograd.Function):
         g_channels = torch.zeros_like(channels) if g_channels is None else g_channels
         g_depths = g_channels[..., 3].contiguous() if view.depth else conics.new_zeros(visible.shape)
         g_colours = (g_channels[..., :3] * (channels[..., :3] > 0)).contiguous()
-        g_coefficients, g_directions = _C.spherical_harmonics_bwd(
+        g_coefficients, g_directions = compiled.spherical_harmonics_bwd(
             *(coefficients.shape[2], view.sh_degree, directions, coefficients, visible, g_colours, True)
         )
         _, with_viewmats, with_Ks, *wanted = ctx.needs_input_grad
-        g_means, _, g_quats, g_scales, g_viewmats = _C.projection_ewa_3dgs_fused_bwd(
+        g_means, _, g_quats, g_scales, g_viewmats = compiled.projection_ewa_3dgs_fused_bwd(
             *(means, None, quats, scales, *view.matrices_and_size()),
-            *(EPS2D, _C.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None),
+            *(EPS2D, compiled.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None),
             with_viewmats or with_Ks,
         )
         g_Ks = of_intrinsics(view.cameras, g_viewmats) if with_Ks else None
@@ -290,10 +290,9 @@ class Blending(torch.autograd.Function):
         opacities: Tensor,
         backgrounds: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        from gsplat.cuda._backend import _C
-
+        compiled = gsplat_calls.functions()
         inputs = (means2d, conics, channels, opacities, backgrounds)
-        pictures, alpha, last = _C.rasterize_to_pixels_3dgs_fwd(*inputs, None, *size, TILE, *tiles)
+        pictures, alpha, last = compiled.rasterize_to_pixels_3dgs_fwd(*inputs, None, *size, TILE, *tiles)
         ctx.save_for_backward(*inputs, *tiles, alpha, last)
         ctx.size, ctx.absolute = size, absolute
         ctx.set_materialize_grads(False)
@@ -302,14 +301,13 @@ class Blending(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_pictures: Tensor | None, g_alpha: Tensor | None) -> tuple[Tensor | None, ...]:
-        from gsplat.cuda._backend import _C
-
+        compiled = gsplat_calls.functions()
         *inputs, offsets, members, alpha, last = ctx.saved_tensors
         channels = inputs[2]
         if g_pictures is None:
             g_pictures = alpha.new_zeros(*alpha.shape[:3], channels.shape[-1])
         g_alpha = torch.zeros_like(alpha) if g_alpha is None else g_alpha.contiguous()
-        g_absolute, *gradients = _C.rasterize_to_pixels_3dgs_bwd(
+        g_absolute, *gradients = compiled.rasterize_to_pixels_3dgs_bwd(
             *(*inputs, None, *ctx.size, TILE, offsets, members, alpha, last),
             *(g_pictures.contiguous(), g_alpha, ctx.absolute is not None),
         )
