@@ -97,7 +97,8 @@ def _contents(state: TrainState) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "train": config.to_json(state.config),
     }
     if isinstance(state.model, Gaussians):
-        header |= {"opacity_reg": state.model.opacity_reg, "scale_reg": state.model.scale_reg}
+        names = ("opacity_reg", "scale_reg", "antialiased")
+        header |= {name: getattr(state.model, name) for name in names}
     return tensors, header
 
 
@@ -170,6 +171,7 @@ def _restore(
             *(tensors[f"{MODEL}{name}"].to(device) for name in PARAMETERS),
             opacity_reg=header["opacity_reg"],
             scale_reg=header["scale_reg"],
+            antialiased=header.get("antialiased", False),  # older ones do not say
             rasterizer=Divided(divided) if divided.count > 1 else None,
         )
     else:

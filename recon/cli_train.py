@@ -54,6 +54,7 @@ def train(
     poses: PoseChoice = "auto",
     depth_weight: float = 0.0,
     for_mesh: bool = False,
+    antialiased: bool = False,
     seed: int = 0,
     device: Device = "auto",
     threads: int | None = None,
@@ -102,6 +103,9 @@ def train(
             rendered pictures and calibrated rigs.
         depth_weight: How much measured depths count, where the capture has them (RGB-D): the weight of their mean
             relative error beside the photometric loss. With 0 they only give the first points.
+        antialiased: Draw what is smaller than a pixel fainter instead of larger (Mip-Splatting): the scene looks right
+            from farther away and in smaller pictures than the photos, too. What shows the export has to know of it:
+            .spz and .sog tell.
         for_mesh: Make the geometry good enough for a mesh: flat Gaussians whose normals agree with the depth. Takes
             longer, and photos are matched a little less well.
         seed: Same seed, same result.
@@ -154,6 +158,7 @@ def train(
         poses=poses,
         depth_weight=depth_weight,
         for_mesh=for_mesh,
+        antialiased=antialiased,
         seed=seed,
     )
     if resume is None and scene is None:

@@ -181,6 +181,7 @@ class TrainConfig:
     exposure: bool = True  # learn how each photo was exposed; see `exposure.py`
     depth_weight: float = 0.0  # of `losses.relative_depth`, for photos that come with depths
     refine_poses: bool = False  # learn where each photo was taken from; see `poses.py`
+    antialiased: bool = False  # see `Gaussians`
     coarse: float = 0.3  # share of the steps that see photos at a quarter and at half of their size; see `pace`
     initial_points: int = 20_000  # how many to start from when the capture has no points
     strategy: AdaptiveConfig | MCMCConfig = field(default_factory=AdaptiveConfig)

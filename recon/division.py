@@ -20,12 +20,9 @@ def part(model: Gaussians, ranks: Ranks) -> Gaussians:
     """The Gaussians of this process: all take them by turns, since neighbours come one after the other in captures, and
     parts that each are a sample of the whole scene have as much to do as each other."""
     rows = torch.arange(ranks.rank, len(model), ranks.count, device=model.device)
-    return Gaussians(
-        *model.rows(rows).values(),
-        rasterizer=Divided(ranks),
-        opacity_reg=model.opacity_reg,
-        scale_reg=model.scale_reg,
-    )
+    part = model.like(*model.rows(rows).values())
+    part.rasterizer = Divided(ranks)
+    return part
 
 
 def check(settings: TrainConfig, ranks: Ranks) -> None:

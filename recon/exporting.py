@@ -67,6 +67,8 @@ def export_to(
     export.export(model, out, z_up=place.frame == "z-up")
     size = export.bytes_of(out)
     say(f"Wrote {len(model):,} Gaussians: {out} ({_sizes(size, len(model))})")
+    if model.antialiased and kind not in export.SAY_ANTIALIASED:
+        say(f"{kind} does not say that this scene was trained antialiased: tell so to what shows it.")
     if kind in export.LOSSES and len(model):
         say(f"Lost in {kind}: {export.LOSSES[kind]}.")
         say(str(loss(capture_of(source, state), model, export.load(out), file_from_world)))

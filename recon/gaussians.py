@@ -68,12 +68,14 @@ class Gaussians:
         rasterizer: Rasterizer | None = None,
         opacity_reg: float = 0.0,
         scale_reg: float = 0.0,
+        antialiased: bool = False,
     ) -> None:
         """
         Args:
             means, ...: see `PARAMETERS`; copied to contiguous leaves that require gradients.
             rasterizer: None for the fast one of the parameters' device.
             opacity_reg, scale_reg: weights of the mean opacity and of the mean scale in the loss (3DGS-MCMC, eq. 10).
+            antialiased: whether it is drawn so, see `Rasterizer`; a scene looks right as it was trained.
         """
         count = means.shape[0]
         coefficients = 1 + shN.shape[1]
@@ -87,6 +89,7 @@ class Gaussians:
         self.rasterizer = rasterizer
         self.opacity_reg = opacity_reg
         self.scale_reg = scale_reg
+        self.antialiased = antialiased
 
     @classmethod
     def from_points(
@@ -135,11 +138,20 @@ class Gaussians:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on a device."""
+        return self.like(*(value.to(device) for value in self.state_dict().values()))
+
+    def like(self, *values: Tensor) -> Self:
+        """Others, which are drawn and trained as these are.
+
+        Args:
+            values: of `PARAMETERS`.
+        """
         return type(self)(
-            *(value.to(device) for value in self.state_dict().values()),
+            *values,
             rasterizer=self.rasterizer,
             opacity_reg=self.opacity_reg,
             scale_reg=self.scale_reg,
+            antialiased=self.antialiased,
         )
 
     def parameters(self) -> dict[str, Tensor]:
@@ -176,6 +188,7 @@ class Gaussians:
             depth=depth,
             absgrad=absgrad,
             median_depth=median_depth,
+            antialiased=self.antialiased,
         )
 
     def degree_at(self, train_frac: float) -> int:
@@ -237,7 +250,7 @@ class Gaussians:
             raise ValueError("a mirrored world cannot be written as rotated Gaussians")
         turned = sh.rotate(torch.cat([self.sh0, self.shN], dim=1), rotation)
         turn = quat_from_rotation(rotation).to(self.quats)
-        return type(self)(
+        return self.like(
             (self.means.double() @ transform[:3, :3].T.to(self.device) + transform[:3, 3].to(self.device)).to(
                 self.means
             ),
@@ -246,9 +259,6 @@ class Gaussians:
             self.logit_opacities,
             turned[:, :1],
             turned[:, 1:],
-            rasterizer=self.rasterizer,
-            opacity_reg=self.opacity_reg,
-            scale_reg=self.scale_reg,
         )
 
     @torch.no_grad()

@@ -68,6 +68,7 @@ def of_view(
             measured=measured,
             depth_weight=depth_weight,
             absgrad=absgrad,
+            antialiased=model.antialiased,
             of_camera=of_camera,
             shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
         )

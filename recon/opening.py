@@ -140,6 +140,7 @@ def initial_model(scene: Scene, settings: TrainConfig, device: torch.device) -> 
     )
     if mcmc:
         model.opacity_reg, model.scale_reg = mcmc.opacity_reg, mcmc.scale_reg
+    model.antialiased = settings.antialiased
     return model.to(device)
 
 

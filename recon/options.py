@@ -38,6 +38,7 @@ class Options:
     exposure: bool = True
     depth_weight: float = 0.0
     for_mesh: bool = False
+    antialiased: bool = False
     poses: PoseChoice = "auto"
     seed: int = 0
 
@@ -87,6 +88,7 @@ class Options:
             exposure=self.exposure,
             depth_weight=self.depth_weight,
             surface=SurfaceConfig() if self.for_mesh else None,
+            antialiased=self.antialiased,
             seed=self.seed,
             strategy=dataclasses.replace(chosen.strategy, **given),
         )
@@ -102,6 +104,7 @@ class Options:
             "depth_weight",
             "exposure",
             "for_mesh",
+            "antialiased",
         )
         for option in self.changed():
             name = option.removeprefix("--").removeprefix("no-").replace("-", "_")

@@ -119,9 +119,14 @@ class Parts:
 @torch.no_grad()
 def chosen(model: Gaussians, parts: Parts) -> Gaussians:
     """What `parts` leave of a scene; `InputError` if that is nothing."""
-    rows = joined(
-        [Rows.of(scene, Path("scene")) for scene in (model, *(load_with_frame(path)[0] for path in parts.merge))]
-    )
+    scenes = [model]
+    for path in parts.merge:
+        scenes.append(load_with_frame(path)[0])
+        if scenes[-1].antialiased != model.antialiased:
+            raise InputError(
+                f"{path}: one of the scenes was trained antialiased and one was not, so they cannot be one"
+            )
+    rows = joined([Rows.of(scene, Path("scene")) for scene in scenes])
     kept = np.ones(len(rows), dtype=bool)
     if parts.crop is not None:
         kept &= ((rows.means >= parts.crop[:3]) & (rows.means <= parts.crop[3:])).all(axis=1)
@@ -140,4 +145,6 @@ def chosen(model: Gaussians, parts: Parts) -> Gaussians:
         raise InputError(f"nothing of {len(rows):,} Gaussians is left to write")
     degree = sh.degree_of(1 + rows.shN.shape[1])
     rows = rows.taken(index).cut(degree if parts.sh_degree is None else min(degree, parts.sh_degree))
-    return rows.gaussians("scene")
+    left = rows.gaussians("scene")
+    left.antialiased = model.antialiased
+    return left

@@ -130,6 +130,7 @@ class _Fit:
                 ssim_weight=SSIM_WEIGHT,
                 mask=self.mask,
                 absgrad=False,
+                antialiased=model.antialiased,
                 of_camera=True,
                 shot=None if shot is None else (shot.lens, shot.coefficients.numpy()),
             )

@@ -132,7 +132,7 @@ class SplatSubject:
             raise InputError("Every splat is deleted or outside the crop box: nothing is left to save.")
         larger = torch.diag(torch.tensor([self.scale, self.scale, self.scale, 1.0], dtype=torch.float64))
         rows = torch.from_numpy(kept).to(self._model.device)
-        copy, frame = Gaussians(*self._model.rows(rows).values()), larger @ self._source_from_world
+        copy, frame = self._model.like(*self._model.rows(rows).values()), larger @ self._source_from_world
 
         def save(path: Path) -> int:
             export(copy, path, source_from_world=frame)
@@ -156,6 +156,7 @@ class SplatSubject:
             near=look.near,
             far=look.far,
             depth=look.mode in ("depth", "normals"),
+            antialiased=self._model.antialiased and look.mode == "splats",
         )
 
     def _parameters(self, camera: Cameras, look: Look) -> Parameters:

@@ -11,6 +11,7 @@ The second costs a rendering of its own, so it is done in some steps only, with 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -67,7 +68,7 @@ def pull(model: Gaussians, batch: Batch, config: SurfaceConfig, step: int, progr
     """Add the gradient of `disagreement` to those of a step, if it is one of those that compare normals."""
     if step % config.every or progress < config.begins:
         return
-    rasterize = model.rasterizer or rasterizer_for(model.device)
+    rasterize = functools.partial(model.rasterizer or rasterizer_for(model.device), antialiased=model.antialiased)
     wrong = disagreement(rasterize, model.parameters(), batch.cameras, batch.mask)
     loss = config.normal_weight * config.every * wrong
     loss.backward()  # type: ignore[no-untyped-call]

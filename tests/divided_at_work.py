@@ -119,7 +119,7 @@ def by_gsplat(
     *tensors, camera = given
     everyone = cameras_of_all(processes, camera)  # type: ignore[arg-type]
     about = (everyone, sh_degree, background[None], 0.01, 1e10)
-    return divided_cuda.render(processes, tensors, *about, depth=depth, absgrad=absgrad)  # type: ignore[arg-type]
+    return divided_cuda.render(processes, tensors, *about, depth=depth, absgrad=absgrad, antialiased=False)  # type: ignore[arg-type]
 
 
 def draw_all(processes: Ranks, ways: dict[str, Draw], device: torch.device, folder: Path) -> None:

@@ -73,14 +73,16 @@ def projection_ewa_3dgs_fused_fwd(
     camera_model: CameraModelType,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     _take(means, quats, scales, opacities, viewmats, Ks)
-    assert (covars, eps2d, radius_clip, calc_compensations) == (None, EPS2D, 0.0, False)
+    assert (covars, eps2d, radius_clip) == (None, EPS2D, 0.0)
     assert camera_model == CameraModelType.PINHOLE
     cameras = Cameras(viewmats, Ks, image_width, image_height)
     means2d, depths, conics, covariances = _projected(means, quats, scales, cameras)
+    factors = torch.stack([reference.compensations(covariances[i]) for i in range(len(cameras))])
+    shown = opacities.double() * (factors if calc_compensations else torch.ones_like(factors))
     radii = torch.stack(
         [
             reference.visible_radii(
-                *(means2d[i], covariances[i], depths[i], opacities.double(), cameras[i], near_plane, far_plane)
+                *(means2d[i], covariances[i], depths[i], shown[i], cameras[i], near_plane, far_plane)
             )
             for i in range(len(cameras))
         ]
@@ -88,7 +90,9 @@ def projection_ewa_3dgs_fused_fwd(
     gone = (radii == 0).any(dim=-1)
     for values in (means2d, depths, conics):
         values[gone] = NAN
-    return radii, means2d.float(), depths.float(), conics.float(), torch.empty(0)
+    factors[gone] = 0
+    of_blur = factors.float() if calc_compensations else torch.empty(0)
+    return radii, means2d.float(), depths.float(), conics.float(), of_blur
 
 
 def projection_ewa_3dgs_fused_bwd(
@@ -104,22 +108,24 @@ def projection_ewa_3dgs_fused_bwd(
     camera_model: CameraModelType,
     radii: Tensor,
     conics: Tensor,
-    compensations: None,
+    compensations: Tensor | None,
     v_means2d: Tensor,
     v_depths: Tensor,
     v_conics: Tensor,
-    v_compensations: None,
+    v_compensations: Tensor | None,
     viewmats_requires_grad: bool,
 ) -> tuple[Tensor, None, Tensor, Tensor, Tensor | None]:
-    _take(means, quats, scales, viewmats, Ks, radii, conics, v_means2d, v_depths, v_conics)
-    assert (covars, eps2d, compensations, v_compensations) == (None, EPS2D, None, None)
+    _take(means, quats, scales, viewmats, Ks, radii, conics, v_means2d, v_depths, v_conics, v_compensations)
+    assert (covars, eps2d, compensations is None) == (None, EPS2D, v_compensations is None)
     assert camera_model == CameraModelType.PINHOLE
     seen = (radii > 0).all(dim=-1)
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (means, quats, scales, viewmats)]
         cameras = Cameras(inputs[3], Ks, image_width, image_height)
-        m, d, c, _ = _projected(inputs[0], inputs[1], inputs[2], cameras)
-        pairs = ((m, v_means2d), (d, v_depths), (c, v_conics))
+        m, d, c, covariances = _projected(inputs[0], inputs[1], inputs[2], cameras)
+        pairs = [(m, v_means2d), (d, v_depths), (c, v_conics)]
+        if v_compensations is not None:
+            pairs.append((torch.stack([reference.compensations(each) for each in covariances]), v_compensations))
         total = sum((value[seen] * given[seen]).sum() for value, given in pairs)
         g_means, g_quats, g_scales, g_viewmats = _gradients(total, inputs)
     return g_means, None, g_quats, g_scales, g_viewmats if viewmats_requires_grad else None

@@ -21,7 +21,7 @@ class Case:
     parameters: list[Tensor]  # in the order of NAMES
     cameras: Cameras
     sh_degree: int
-    options: dict[str, Any] = field(default_factory=dict)  # background, near, far
+    options: dict[str, Any] = field(default_factory=dict)  # background, near, far, antialiased
 
     def arguments(self, dtype: torch.dtype, device: str) -> tuple[list[Tensor], Cameras, dict[str, Any]]:
         parameters = [tensor.detach().to(device, dtype, copy=True).requires_grad_() for tensor in self.parameters]
@@ -118,6 +118,10 @@ def cases() -> dict[str, Case]:
     unnormalised = scene(40, seed=11)
     unnormalised[1] *= 10.0 ** torch.linspace(-6, 6, 40, dtype=torch.float64)[:, None]
     found["quaternions of any length"] = Case([t.float().double() for t in unnormalised], camera, 3)
+    for name in ("degree 3 of 16 coefficients", "several cameras", "needles, plates, huge, tiny, opaque and clear"):
+        found[f"{name}, antialiased"] = with_options(found[name], antialiased=True)
+    fine = scene(80, seed=13, log_scale=-4.5, logit=1.0)  # a quarter of a pixel
+    found["smaller than a pixel, antialiased"] = Case(fine, camera, 3, {"antialiased": True})
     return found
 
 
@@ -138,6 +142,8 @@ def undecided(case: Case, margin: float = 2e-4) -> tuple[Tensor, Tensor, Tensor]
         camera = case.cameras[i]
         means2d, covariances, z = reference.project(means, quats, log_scales, camera)
         opacities = torch.sigmoid(logits)
+        if case.options.get("antialiased"):
+            opacities = opacities * reference.compensations(covariances)
         sigmas = (2 * (opacities / ALPHA_MIN).clamp_min(1).log()).sqrt()
         extents.append(sigmas[:, None] * covariances.diagonal(dim1=1, dim2=2).sqrt())
         drawn = (z > case.options.get("near", 0.01)) & (z < case.options.get("far", 1e10))

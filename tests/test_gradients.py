@@ -28,9 +28,16 @@ def batch(number: int, *, masked: bool) -> Batch:
 
 
 def steps(
-    model: Gaussians, *, progress: float = 1.0, masked: bool = False, absgrad: bool = True, ssim_weight: float = 0.2
+    model: Gaussians,
+    *,
+    progress: float = 1.0,
+    masked: bool = False,
+    absgrad: bool = True,
+    ssim_weight: float = 0.2,
+    antialiased: bool = False,
 ) -> list[Tensor]:
     """What three steps tell and leave behind."""
+    model.antialiased = antialiased
     model.means.data[::5] *= 20  # behind every camera
     optimizer = make_optimizer(model.param_groups(1.0), "cpu")
     told: list[Tensor | None] = []
@@ -55,7 +62,15 @@ def steps(
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"progress": 0.2}, {"progress": 0.0}, {"masked": True}, {"absgrad": False}, {"ssim_weight": 0.0}],
+    [
+        {},
+        {"progress": 0.2},
+        {"progress": 0.0},
+        {"masked": True},
+        {"absgrad": False},
+        {"ssim_weight": 0.0},
+        {"antialiased": True},
+    ],
     ids=str,
 )
 def test_straight_through_the_kernels_is_what_autograd_does(how: dict, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_small_scenes_are_finer_and_large_ones_still_fit(tmp_path: Path) -> None
 def test_degree_four_is_cut_to_three() -> None:
     header = struct.pack("<4sIIBBBB", b"NGSP", 3, 1, 4, 12, 0, 0)
     body = bytes(9) + b"\x80" + b"\x80" * 3 + b"\x80" * 3 + bytes(4) + bytes(range(72))
-    rows = spz.decode(gzip.compress(header + body), "f")
+    rows, _ = spz.decode(gzip.compress(header + body), "f")
     assert rows.shN.shape == (1, 15, 3)
     assert abs(float(rows.shN[0, 1, 0])) == (128 - 3) / 128  # the second coefficient, of red
 

@@ -66,6 +66,10 @@ LOSSES: dict[str, str] = {
 }
 
 
+# Those that say whether a scene is to be drawn antialiased; that of glTF is within its .spz.
+SAY_ANTIALIASED = (".spz", ".spz.glb", ".sog", sog.META, streamed.META)
+
+
 def export(model: Gaussians, path: Path | str, *, source_from_world: Tensor | None = None, z_up: bool = False) -> None:
     """Write a scene in the format that the name of `path` ends with.
 

@@ -103,7 +103,7 @@ def save_packed(gaussians: Gaussians, path: Path | str) -> None:
     """Write all Gaussians as .spz inside of the .glb."""
     path = Path(path)
     rows = Rows.of(gaussians, path)
-    data = spz.encode(rows, str(path), SPZ_VERSION)
+    data = spz.encode(rows, str(path), SPZ_VERSION, antialiased=gaussians.antialiased)
     names = ["POSITION", "COLOR_0", f"{SPLATS}:ROTATION", f"{SPLATS}:SCALE", f"{SPLATS}:OPACITY"]
     names += _sh_names(gaussians.sh_degree)
     # Accessors without data: what they will be once the .spz is unpacked.
@@ -274,7 +274,7 @@ def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, An
     packed = extensions.get(PACKED) if isinstance(extensions, dict) else None
     if packed is not None:
         data = _view(document, binary, packed.get("bufferView") if isinstance(packed, dict) else None, where)
-        return spz.decode(data, f"{where}: its .spz").turned(AXES)
+        return spz.decode(data, f"{where}: its .spz")[0].turned(AXES)
     attributes = entry(primitive, "attributes", dict, where)
 
     def values(name: str) -> Floats:

@@ -97,16 +97,17 @@ def save(gaussians: Gaussians, path: Path | str) -> None:
     rows = Rows.of(gaussians, path)
     rows = rows.taken(morton_order(rows.means))
     if path.suffix.lower() == ".json":
-        write_folder(rows, path)
+        write_folder(rows, path, antialiased=gaussians.antialiased)
         return
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:  # images do not shrink once more
-        for name, data in _encoded(rows).items():
+        for name, data in _encoded(rows, gaussians.antialiased).items():
             archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), data)
 
 
-def write_folder(rows: Rows, path: Path) -> None:
+def write_folder(rows: Rows, path: Path, *, antialiased: bool) -> None:
     """Write splats, in their order, as a meta.json and images beside it."""
-    for name, data in _encoded(rows).items():  # meta.json is the last: it never speaks of images that are not there
+    # meta.json is the last: it never speaks of images that are not there.
+    for name, data in _encoded(rows, antialiased).items():
         with atomic_write(path if name == META else path.parent / name) as file:
             file.write(data)
 
@@ -199,7 +200,9 @@ def _decoded(files: Files, meta_name: str, size: int, where: str) -> Gaussians:
             sh0,
             _harmonics(files, meta, version, count, values, where),
         )
-    return rows.gaussians(where)
+    model = rows.gaussians(where)
+    model.antialiased = meta.get("antialias") is True
+    return model
 
 
 def _first(means: Mapping[str, Any], where: str) -> int:
@@ -247,7 +250,7 @@ def _harmonics(
     return colours.reshape(entries, higher, 3)[labels]
 
 
-def _encoded(rows: Rows) -> dict[str, bytes]:
+def _encoded(rows: Rows, antialiased: bool) -> dict[str, bytes]:
     """The files of version 2, by name, meta.json last."""
     count = len(rows)
     files: dict[str, bytes] = {}
@@ -274,6 +277,7 @@ def _encoded(rows: Rows) -> dict[str, bytes]:
         "version": 2,
         "asset": {"generator": "recon"},
         "count": count,
+        **({"antialias": True} if antialiased else {}),
         "means": {"mins": low.tolist(), "maxs": high.tolist(), "files": means},
         "scales": {"codebook": _shortened(scale_book), "files": [write("scales.webp", scales)]},
         "quats": {"files": [quats]},

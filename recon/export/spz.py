@@ -47,6 +47,7 @@ LOSS = (
 VERSION = 3  # that is written: more programs read it than version 4, and the files are equally large
 MAGIC = b"NGSP"
 HEADER = struct.Struct("<4sIIBBBB")  # magic, version, splats, SH degree, fraction bits, flags, streams (v4)
+ANTIALIASED = 1  # of the flags
 HEADER_4 = 32  # bytes; after the fields of HEADER, where the table of contents is (uint32), and zeros
 ENTRY = struct.Struct("<QQ")  # of that table, for each stream: its compressed size, and its own
 GZIP, GZIP_MAGIC = 31, b"\x1f\x8b"  # zlib's number for the format
@@ -67,7 +68,7 @@ ROTATION_STEPS = {2: 127.5, 3: 511 * math.sqrt(2), 4: 511 * math.sqrt(2)}
 def save(gaussians: Gaussians, path: Path | str, *, version: int = VERSION) -> None:
     """Write all Gaussians, in their order; `version` is 2, 3 or 4."""
     path = Path(path)
-    data = encode(Rows.of(gaussians, path), str(path), version)
+    data = encode(Rows.of(gaussians, path), str(path), version, antialiased=gaussians.antialiased)
     with atomic_write(path) as file:
         file.write(data)
 
@@ -75,15 +76,18 @@ def save(gaussians: Gaussians, path: Path | str, *, version: int = VERSION) -> N
 def load(path: Path | str) -> Gaussians:
     """Read a file of version 2, 3 or 4; `InputError` says what is wrong with it. SH of degree 4 are cut to 3."""
     path = Path(path)
-    return decode(read_bytes(path), str(path)).gaussians(str(path))
+    rows, antialiased = decode(read_bytes(path), str(path))
+    model = rows.gaussians(str(path))
+    model.antialiased = antialiased
+    return model
 
 
-def encode(rows: Rows, where: str, version: int = VERSION) -> bytes:
+def encode(rows: Rows, where: str, version: int = VERSION, *, antialiased: bool = False) -> bytes:
     """The bytes of a file."""
     degree = sh.degree_of(1 + rows.shN.shape[1])
     rows = rows.turned(AXES)
     bits = _fraction_bits(rows, where)
-    header = HEADER.pack(MAGIC, version, len(rows), degree, bits, 0, 0)
+    header = HEADER.pack(MAGIC, version, len(rows), degree, bits, ANTIALIASED * antialiased, 0)
     streams = [
         _packed_positions(rows.means, bits),
         to_bytes(sigmoid(rows.logit_opacities)),
@@ -102,8 +106,8 @@ def encode(rows: Rows, where: str, version: int = VERSION) -> bytes:
     return b"".join([header, *table, *packed])
 
 
-def decode(data: bytes, where: str) -> Rows:
-    """The rows in the bytes of a file; errors start with `where`."""
+def decode(data: bytes, where: str) -> tuple[Rows, bool]:
+    """The rows in the bytes of a file, and whether they are to be drawn antialiased; errors start with `where`."""
     if data[:2] == GZIP_MAGIC:
         unpacker = zlib.decompressobj(wbits=GZIP)
         header = _inflated(unpacker, data, HEADER.size, where)
@@ -111,7 +115,7 @@ def decode(data: bytes, where: str) -> Rows:
         header = data[: HEADER.size]
     if len(header) < HEADER.size or header[:4] != MAGIC:
         raise InputError(f"{where}: not an .spz file: it does not start with 'NGSP'")
-    _, version, count, degree, bits, _, streams = HEADER.unpack(header)
+    _, version, count, degree, bits, flags, streams = HEADER.unpack(header)
     if version not in ROTATION_STEPS:
         raise InputError(f"{where}: version {version} of .spz is not known; 2, 3 and 4 are")
     if degree not in SH_DEGREES:
@@ -131,7 +135,7 @@ def decode(data: bytes, where: str) -> Rows:
             raise InputError(f"{where}: truncated: {count:,} splats take {total:,} bytes, {len(body):,} are there")
         parts = [body[end - size : end] for end, size in zip(itertools.accumulate(sizes), sizes, strict=True)]
     arrays = [np.frombuffer(part, np.uint8) for part in [*parts, b""][:6]]
-    return _unpacked(arrays, count, version, bits, higher)
+    return _unpacked(arrays, count, version, bits, higher), bool(flags & ANTIALIASED)
 
 
 def _unpacked(arrays: list[Bytes], count: int, version: int, bits: int, higher: int) -> Rows:

@@ -64,7 +64,8 @@ def save(gaussians: Gaussians, path: Path | str) -> None:
                 leaves[leaf]["lods"][str(level)] = {"file": len(names) - 1, "offset": start, "count": len(kept[leaf])}
                 start += len(kept[leaf])
             some, whole_boxes = (rows.taken(np.concatenate([each[leaf] for leaf in group])) for each in (kept, boxes))
-            sog.write_folder(_grown(some, whole_boxes), path.parent / names[-1])
+            target = path.parent / names[-1]
+            sog.write_folder(_grown(some, whole_boxes), target, antialiased=gaussians.antialiased)
     empty = {"bound": {"min": [0.0] * 3, "max": [0.0] * 3}, "children": []}
     meta = {
         "version": 1,
@@ -100,9 +101,10 @@ def load(path: Path | str) -> Gaussians:
         wanted.setdefault(number, []).append((start, count))
     if coarser:
         log.warning("%s: the finest splats of %d boxes are not there; coarser ones are read", path, coarser)
-    parts = []
+    parts, antialiased = [], False
     for number, ranges in sorted(wanted.items()):
-        rows = Rows.of(sog.load(files[number]), files[number])
+        some = sog.load(files[number])
+        rows, antialiased = Rows.of(some, files[number]), antialiased or some.antialiased
         if any(start < 0 or count < 0 or start + count > len(rows) for start, count in ranges):
             raise InputError(f"{path}: boxes have splats that {names[number]} has not, which has {len(rows):,}")
         if sum(count for _, count in ranges) > len(rows):
@@ -111,7 +113,9 @@ def load(path: Path | str) -> Gaussians:
     if meta.get("environment") is not None:
         around = _beside(path, meta["environment"])
         parts.append(Rows.of(sog.load(around), around))
-    return joined(parts or [Rows.none()]).gaussians(str(path))
+    model = joined(parts or [Rows.none()]).gaussians(str(path))
+    model.antialiased = antialiased
+    return model
 
 
 def is_folder(path: Path) -> bool:

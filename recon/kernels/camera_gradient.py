@@ -11,7 +11,7 @@ from typing import Any
 
 from recon.kernels.lanes import sum_lanes
 from recon.kernels.simd import LANES, get, inline, load, put, select, store
-from recon.kernels.splat import EPS2D, FX, FY
+from recon.kernels.splat import FX, FY
 
 CAMERA_GRADIENT = 10
 # The sums: of a turn, in the axes of the camera; of a step, in the axes of the world; of fx, fy, cx and cy.
@@ -39,12 +39,12 @@ def add_to_camera(camera: Any, g: Any, g_centre: Any, seen: Any, sums: Any) -> N
     turn_z = p.depth * (u * y - v * x) + a0 * d3 - a3 * d0 + a1 * d4 - a4 * d1 + a2 * d5 - a5 * d2
     # What a focal length scales: the way from the principal point, and one row of the covariance's factor. It also
     # moves the limits of the Jacobian, for what lies beyond them.
-    ga, gb, gc = g.covariance
-    ca, cb, cc = p.covariance
+    f0, f1, f2, g0, g1, g2 = p.image_axes
+    df0, df1, df2, dg0, dg1, dg2 = g.geometry.image_axes
     at_limit_x = select(u == cu, 0.0, -(d0 * a6 + d1 * a7 + d2 * a8)) / fx
     at_limit_y = select(v == cv, 0.0, -(d3 * a6 + d4 * a7 + d5 * a8)) / fy
-    focal_x = g_centre[0] * u + (2 * ga * (ca - EPS2D) + gb * cb) / fx - at_limit_x * cu
-    focal_y = g_centre[1] * v + (2 * gc * (cc - EPS2D) + gb * cb) / fy - at_limit_y * cv
+    focal_x = g_centre[0] * u + (f0 * df0 + f1 * df1 + f2 * df2) / fx - at_limit_x * cu
+    focal_y = g_centre[1] * v + (g0 * dg0 + g1 * dg1 + g2 * dg2) / fy - at_limit_y * cv
     step_x, step_y, step_z = g.mean
     _add(sums, TURN, seen, turn_x)
     _add(sums, TURN + 1, seen, turn_y)

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recon.kernels.lanes import load_columns, store_columns
-from recon.kernels.simd import LANES, exp2, get, inline, load, maximum, minimum, put, select, sqrt, stack, store
+from recon.kernels.simd import (
+    LANES,
+    exp2,
+    get,
+    inline,
+    load,
+    log2_positive,
+    maximum,
+    minimum,
+    put,
+    select,
+    sqrt,
+    stack,
+    store,
+)
 from recon.kernels.splat import (
     CX,
     CY,
@@ -23,6 +39,7 @@ from recon.kernels.splat import (
 )
 
 _THREE, _FOUR = 3 * LANES, 4 * LANES  # `stack` wants a constant
+TINY = np.float32(1e-30)  # what has less than this for its determinant shows nothing
 
 # ------------------------------------------------------------------------------------------ rows of the parameters
 # Past the last Gaussian, its values are repeated; writing leaves those lanes out.
@@ -114,6 +131,7 @@ class Projection(NamedTuple):
     image_axes: Any  # the same through the Jacobian: x of the three, then y of the three
     covariance: Any  # a, b, c: px^2
     determinant: Any
+    sharp: Any  # the determinant without blur
     centre: Any  # px
 
 
@@ -173,6 +191,7 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
     g0, g1, g2 = gy * (a3 - cv * a6), gy * (a4 - cv * a7), gy * (a5 - cv * a8)
     ff, gg = f0 * f0 + f1 * f1 + f2 * f2, g0 * g0 + g1 * g1 + g2 * g2
     n0, n1, n2 = f1 * g2 - f2 * g1, f2 * g0 - f0 * g2, f0 * g1 - f1 * g0
+    sharp = n0 * n0 + n1 * n1 + n2 * n2
     return Projection(
         depth=z,
         in_front=in_front,
@@ -185,6 +204,33 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
         axes=(a0, a1, a2, a3, a4, a5, a6, a7, a8),
         image_axes=(f0, f1, f2, g0, g1, g2),
         covariance=(ff + EPS2D, f0 * g0 + f1 * g1 + f2 * g2, gg + EPS2D),
-        determinant=n0 * n0 + n1 * n1 + n2 * n2 + EPS2D * (ff + gg) + EPS2D * EPS2D,
+        determinant=sharp + EPS2D * (ff + gg) + EPS2D * EPS2D,
+        sharp=sharp,
         centre=(fx * u + get(k, CX), fy * v + get(k, CY)),
+    )
+
+
+@inline
+def log2_compensation(p: Any) -> Any:
+    """The logarithm of the factor by which opacities make up for the blur: it is to spread Gaussians, and not to make
+    more of them. The factor is the root of the ratio of the determinants (Yu et al. 2024, "Mip-Splatting", eq. 9)."""
+    return 0.5 * (log2_positive(maximum(p.sharp, TINY)) - log2_positive(p.determinant))
+
+
+@inline
+def compensation_gradient(p: Any, g_log: Any) -> Any:
+    """Gradients of the `image_axes` from that of the logarithm of the factor of `log2_compensation`.
+
+    With rows f and g, n = f x g, the blur e and D the determinant, that of f is (g x n) (D - n^2) / (n^2 D) - e f / D.
+    Taken through the covariance it would be a difference of much larger numbers where a Gaussian is a needle.
+    """
+    a, _, c = p.covariance
+    f0, f1, f2, g0, g1, g2 = p.image_axes
+    n0, n1, n2 = f1 * g2 - f2 * g1, f2 * g0 - f0 * g2, f0 * g1 - f1 * g0
+    less = EPS2D * g_log / p.determinant
+    more = less * (a + c - EPS2D) / maximum(p.sharp, TINY)
+    return (
+        *(more * (g1 * n2 - g2 * n1) - less * f0, more * (g2 * n0 - g0 * n2) - less * f1),
+        *(more * (g0 * n1 - g1 * n0) - less * f2, more * (n1 * f2 - n2 * f1) - less * g0),
+        *(more * (n2 * f0 - n0 * f2) - less * g1, more * (n0 * f1 - n1 * f0) - less * g2),
     )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from recon.kernels.geometry import load_quads, load_scalars, load_triples, project, store_tuples
+from recon.kernels.geometry import (
+    load_quads,
+    load_scalars,
+    load_triples,
+    log2_compensation,
+    project,
+    store_tuples,
+)
 from recon.kernels.harmonics import COEFFICIENTS, FUNCTIONS, basis, colour, load_rows, view_direction
 from recon.kernels.lanes import (
     any_set,
@@ -35,6 +42,7 @@ from recon.kernels.simd import (
     store,
 )
 from recon.kernels.splat import (
+    ANTIALIASED,
     BLUE,
     CHUNK,
     CURVE,
@@ -141,6 +149,7 @@ def project_gaussians(
             state[NOT_FINITE] becomes 1 if a parameter is not finite or a size overflows.
     """
     width, height, far = get(camera, WIDTH), get(camera, HEIGHT), get(camera, FAR)
+    antialiased = get(camera, ANTIALIASED) > 0
     tiles_x, used = (int(width) + TILE_WIDTH - 1) // TILE_WIDTH, (degree + 1) * (degree + 1)
     functions, coefficients, depths = stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
     page = page_end = 0
@@ -159,6 +168,8 @@ def project_gaussians(
             p = project(camera, mean, quat, log_scale)
             (x, y), (a, _, c) = p.centre, p.covariance
             log2_opacity = -log2_positive(1 + exp2(minimum(logit * -LOG2E, 100.0)))
+            if antialiased:
+                log2_opacity = log2_opacity + log2_compensation(p)
             reach2 = 2 * LN2 * (log2_opacity - LOG2_ALPHA_MIN)  # alpha is 1/255 at so many standard deviations, squared
             reach = sqrt(maximum(reach2, 0.0))
             rx, ry = ceil(reach * sqrt(a)), ceil(reach * sqrt(c))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from recon.kernels.camera_gradient import CAMERA_SCRATCH, add_to_camera, keep_sums
 from recon.kernels.geometry import (
+    compensation_gradient,
     load_pairs,
     load_quads,
     load_scalars,
@@ -30,6 +31,7 @@ from recon.kernels.lanes import any_set, atomic_add, load_flags
 from recon.kernels.runtime import kernel
 from recon.kernels.simd import LANES, exp2, get, inline, load, minimum, put, select, stack, store
 from recon.kernels.splat import (
+    ANTIALIASED,
     CHUNK,
     D_A,
     D_B,
@@ -64,10 +66,20 @@ class GeometryGradient(NamedTuple):
     log_scale: Any
     place: Any  # of the mean, in the camera
     axes: Any  # of `Projection.axes`
+    image_axes: Any  # of `Projection.image_axes`
 
 
 @inline
-def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_depth: Any) -> Any:
+def image_axes_gradient(p: Any, g_covariance: Any) -> Any:
+    """Gradients of the `image_axes` from those of the covariance, see `geometry_gradient`."""
+    f0, f1, f2, g0, g1, g2 = p.image_axes
+    ga, gb, gc = g_covariance
+    of_f = (2 * ga * f0 + gb * g0, 2 * ga * f1 + gb * g1, 2 * ga * f2 + gb * g2)
+    return (*of_f, 2 * gc * g0 + gb * f0, 2 * gc * g1 + gb * f1, 2 * gc * g2 + gb * f2)
+
+
+@inline
+def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_image_axes: Any, g_depth: Any) -> Any:
     """Gradients through `project`, whose result is `p`.
 
     The covariance is F F^T + e I with rows f and g of F (`image_axes`); F = diag(focal / z) (A_xy - (x/z, y/z)^T A_z)
@@ -77,10 +89,7 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     iz, (u, v), (cu, cv) = p.inverse_depth, p.slope, p.clamped
     a0, a1, a2, a3, a4, a5, a6, a7, a8 = p.axes
     f0, f1, f2, g0, g1, g2 = p.image_axes
-    ga, gb, gc = g_covariance
-
-    df0, df1, df2 = 2 * ga * f0 + gb * g0, 2 * ga * f1 + gb * g1, 2 * ga * f2 + gb * g2
-    dg0, dg1, dg2 = 2 * gc * g0 + gb * f0, 2 * gc * g1 + gb * f1, 2 * gc * g2 + gb * f2
+    df0, df1, df2, dg0, dg1, dg2 = g_image_axes
     dz = g_depth - (df0 * f0 + df1 * f1 + df2 * f2 + dg0 * g0 + dg1 * g1 + dg2 * g2) * iz
     sx, sy = fx * iz, fy * iz
     d0, d1, d2 = sx * df0, sx * df1, sx * df2  # gradient of the axes
@@ -105,7 +114,8 @@ def geometry_gradient(camera: Any, p: Any, g_centre: Any, g_covariance: Any, g_d
     qz = 2 * (x * xz + y * yz + w * wz) - 4 * z * (t0 + t4)
     along, n = qw * w + qx * x + qy * y + qz * z, p.inverse_norm  # only what is across changes a unit quaternion
     g_quat = ((qw - along * w) * n, (qx - along * x) * n, (qy - along * y) * n, (qz - along * z) * n)
-    return GeometryGradient(g_mean, g_quat, g_log_scale, (dx, dy, dz), (d0, d1, d2, d3, d4, d5, d6, d7, d8))
+    axes = (d0, d1, d2, d3, d4, d5, d6, d7, d8)
+    return GeometryGradient(g_mean, g_quat, g_log_scale, (dx, dy, dz), axes, g_image_axes)
 
 
 class Shape(NamedTuple):
@@ -125,7 +135,6 @@ class BlockGradient(NamedTuple):
     log_scale: Any
     logit: Any
     sh0: Any
-    covariance: Any  # a, b, c
     geometry: Any  # `GeometryGradient`
     projection: Any  # what it went through
 
@@ -162,9 +171,14 @@ def block_gradient(
     p, at = project(camera, shape.mean, shape.quat, shape.log_scale), first * GRADIENT
     g_a, g_b = load(gradients, at + D_A * LANES), load(gradients, at + D_B * LANES)
     g_c, g_depth = load(gradients, at + D_C * LANES), load(gradients, at + D_DEPTH * LANES)
-    g = geometry_gradient(camera, p, g_centre, (g_a, g_b, g_c), g_depth)
+    g_log_opacity, g_axes = load(gradients, at + D_LOG_OPACITY * LANES), image_axes_gradient(p, (g_a, g_b, g_c))
+    if get(camera, ANTIALIASED) > 0:
+        g0, g1, g2, g3, g4, g5 = g_axes
+        m0, m1, m2, m3, m4, m5 = compensation_gradient(p, g_log_opacity)
+        g_axes = (g0 + m0, g1 + m1, g2 + m2, g3 + m3, g4 + m4, g5 + m5)
+    g = geometry_gradient(camera, p, g_centre, g_axes, g_depth)
     miss = exp2(minimum(shape.logit * -LOG2E, 100.0))  # opacity is 1 / (1 + miss)
-    g_logit = load(gradients, at + D_LOG_OPACITY * LANES) * (miss / (1 + miss))
+    g_logit = g_log_opacity * (miss / (1 + miss))
 
     red, green = load(gradients, at + D_RED * LANES), load(gradients, at + D_GREEN * LANES)
     blue = load(gradients, at + D_BLUE * LANES)
@@ -180,7 +194,6 @@ def block_gradient(
         log_scale=g.log_scale,
         logit=g_logit,
         sh0=(C0 * red, C0 * green, C0 * blue),
-        covariance=(g_a, g_b, g_c),
         geometry=g,
         projection=p,
     )

@@ -94,7 +94,9 @@ class Pictures(NamedTuple):
     median_depth: Floats | None = None  # [H,W]; None if not wanted, and among gradients
 
 
-def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float, far: float) -> Floats:
+def pack_camera(
+    viewmat: Matrix, K: Matrix, width: int, height: int, near: float, far: float, antialiased: bool = False
+) -> Floats:
     """The camera array of the kernels from a view matrix [4,4] and intrinsics [3,3]."""
     rows = viewmat[:3]
     rotation, translation = [number for row in rows for number in row[:3]], [row[3] for row in rows]
@@ -102,7 +104,7 @@ def pack_camera(viewmat: Matrix, K: Matrix, width: int, height: int, near: float
     margin_x, margin_y = FOV_MARGIN * 0.5 * width / fx, FOV_MARGIN * 0.5 * height / fy
     limits = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
     position = [-sum(rows[i][axis] * translation[i] for i in range(3)) for axis in range(3)]
-    packed = [*rotation, *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height]
+    packed = [*rotation, *translation, fx, fy, cx, cy, *position, near, far, *limits, width, height, antialiased]
     assert len(packed) == CAMERA
     return np.array(packed, np.float32)
 

@@ -54,14 +54,15 @@ SLOT = 16
 V, V_X, V_XX, V_U, V_XU, V_UU, S_RED, S_GREEN, S_BLUE, S_DEPTH, ABS_X, ABS_Y = range(12)
 
 # A camera is a float32 array: rotation row by row, translation, pinhole, position in the world, range of depths, limits
-# of x/z and y/z in the Jacobian, image size.
-CAMERA = 27
+# of x/z and y/z in the Jacobian, image size; 1 if opacities are to make up for the blur, or else 0.
+CAMERA = 28
 ROTATION, TRANSLATION = 0, 9
 FX, FY, CX, CY = 12, 13, 14, 15
 POSITION = 16
 NEAR, FAR = 19, 20
 X_MIN, X_MAX, Y_MIN, Y_MAX = 21, 22, 23, 24
 WIDTH, HEIGHT = 25, 26
+ANTIALIASED = 27
 
 # An entry in the list of a tile is two int64: the Gaussian and the slot of its gradient; a bit for each cell that the
 # Gaussian touches.

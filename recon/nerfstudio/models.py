@@ -216,4 +216,4 @@ class SplatsModel(TrainedModel, SplatfactoModel):
         if self._box is None:
             return model
         inside = self._box.within(model.means.detach()).reshape(-1)
-        return Gaussians(*(value[inside] for value in model.state_dict().values()), rasterizer=model.rasterizer)
+        return model.like(*(value[inside] for value in model.state_dict().values()))

@@ -170,12 +170,10 @@ def _splats(tensors: dict[str, Any], path: Path) -> Gaussians:
         if rest.shape[1] == 0:  # without harmonics, they are logits of colours
             sh0 = from_rgb(sh0.sigmoid())
         parts = (values["means"], values["quats"], values["scales"], values["opacities"], sh0[:, None], rest)
-        model = Gaussians(*(part[kept] for part in parts))
+        antialiased = settings.word(_config(path), "rasterize_mode") == "antialiased"
+        return Gaussians(*(part[kept] for part in parts), antialiased=antialiased)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: its splats do not fit together ({error})") from error
-    if settings.word(_config(path), "rasterize_mode") == "antialiased":
-        log.warning("%s: was trained antialiased; small splats are drawn larger here than there", path)
-    return model
 
 
 def _field(tensors: dict[str, Any], path: Path, device: torch.device | str) -> nerfacto.Nerfacto:

@@ -52,6 +52,7 @@ class Rasterizer(Protocol):
         depth: bool = True,
         absgrad: bool = False,
         median_depth: bool = False,
+        antialiased: bool = False,  # opacities make up for `EPS2D`: see `reference.compensations`
     ) -> RenderOutput: ...
 
 

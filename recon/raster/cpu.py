@@ -53,6 +53,7 @@ def rasterize(
     depth: bool = True,
     absgrad: bool = False,
     median_depth: bool = False,
+    antialiased: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`.
 
@@ -65,7 +66,7 @@ def rasterize(
         backgrounds = torch.zeros(len(cameras), 3)
     else:
         backgrounds = background.to(device="cpu", dtype=torch.float32).expand(len(cameras), 3)
-    views, centres, extents = project(tensors, cameras, sh_degree, near, far)
+    views, centres, extents = project(tensors, cameras, sh_degree, near, far, antialiased)
     absolute = torch.zeros(centres.shape) if absgrad else None
     matrices = (cameras.viewmats, cameras.Ks)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *matrices, backgrounds)):

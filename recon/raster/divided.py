@@ -52,6 +52,7 @@ class Divided:
         depth: bool = True,
         absgrad: bool = False,
         median_depth: bool = False,
+        antialiased: bool = False,
     ) -> RenderOutput:
         """See `recon.raster.Rasterizer`; `cameras` is a batch of one. What there is for each Gaussian is for those of
         this process alone, and for the cameras of all: see `RenderOutput.sizes`. Raises `recon.ranks.Lost`."""
@@ -66,8 +67,9 @@ class Divided:
                 *(self.ranks, tensors, everyone, sh_degree, background.to(means).expand(1, 3), near, far),
                 depth=depth,
                 absgrad=absgrad,
+                antialiased=antialiased,
             )
-        found, centres, extents = find(tensors, everyone.single(), sh_degree, near, far)
+        found, centres, extents = find(tensors, everyone.single(), sh_degree, near, far, antialiased)
         rows = [exchange.touching(each) for each in found]
         sent = [torch.from_numpy(exchange.packed(each, own)) for each, own in zip(found, rows, strict=True)]
         got = [part.numpy() for part in self.ranks.exchanged(sent)]

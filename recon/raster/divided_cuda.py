@@ -31,6 +31,7 @@ def render(
     *,
     depth: bool,
     absgrad: bool,
+    antialiased: bool,
 ) -> RenderOutput:
     """See `recon.raster.divided.Divided`.
 
@@ -40,7 +41,7 @@ def render(
     """
     means, cameras = tensors[0], everyone.single()
     parts = [
-        Projection.apply(View(camera, sh_degree, near, far, depth), viewmat[None], K[None], *tensors)
+        Projection.apply(View(camera, sh_degree, near, far, depth, antialiased), viewmat[None], K[None], *tensors)
         if len(means)  # by which the kernels would divide
         else _nothing(tensors, viewmat, K, depth)
         for camera, viewmat, K in zip(cameras, everyone.viewmats, everyone.Ks, strict=True)

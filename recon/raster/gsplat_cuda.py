@@ -51,6 +51,7 @@ class View(NamedTuple):
     near: float
     far: float
     depth: bool
+    antialiased: bool = False
 
     def matrices_and_size(self) -> tuple[Tensor, Tensor, int, int]:
         cameras = self.cameras
@@ -73,6 +74,7 @@ def rasterize(
     depth: bool = True,
     absgrad: bool = False,
     median_depth: bool = False,
+    antialiased: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`. Median depths are not offered here: gsplat's kernels keep none."""
     cameras = cameras.to(means.device, means.dtype)
@@ -81,7 +83,7 @@ def rasterize(
     if len(means) == 0:  # by which the kernels would divide
         return _nothing(means, cameras, backgrounds, depth=depth, absgrad=absgrad)
     parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
-    view = View(cameras, sh_degree, near, far, depth)
+    view = View(cameras, sh_degree, near, far, depth, antialiased)
     means2d, conics, channels, opacities, radii, depths = Projection.apply(
         view, cameras.viewmats, cameras.Ks, *parameters
     )
@@ -178,9 +180,9 @@ class Projection(torch.autograd.Function):
         compiled = gsplat_calls.functions()
         count = len(view.cameras)
         scales, opacities = log_scales.exp(), logit_opacities.sigmoid()
-        radii, means2d, depths, conics, _ = compiled.projection_ewa_3dgs_fused_fwd(
+        radii, means2d, depths, conics, factors = compiled.projection_ewa_3dgs_fused_fwd(
             *(means, None, quats, scales, opacities, *view.matrices_and_size()),
-            *(EPS2D, view.near, view.far, 0.0, False, compiled.CameraModelType.PINHOLE),
+            *(EPS2D, view.near, view.far, 0.0, view.antialiased, compiled.CameraModelType.PINHOLE),
         )
         visible = radii[..., 0] > 0
         directions = means - view.cameras.positions[:, None]  # [C,N,3]; the kernel normalises them
@@ -189,14 +191,17 @@ class Projection(torch.autograd.Function):
         channels.add_(0.5).clamp_min_(0)
         if view.depth:
             channels = torch.cat([channels, depths[..., None]], dim=-1)
+        shown = opacities.expand(count, -1)
+        if view.antialiased:
+            shown = shown * factors
         ctx.save_for_backward(
             *(means, quats, scales, logit_opacities, opacities, radii, conics),
-            *(visible, directions, coefficients, channels),
+            *(visible, directions, coefficients, channels, factors if view.antialiased else None),
         )
         ctx.view = view
         ctx.mark_non_differentiable(radii, depths)
         ctx.set_materialize_grads(False)
-        return means2d, conics, channels, opacities.expand(count, -1).contiguous(), radii, depths
+        return means2d, conics, channels, shown.contiguous(), radii, depths
 
     @staticmethod
     @once_differentiable
@@ -210,7 +215,7 @@ class Projection(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         compiled = gsplat_calls.functions()
         means, quats, scales, logits, opacities, radii, conics, *of_colour = ctx.saved_tensors
-        visible, directions, coefficients, channels = of_colour
+        visible, directions, coefficients, channels, factors = of_colour
         view = ctx.view
         # A loss of the centres alone has no gradient of the others.
         g_means2d = conics.new_zeros(radii.shape) if g_means2d is None else g_means2d.contiguous()
@@ -218,13 +223,27 @@ class Projection(torch.autograd.Function):
         g_channels = torch.zeros_like(channels) if g_channels is None else g_channels
         g_depths = g_channels[..., 3].contiguous() if view.depth else conics.new_zeros(visible.shape)
         g_colours = (g_channels[..., :3] * (channels[..., :3] > 0)).contiguous()
+        g_factors = None
+        if factors is not None:
+            g_opacities = torch.zeros_like(factors) if g_opacities is None else g_opacities
+            g_factors, g_opacities = g_opacities * opacities, g_opacities * factors
         g_coefficients, g_directions = compiled.spherical_harmonics_bwd(
             *(coefficients.shape[2], view.sh_degree, directions, coefficients, visible, g_colours, True)
         )
         _, with_viewmats, with_Ks, *wanted = ctx.needs_input_grad
         g_means, _, g_quats, g_scales, g_viewmats = compiled.projection_ewa_3dgs_fused_bwd(
             *(means, None, quats, scales, *view.matrices_and_size()),
-            *(EPS2D, compiled.CameraModelType.PINHOLE, radii, conics, None, g_means2d, g_depths, g_conics, None),
+            *(
+                EPS2D,
+                compiled.CameraModelType.PINHOLE,
+                radii,
+                conics,
+                factors,
+                g_means2d,
+                g_depths,
+                g_conics,
+                g_factors,
+            ),
             with_viewmats or with_Ks,
         )
         g_Ks = of_intrinsics(view.cameras, g_viewmats) if with_Ks else None

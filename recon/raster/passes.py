@@ -41,7 +41,9 @@ class Projected(NamedTuple):
     extents: NDArray[np.int32]  # [C,N,2]
 
 
-def project(tensors: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float, far: float) -> Projected:
+def project(
+    tensors: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: float, far: float, antialiased: bool = False
+) -> Projected:
     """Project stored Gaussians into every camera; ValueError for what is not as `Rasterizer` wants it."""
     _check(tensors, cameras, sh_degree, near)
     parameters, shape = parameters_of(tensors), (len(cameras), len(tensors[0]), 2)
@@ -50,13 +52,18 @@ def project(tensors: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: f
     with _naming_odd_values(parameters):
         views = [
             project_view(parameters, camera, *size, sh_degree, centre, extent)
-            for camera, centre, extent in zip(_packed(cameras, near, far), centres, extents, strict=True)
+            for camera, centre, extent in zip(_packed(cameras, near, far, antialiased), centres, extents, strict=True)
         ]
     return Projected(views, centres, extents)
 
 
 def find(
-    tensors: Sequence[Tensor], cameras: Sequence[Cameras], sh_degree: int, near: float, far: float
+    tensors: Sequence[Tensor],
+    cameras: Sequence[Cameras],
+    sh_degree: int,
+    near: float,
+    far: float,
+    antialiased: bool = False,
 ) -> tuple[list[Found], Floats, NDArray[np.int32]]:
     """What single cameras of any sizes see of stored Gaussians, with the centres and extents of `Projected`."""
     parameters, shape = parameters_of(tensors), (len(cameras), len(tensors[0]), 2)
@@ -65,7 +72,7 @@ def find(
     with _naming_odd_values(parameters):
         for camera, centre, extent in zip(cameras, centres, extents, strict=True):
             _check(tensors, camera, sh_degree, near)
-            (packed,) = _packed(camera, near, far)
+            (packed,) = _packed(camera, near, far, antialiased)
             found.append(find_view(parameters, packed, camera.width, camera.height, sh_degree, centre, extent))
     return found, centres, extents
 
@@ -94,7 +101,7 @@ def _check(given: Sequence[Tensor], cameras: Cameras, sh_degree: int, near: floa
         raise ValueError("no cameras")
 
 
-def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
+def _packed(cameras: Cameras, near: float, far: float, antialiased: bool) -> list[Floats]:
     """The cameras as the kernels take them; ValueError if they contain NaN or infinity.
 
     Plain numbers are much faster to work with than small arrays.
@@ -103,8 +110,8 @@ def _packed(cameras: Cameras, near: float, far: float) -> list[Floats]:
     for name, matrices in (("viewmats", viewmats), ("Ks", Ks)):
         if not all(math.isfinite(number) for matrix in matrices for row in matrix for number in row):
             raise ValueError(f"cameras.{name} contains NaN or infinity")
-    size = (cameras.width, cameras.height)
-    return [pack_camera(viewmat, K, *size, near, far) for viewmat, K in zip(viewmats, Ks, strict=True)]
+    about = (cameras.width, cameras.height, near, far, antialiased)
+    return [pack_camera(viewmat, K, *about) for viewmat, K in zip(viewmats, Ks, strict=True)]
 
 
 def parameters_of(tensors: Iterable[Tensor]) -> Parameters:

@@ -60,6 +60,13 @@ def project(means: Tensor, quats: Tensor, log_scales: Tensor, camera: Cameras) -
     return means2d, covariances2d, z
 
 
+def compensations(covariances2d: Tensor) -> Tensor:
+    """Factors [N] of opacities: the blur that `project` adds is to spread Gaussians, and not to make more of them, or
+    else small ones look larger the farther away they are (Yu et al. 2024, "Mip-Splatting", eq. 9)."""
+    blur = EPS2D * torch.eye(2, dtype=covariances2d.dtype, device=covariances2d.device)
+    return (torch.linalg.det(covariances2d - blur) / torch.linalg.det(covariances2d)).clamp_min(0).sqrt()
+
+
 @torch.no_grad()
 def visible_radii(
     means2d: Tensor,
@@ -96,6 +103,7 @@ def rasterize(
     depth: bool = True,
     absgrad: bool = False,
     median_depth: bool = False,
+    antialiased: bool = False,
 ) -> RenderOutput:
     """See `recon.raster.Rasterizer`."""
     cameras = cameras.to(means.device, means.dtype)
@@ -113,7 +121,8 @@ def rasterize(
         camera = cameras[i]
         directions = torch.nn.functional.normalize(means - camera.positions, dim=-1)
         colours = sh.evaluate(coefficients, directions, sh_degree)
-        extents = visible_radii(means2d[i], covariances2d, depths, opacities, camera, near, far)
+        shown = opacities * compensations(covariances2d) if antialiased else opacities
+        extents = visible_radii(means2d[i], covariances2d, depths, shown, camera, near, far)
         radii.append(extents)
         visible = torch.nonzero((extents > 0).all(dim=-1))[:, 0]
         order = visible[torch.argsort(depths.detach()[visible], stable=True)]
@@ -123,7 +132,7 @@ def rasterize(
                 covariances2d,
                 depths,
                 colours,
-                opacities,
+                shown,
                 order,
                 camera,
                 backgrounds[i],

@@ -54,6 +54,7 @@ def photometric(
     measured: Tensor | None = None,
     depth_weight: float = 0.0,
     absgrad: bool,
+    antialiased: bool = False,
     of_camera: bool = False,
     shot: Shot | None = None,
 ) -> Photometric:
@@ -64,12 +65,12 @@ def photometric(
         cameras: a batch of one.
         target, ssim_weight, mask: see `losses.photometric`.
         measured, depth_weight: depths [1,H,W,1], see `losses.relative_depth`, and its weight.
-        sh_degree, background [3], absgrad: see `Rasterizer`.
+        sh_degree, background [3], absgrad, antialiased: see `Rasterizer`.
         of_camera: whether the camera's gradient is wanted.
         shot: lens and coefficients of `kernels.expose`: how the photo was exposed.
     """
     assert len(cameras) == 1
-    (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR)
+    (view,), centres, extents = project(tensors, cameras, sh_degree, NEAR, FAR, antialiased)
     pictures, transmittances = blend([view], background.numpy()[None], depth=measured is not None)
     picture, photo = pictures.rgb, np.ascontiguousarray(target.numpy().transpose(0, 3, 1, 2))
     kept = None if mask is None else mask[..., 0].float().contiguous().numpy()
