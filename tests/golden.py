@@ -7,6 +7,7 @@ Every rasteriser is compared with it, and so is the reference: what a scene look
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,7 @@ CASES = (
     "several cameras",
     "off-centre, oblong pixels",
     "behind, at the border and far outside",
+    "smaller than a pixel, antialiased",
 )
 PICTURES = {"rgb": 3, "alpha": 1, "depth": 1}
 
@@ -43,9 +45,11 @@ def load() -> dict[str, tuple[Case, dict[str, Tensor], dict[str, Tensor]]]:
     found = {}
     for name in CASES:
         own = {key.removeprefix(f"{name}/"): value for key, value in stored.items() if key.startswith(f"{name}/")}
-        width, height, degree = own["numbers"].tolist()
+        width, height, degree, antialiased = own["numbers"].tolist()
         cameras = Cameras(own["viewmats"].double(), own["Ks"].double(), width, height)
-        options = {"background": own["background"].double()} if "background" in own else {}
+        options: dict[str, Any] = {"background": own["background"].double()} if "background" in own else {}
+        if antialiased:
+            options["antialiased"] = True
         case = Case([own[key].double() for key in NAMES], cameras, degree, options)
         weights = {key: own[f"weight {key}"] for key in PICTURES}
         found[name] = case, weights, {key: own[key] for key in (*PICTURES, *(f"d {name}" for name in NAMES))}
@@ -64,11 +68,13 @@ def write() -> None:
         }
         cameras = case.cameras
         own = dict(zip(NAMES, case.parameters, strict=True))
-        own |= {"viewmats": cameras.viewmats, "Ks": cameras.Ks} | case.options
+        own |= {"viewmats": cameras.viewmats, "Ks": cameras.Ks}
+        own |= {key: value for key, value in case.options.items() if isinstance(value, Tensor)}
         own |= {f"weight {key}": value for key, value in weights.items()}
         own |= results(reference.rasterize, case, weights, torch.float64, "cpu")
         stored |= {f"{name}/{key}": value.float().contiguous() for key, value in own.items()}
-        stored[f"{name}/numbers"] = torch.tensor([cameras.width, cameras.height, case.sh_degree])
+        numbers = cameras.width, cameras.height, case.sh_degree, case.options.get("antialiased", False)
+        stored[f"{name}/numbers"] = torch.tensor(numbers)
     save_file(stored, FILE)
 
 
