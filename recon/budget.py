@@ -18,7 +18,7 @@ import torch
 
 from recon import config, pace, train
 from recon.batches import Batches
-from recon.config import NgpConfig, TrainConfig
+from recon.config import Mip360Config, NerfConfig, NgpConfig, Radiance, TrainConfig
 from recon.datasets.scene import Scene
 from recon.gaussians import Gaussians
 from recon.model import Field
@@ -125,12 +125,19 @@ def _of_field(settings: TrainConfig, scored: Scene | None, step: float, left: fl
         pixels = sum(view.camera.width * view.camera.height for view in scored.test_views)
         field = settings.radiance
         rays = field.samples // SAMPLES_OF_A_RAY if isinstance(field, NgpConfig) else field.rays
-        left -= SHARE_OF_RENDERING * step * pixels / rays
+        left -= _share_of_rendering(field) * step * pixels / rays
     left = max(left, LEAST_SECONDS)
     steps = max(LEAST_STEPS, round(left * processes / step))
     radiance = config.plenoxels_for(steps) if settings.method == "plenoxels" else settings.radiance
     steps = max(1, round(steps / settings.batch))
     return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
+
+
+def _share_of_rendering(field: Radiance) -> float:
+    """Of a step: all samples are asked, and those that get a gradient once more, which takes three times as long."""
+    if isinstance(field, NerfConfig | Mip360Config) and field.gradients:
+        return 1 / (1 + 3 * field.gradients)
+    return SHARE_OF_RENDERING
 
 
 def _mean_step_seconds(settings: TrainConfig, model: Gaussians | Field, scene: Scene) -> float:

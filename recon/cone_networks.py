@@ -21,6 +21,7 @@ from recon.kernels import hash_grid
 from recon.kernels.hash_grid import Layout
 from recon.nerf import DENSITY_BIAS, SKIP, encode
 from recon.precision import mixed
+from recon.sparing import Ask, directly
 
 PADDING = 0.001  # how much more than 0..1 colours can be, so that black and white are not out of reach
 COARSEST = 16  # corners along a side of a hash grid's first level
@@ -62,7 +63,7 @@ class Integrated(nn.Module):
 
     def __init__(self, width: int, depth: int, frequencies: int, branch: Branch | None) -> None:
         super().__init__()
-        self.frequencies = frequencies
+        self.width, self.frequencies = width, frequencies
         along = cones.directions_of_icosahedron()
         self.register_buffer("along", along, persistent=False)
         size = 2 * along.shape[1] * frequencies
@@ -76,15 +77,29 @@ class Integrated(nn.Module):
             self.feature = nn.Linear(width, min(width, WIDEST))
         _start(self)
 
-    def forward(self, seen: Cones, t: Tensor, draw: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, seen: Cones, t: Tensor, draw: torch.Generator | None, ask: Ask = directly
+    ) -> tuple[Tensor, Tensor | None]:
         """Densities [R,K] and colours [R,K,3] of frusta between distances [R,K+1]."""
-        encoded = cones.encode(*cones.contract(*cones.gaussians(seen, t)), self.along, self.frequencies)
-        with mixed(t.device):
+        means, covariances = cones.contract(*cones.gaussians(seen, t))
+        along = seen.directions[:, None].expand_as(means).reshape(-1, 3)
+        found = ask(self.outputs, means.reshape(-1, 3), covariances.reshape(-1, 3, 3), along)
+        found = found.reshape(*means.shape[:-1], -1)
+        density = functional.softplus(found[..., 0] + DENSITY_BIAS)
+        return density, None if self.branch is None else found[..., 1:]
+
+    def outputs(self, means: Tensor, covariances: Tensor, directions: Tensor) -> Tensor:
+        """What densities are made of [N,1], or that and colours [N,4], of contracted Gaussians [N,3] and [N,3,3] seen
+        along directions [N,3]."""
+        encoded = cones.encode(means, covariances, self.along, self.frequencies)
+        with mixed(means.device, self.width):
             x = encoded
             for i, layer in enumerate(self.trunk):
-                x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
-            density = functional.softplus(self.density(x)[..., 0].float() + DENSITY_BIAS)
-            return density, None if self.branch is None else self.branch(self.feature(x), seen.directions)
+                x = functional.relu(layer(torch.cat([encoded.to(x), x], dim=-1) if i == SKIP else x))
+            density = self.density(x).float()
+            if self.branch is None:
+                return density
+            return torch.cat([density, self.branch(self.feature(x)[:, None], directions)[:, 0]], dim=-1)
 
 
 class Gridded(nn.Module):
@@ -106,7 +121,9 @@ class Gridded(nn.Module):
         self.floats = balls * (30 + 3 * layout.width + 4 * layout.levels) + 2 * width * (depth + 4)
         _start(self)
 
-    def forward(self, seen: Cones, t: Tensor, draw: torch.Generator | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, seen: Cones, t: Tensor, draw: torch.Generator | None, ask: Ask = directly
+    ) -> tuple[Tensor, Tensor | None]:
         """Densities [R,K] and colours [R,K,3] of frusta between distances [R,K+1]."""
         x = self.encoded(seen, t, draw)
         with mixed(t.device):

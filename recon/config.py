@@ -65,7 +65,7 @@ class SurfaceConfig:
 
 @dataclass(frozen=True)
 class NerfConfig:
-    """A network that is asked for every point of space (Mildenhall et al. 2020)."""
+    """A network that is asked for every point of space (Mildenhall et al. 2020), with the published sizes."""
 
     kind: Literal["nerf"] = "nerf"
     rays: int = 1024  # in a step
@@ -75,8 +75,10 @@ class NerfConfig:
     fine_samples: int = 128  # more, where the coarse ones found something
     frequencies: int = 10  # of positions
     direction_frequencies: int = 4
+    gradients: float = 0.0  # the share of the samples with a gradient, at most: see `sparing.py`; 0: all of them
     lr: float = 5e-4
     lr_final: float = 5e-5
+    warm_up: float = 0.0  # share of the training in which learning rates rise
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Mip360Config:
 
     kind: Literal["mipnerf360"] = "mipnerf360"
     encoding: Encoding = "ipe"  # of frusta; hash: Zip-NeRF's (Barron et al. 2023)
-    rays: int = 512  # in a step
+    rays: int = 128  # in a step
     samples: tuple[int, ...] = (24, 16, 12)  # along a ray, of each round; the last is that of colours
     width: int = 128  # of the layers
     depth: int = 6  # layers before density
@@ -146,10 +148,11 @@ class Mip360Config:
     proposal_frequencies: int = 6
     direction_frequencies: int = 4
     far: float = 1e6  # where rays end
+    gradients: float = 0.0  # the share of the frusta with a gradient, at most: see `sparing.py`; 0: all of them
     blurs: tuple[float, ...] = (0.0, 0.0)  # of what is compared with each proposal; 0: it is not blurred
     interlevel: float = 1.0  # weight of what proposals have missed
     distortion: float = 0.01  # weight of how spread out what a ray meets is
-    longest_gradient: float = 1e-3  # it is shortened to this length; 0: it is not
+    longest_gradient: float = 0.0  # it is shortened to this length; 0: it is not
     lr: float = 2e-3
     lr_final: float = 2e-5
     warm_up: float = 0.02  # share of the training in which learning rates rise
@@ -208,7 +211,7 @@ RADIANCE = {  # by their kind
 # after that it learns by heart, and held-out photos get worse.
 PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
 
-# Those of radiance fields. A network's are for GPUs and for patience: on a CPU a step of it takes many seconds.
+# Those of radiance fields. Of `nerf` and `mipnerf360` the longer ones are for GPUs and for patience.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
     "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000},
@@ -246,8 +249,18 @@ def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bo
     elif method == "mipnerf360":
         radiance = mip360_for(encoding, on_gpu=on_gpu)
     else:
-        radiance = NgpConfig() if method == "ngp" else NerfConfig()
+        radiance = NgpConfig() if method == "ngp" else nerf_for(on_gpu=on_gpu)
     return TrainConfig(steps=steps, lr_scale=1.0, coarse=0.0, exposure=False, radiance=radiance)
+
+
+def nerf_for(*, on_gpu: bool) -> NerfConfig:
+    """As published on a GPU. On a CPU the networks are the same, but a step takes few rays, of fewer samples, most of
+    which have no gradient, and learning rates are higher: so many more steps fit into minutes."""
+    if on_gpu:
+        return NerfConfig()
+    return NerfConfig(
+        rays=64, coarse_samples=32, fine_samples=48, gradients=0.1, lr=1.5e-3, lr_final=1.5e-4, warm_up=0.05
+    )
 
 
 def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
@@ -256,6 +269,7 @@ def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
         published: dict[str, Any] = {
             "rays": 1 << 12,
             "samples": (64, 64, 32),
+            "longest_gradient": 1e-3,
             "width": 1024,
             "depth": 8,
             "proposal_width": 256,
@@ -263,7 +277,7 @@ def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
             "frequencies": 12,
             "proposal_frequencies": 12,
         }
-        return dataclasses.replace(Mip360Config(), **(published if on_gpu else {}))
+        return dataclasses.replace(Mip360Config(), **(published if on_gpu else {"gradients": 0.3}))
     small = Mip360Config(
         encoding="hash",
         rays=2048,
@@ -276,7 +290,6 @@ def mip360_for(encoding: Encoding, *, on_gpu: bool) -> Mip360Config:
         blurs=(0.03, 0.003),
         interlevel=0.01,
         distortion=0.005,
-        longest_gradient=0.0,
         lr=1e-2,
         lr_final=1e-3,
         second_moment=0.99,

@@ -20,6 +20,7 @@ from recon.config import Mip360Config, TrainConfig
 from recon.datasets.cameras import Cameras
 from recon.model import RayBatch, RenderOutput
 from recon.network_field import NetworkField
+from recon.sparing import Ask, Sparing, directly
 from recon.torch_threads import all_torch_threads
 
 SPREAD = (0.0025, 0.5)  # proposals are dilated by the first, and by the second over the number of frusta so far
@@ -56,7 +57,8 @@ class Mip360(NetworkField[Mip360Config, Networks]):
             networks = Networks(config)
         asked = zip(networks.in_turn(), config.samples, strict=True)
         floats = sum(count * network.floats for network, count in asked)
-        return 4 * sum(p.numel() for p in networks.parameters()), 4 * config.rays * floats
+        with_gradient = config.rays * (config.gradients or 1)
+        return 4 * sum(p.numel() for p in networks.parameters()), round(4 * with_gradient * floats)
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         config = self.config
@@ -77,7 +79,8 @@ class Mip360(NetworkField[Mip360Config, Networks]):
             radii = rays.cone_radii(batch.cameras, directions)
             cones = Cones(origins.reshape(-1, 3), directions.reshape(-1, 3), radii.reshape(-1))
             draw = rng.generator(batch.seed, "samples", batch.step)
-            (colours, alpha, _), rounds = self._seen(cones, draw, progress)
+            sparing = Sparing(config.gradients, draw) if config.gradients else None
+            (colours, alpha, _), rounds = self._seen(cones, draw, progress, sparing or directly)
             error = colours + (1 - alpha[:, None]) * batch.background - batch.rgb.reshape(-1, 3)
             last = rounds[-1]
             loss = (error.square() + SOFT**2).sqrt().mean()
@@ -87,6 +90,8 @@ class Mip360(NetworkField[Mip360Config, Networks]):
             if config.decay:
                 loss = loss + config.decay * sum(grid.squared() for grid in self.networks.in_turn())
             loss.backward()  # type: ignore[no-untyped-call]
+            if sparing is not None:
+                sparing.learn()
             if config.longest_gradient:
                 nn.utils.clip_grad_norm_(self.networks.parameters(), config.longest_gradient)
         return loss.detach(), None
@@ -123,7 +128,7 @@ class Mip360(NetworkField[Mip360Config, Networks]):
         return torch.cat(found)
 
     def _seen(
-        self, cones: Cones, draw: torch.Generator | None, progress: float
+        self, cones: Cones, draw: torch.Generator | None, progress: float, ask: Ask = directly
     ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Round]]:
         """What cones show: colours, opacities, distances; and the step functions of all rounds."""
         config = self.config
@@ -137,7 +142,7 @@ class Mip360(NetworkField[Mip360Config, Networks]):
             s = intervals.resampled(s, intervals.eased(weights, progress), count, draw)
             product *= count
             t = intervals.distances(s, near, config.far)
-            densities, colours = network(cones, t, draw)
+            densities, colours = network(cones, t, draw, ask)
             weights, through = volume.weights_of(densities, t.diff(dim=-1))
             rounds.append(Round(s, weights))
         alpha = 1 - through

@@ -17,6 +17,7 @@ from recon.datasets.cameras import Cameras
 from recon.model import RayBatch, RenderOutput
 from recon.network_field import NetworkField
 from recon.precision import mixed
+from recon.sparing import Ask, Sparing, directly
 from recon.torch_threads import all_torch_threads
 
 SKIP = 5  # the layer that sees the position once more
@@ -45,18 +46,36 @@ class Network(nn.Module):
         self.feature = nn.Linear(config.width, config.width)
         self.branch = nn.Linear(config.width + of_direction, config.width // 2)
         self.colour = nn.Linear(config.width // 2, 3)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # as published: Glorot's
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Densities [R,K] and colours [R,K,3] of positions [R,K,3] seen along unit directions [R,3]."""
-        encoded = encode(positions, self.config.frequencies)
-        seen_along = encode(directions, self.config.direction_frequencies)[:, None].expand(*positions.shape[:2], -1)
-        with mixed(positions.device):
-            x = encoded
+        return meant(self.outputs(*in_rows(positions, directions)), positions.shape[:2])
+
+    def outputs(self, positions: Tensor, directions: Tensor) -> Tensor:
+        """[N,4] what density and colour are made of, at positions [N,3] seen along unit directions [N,3]."""
+        with mixed(positions.device, self.config.width):
+            encoded = x = encode(positions, self.config.frequencies)
             for i, layer in enumerate(self.trunk):
-                x = functional.relu(layer(torch.cat([encoded, x], dim=-1) if i == SKIP else x))
-            density = functional.softplus(self.density(x)[..., 0].float() + DENSITY_BIAS)
-            x = functional.relu(self.branch(torch.cat([self.feature(x), seen_along], dim=-1)))
-            return density, self.colour(x).float().sigmoid()
+                x = functional.relu(layer(torch.cat([encoded.to(x), x], dim=-1) if i == SKIP else x))
+            feature = self.feature(x)
+            seen_along = encode(directions, self.config.direction_frequencies).to(feature)
+            branch = functional.relu(self.branch(torch.cat([feature, seen_along], dim=-1)))
+            return torch.cat([self.density(x), self.colour(branch)], dim=-1).float()
+
+
+def in_rows(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions [R,K,3] and directions [R,3] of rays as those of samples, [R K,3] both."""
+    return positions.reshape(-1, 3), directions[:, None].expand_as(positions).reshape(-1, 3)
+
+
+def meant(outputs: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Densities [R,K] and colours [R,K,3] of a network's outputs [R K,4]; `shape` is R, K."""
+    outputs = outputs.reshape(*shape, 4)
+    return functional.softplus(outputs[..., 0] + DENSITY_BIAS), outputs[..., 1:].sigmoid()
 
 
 class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
@@ -79,10 +98,12 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
         with torch.device("meta"):
             weights = 2 * sum(p.numel() for p in Network(config).parameters())
         samples = config.rays * (2 * config.coarse_samples + config.fine_samples)
-        return 4 * weights, 4 * samples * (2 * config.depth + 6) * config.width
+        with_gradient = samples * (config.gradients or 1)
+        return 4 * weights, round(4 * with_gradient * (2 * config.depth + 6) * config.width)
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
-        rates = {"lr": self.config.lr, "lr_final": self.config.lr_final}
+        config = self.config
+        rates = {"lr": config.lr, "lr_final": config.lr_final, "warm_up": config.warm_up}
         return [{"params": [value], "name": name, **rates} for name, value in self.networks.named_parameters()]
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
@@ -92,9 +113,12 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
             draw = rng.generator(batch.seed, "samples", batch.step)
             target = batch.rgb.reshape(-1, 3)
             loss = target.new_zeros(())
-            for colour, alpha, _ in self._seen(origins, directions, draw):
+            sparing = Sparing(self.config.gradients, draw) if self.config.gradients else None
+            for colour, alpha, _ in self._seen(origins, directions, draw, sparing or directly):
                 loss = loss + (colour + (1 - alpha[:, None]) * batch.background - target).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
+            if sparing is not None:
+                sparing.learn()
         return loss.detach(), None
 
     def render(
@@ -128,27 +152,28 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
         return torch.cat(found)
 
     def _seen(
-        self, origins: Tensor, directions: Tensor, draw: torch.Generator | None
+        self, origins: Tensor, directions: Tensor, draw: torch.Generator | None, ask: Ask = directly
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """What the coarse and the fine network show of rays [R,3]: colours, opacities, expected distances."""
         config, count = self.config, len(origins)
         s = volume.stratified((count,), config.coarse_samples, draw).to(origins)
-        coarse, weights = self._asked(self.networks["coarse"], origins, directions, s)
+        coarse, weights = self._asked(ask, self.networks["coarse"], origins, directions, s)
         # As published: between the middles of the samples, which leaves out the first and the last.
         middles = (s[:, 1:] + s[:, :-1]) / 2
         at = volume.stratified((count,), config.fine_samples, draw).to(origins)
         more = volume.importance(middles, weights[:, 1:-1], at)
-        fine, _ = self._asked(
-            self.networks["fine"], origins, directions, torch.cat([s, more], dim=-1).sort(dim=-1).values
-        )
+        s = torch.cat([s, more], dim=-1).sort(dim=-1).values
+        fine, _ = self._asked(ask, self.networks["fine"], origins, directions, s)
         return [coarse, fine]
 
     def _asked(
-        self, network: nn.Module, origins: Tensor, directions: Tensor, s: Tensor
+        self, ask: Ask, network: nn.Module, origins: Tensor, directions: Tensor, s: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """What a network shows of rays at coordinates [R,K], and the weights [R,K] of these."""
         begin, along = self.reach.rays(origins, directions)
-        densities, colours = network(begin[:, None] + s[..., None] * along[:, None], directions)
+        assert isinstance(network, Network)
+        positions = begin[:, None] + s[..., None] * along[:, None]
+        densities, colours = meant(ask(network.outputs, *in_rows(positions, directions)), s.shape)
         lengths = torch.cat([s, torch.ones_like(s[:, :1])], dim=-1).diff(dim=-1)
         weights, through = volume.weights_of(densities, lengths * along.norm(dim=-1, keepdim=True))
         alpha = 1 - through

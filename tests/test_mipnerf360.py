@@ -2,6 +2,7 @@ import dataclasses
 import math
 import warnings
 
+import llvmlite.binding
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from recon.options import Options
 from recon.train import train
 from test_rays import facing
 
+SPARING = dataclasses.replace(MIP, gradients=0.2)
 BOTH = pytest.mark.parametrize("radiance", [MIP, ZIP], ids=["ipe", "hash"])
 
 
@@ -58,7 +60,7 @@ def test_a_cone_is_as_wide_as_its_pixel(aspect):
     assert torch.allclose((radii * to_plane).square() / 4, torch.full((2,), width**2 / 12, dtype=torch.float64))
 
 
-@BOTH
+@pytest.mark.parametrize("radiance", [MIP, SPARING, ZIP], ids=["ipe", "sparing", "hash"])
 def test_resuming_ends_with_the_same_weights_and_another_seed_does_not(tmp_path, radiance):
     settings = settings_of("mipnerf360", 14, background="random", radiance=radiance)
     straight = begin(settings)
@@ -179,6 +181,17 @@ def test_rays_that_meet_nothing_have_no_depth():
     assert torch.allclose(out.rgb, torch.tensor([0.2, 0.4, 0.6]).expand_as(out.rgb))
 
 
+@pytest.mark.parametrize(("features", "halves"), [({"avx512bf16": True}, True), ({"avx512f": True}, False)])
+def test_a_cpu_multiplies_in_half_precision_where_it_can_and_layers_are_wide(monkeypatch, features, halves):
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
+    precision._cpu_multiplies.cache_clear()
+    try:
+        assert isinstance(precision.mixed(CPU, precision.WORTH_IT), torch.autocast) == halves
+        assert not isinstance(precision.mixed(CPU, precision.WORTH_IT - 1), torch.autocast)
+    finally:
+        precision._cpu_multiplies.cache_clear()
+
+
 @pytest.mark.parametrize(("method", "radiance"), [("mipnerf360", MIP), ("mipnerf360", ZIP), ("nerf", None)])
 def test_half_precision_changes_pictures_little_and_no_weights(monkeypatch, method, radiance):
     """As on a GPU, of which a CPU's bfloat16 is all that can be tried without one."""
@@ -193,7 +206,7 @@ def test_half_precision_changes_pictures_little_and_no_weights(monkeypatch, meth
     assert isinstance(on_gpu, torch.autocast)
     assert on_gpu.fast_dtype == torch.bfloat16
     for module in ("recon.cone_networks.mixed", "recon.nerf.mixed"):
-        monkeypatch.setattr(module, lambda device: torch.autocast("cpu", torch.bfloat16))
+        monkeypatch.setattr(module, lambda *_: torch.autocast("cpu", torch.bfloat16))
     out = model.render(camera)
     assert out.rgb.dtype == torch.float32
     out.rgb.square().mean().backward()

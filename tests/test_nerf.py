@@ -1,14 +1,16 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 
 import tiny
-from fields_cases import CPU, begin, check_same_pictures, held_out_error, interrupted, settings_of
+from fields_cases import CPU, NERF, begin, check_same_pictures, held_out_error, interrupted, settings_of
 from recon import checkpoint
 from recon.config import NerfConfig
 from recon.gaussians import Gaussians
 from recon.nerf import Network, encode
+from recon.options import Options
 from recon.train import train
 
 
@@ -28,12 +30,23 @@ def test_the_network_is_the_published_one():
     assert [layer.in_features for layer in network.trunk] == [63, 256, 256, 256, 256, 319, 256, 256]
 
 
-def test_resuming_ends_with_the_same_weights_and_another_seed_does_not(tmp_path):
-    settings = settings_of("nerf", 20, background="random")
+def test_on_a_gpu_all_is_as_published_and_a_cpu_takes_small_steps():
+    assert Options("scene", method="nerf").train_config(on_gpu=True).radiance == NerfConfig()
+    small = Options("scene", method="nerf").train_config().radiance
+    assert isinstance(small, NerfConfig)
+    assert (small.width, small.depth, small.frequencies) == (256, 8, 10)
+    assert small.rays * (small.coarse_samples + small.fine_samples) < NerfConfig().rays * 64
+    assert 0 < small.gradients < 1
+
+
+@pytest.mark.parametrize("gradients", [0.0, 0.2])
+def test_resuming_ends_with_the_same_weights_and_another_seed_does_not(tmp_path, gradients):
+    radiance = dataclasses.replace(NERF, gradients=gradients)
+    settings = settings_of("nerf", 20, background="random", radiance=radiance)
     straight = begin(settings)
     train(straight, tiny.scene().train_views)
     resumed = interrupted(settings, 7, tmp_path)
-    other = begin(settings_of("nerf", 20, seed=1))
+    other = begin(dataclasses.replace(settings, seed=1))
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     weights = "fine.trunk.0.weight"
@@ -60,9 +73,10 @@ def test_a_step_learns_from_both_networks():
 
 
 @pytest.mark.slow
-def test_a_small_network_converges_on_small_photos():
+@pytest.mark.parametrize("gradients", [0.0, 0.2])
+def test_a_small_network_converges_on_small_photos(gradients):
     scene = tiny.scene(24, 50, 50)
-    settings = settings_of("nerf", 250)
+    settings = settings_of("nerf", 250, radiance=dataclasses.replace(NERF, gradients=gradients))
     state = begin(settings, scene)
     blank = float(scene.test_views[0].load().square().mean())  # of a black picture
     train(state, scene.train_views)
