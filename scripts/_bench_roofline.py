@@ -161,16 +161,16 @@ def costs(w: Work) -> dict[str, Cost]:
     """The cost of every stage; see the head of this file for what is counted."""
     n, v, e, p, x = w.gaussians, w.visible, w.entries, w.evaluated, w.pixels
     return {
-        # `project.py`: geometry of all, colours of the visible; centre, radii, slots, flag (25 bytes) of all; a record,
-        # key and number (8) of the visible, tile and cells (12) for each entry. 240 in `geometry.project`, 70 for
-        # opacity and visibility; 168 for basis, colour and record, 25 for the ellipse; 35 for the cells of a tile.
+        # `project.py`: geometry of all, colours of the visible; centre, radii, slots, flag (25 bytes) of all; a record
+        # of the visible, tile, key and cells (20) for each entry. 240 in `geometry.project`, 70 for opacity and
+        # visibility; 168 for basis, colour and record, 25 for the ellipse; 35 for the cells of a tile.
         "project": Cost(
-            n * (GEOMETRY * FLOAT + 25) + v * (HARMONICS * FLOAT + RECORD + 8) + e * 12, n * 310 + v * 193 + e * 35
+            n * (GEOMETRY * FLOAT + 25) + v * (HARMONICS * FLOAT + RECORD) + e * 20, n * 310 + v * 193 + e * 35
         ),
-        # `bin.py`: two passes that read keys to count (4), then read and write keys and numbers (16); two that read
-        # numbers and slots (12) and the tiles of the entries (4), the second of which reads cells (8) and writes
-        # entries (16). All is scalar work on integers, which the peak of vectors says nothing about.
-        "bin": Cost(v * (2 * 20 + 2 * 12) + e * (2 * 4 + 8 + ENTRY), 0.0),
+        # `bin.py`: the tiles of the entries (4) read twice; keys and cells (16) read, and written with what is sorted
+        # (24); that read for the digits, and three passes of which two read and write it (16) and the last reads it and
+        # the entries and writes those. All is scalar work on integers, which the peak of vectors says nothing about.
+        "bin": Cost(e * (2 * 4 + 16 + 24 + 8 + 2 * 16 + 8 + 2 * ENTRY), 0.0),
         # `blend.py`: entry and record; 5 planes written. A pair: 5 for the exponent, 13 for exp2, 16 for opacity,
         # transmittance and three colours. An entry: 6 in each lane for a column of cells.
         "blend": Cost(e * (ENTRY + RECORD) + x * 5 * FLOAT, p * 34 + e * 6 * LANES),

@@ -110,7 +110,7 @@ def test_costs_grow_with_what_they_are_of() -> None:
     before = roofline.costs(roofline.Work(**base))
     grows = {
         "gaussians": {"project", "gather", "project back + Adam"},
-        "visible": {"project", "bin", "gather", "project back + Adam"},
+        "visible": {"project", "gather", "project back + Adam"},
         "entries": {"project", "bin", "blend", "blend back", "gather"},
         "evaluated": {"blend", "blend back"},
         "pixels": {"blend", "blend back", "loss", "exposure", "photo"},

@@ -163,6 +163,7 @@ def busy_bytes() -> int:
 def test_memory_is_used_again_and_nothing_is_kept(threads: None) -> None:
     runtime.set_threads(1)  # with more, how many slots are reserved differs a little from run to run
     large = Case(scene(5000, coefficients=4, log_scale=-3.5), turned_camera(160, 120, 150), 1)
+    gradients(*render(large))  # how much room there is for slots follows from the picture before
     before = busy_bytes()
     gradients(*render(large))
     assert busy_bytes() == before

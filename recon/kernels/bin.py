@@ -1,12 +1,16 @@
-"""Sorting: the visible Gaussians by depth, then their slots into the lists of the tiles, which come out front to back.
+"""Sorting: the slots of the visible Gaussians into the lists of their tiles, then each list by depth, front to back.
 
-Both are counting sorts. Every share of the items counts where its items go, the counts become positions (first by
-place, then by share), and every share moves its items. Equal keys keep their order, so the result is that of a stable
-sort of the parameters by depth, whatever the number of threads.
+The first is a counting sort. Every share of the slots counts how many go to each tile, the counts become positions
+(first by tile, then by share), and every share moves its slots. They come in the order of the Gaussians and equal keys
+keep it, so a list is that of a stable sort of the parameters by depth, whatever the number of threads.
 
-All steps of all sorts are one kernel, since starting one on several threads costs about as much as a step. Its pieces
-are numbered in the order of the steps, and a thread that took a piece waits for the steps before to be done. It waits
-for running threads only, so one that starts late or not at all holds up nobody.
+A list fits into the second cache, so to sort each by itself costs less than to sort all Gaussians, of which a thread
+would have to find the slots somewhere in memory. It is a radix sort by the depths' bits, and what it moves is but the
+key of an entry and where the entry is; those follow in the last pass.
+
+All steps are one kernel, since starting one on several threads costs about as much as a step. Its pieces are numbered
+in the order of the steps, and a thread that took a piece waits for the steps before to be done. It waits for running
+threads only, so one that starts late or not at all holds up nobody.
 """
 
 from __future__ import annotations
@@ -20,14 +24,16 @@ from recon.kernels.buffers import take
 from recon.kernels.lanes import atomic_add, prefetch
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import get, inline, put
-from recon.kernels.splat import CHUNK, ENTRY, SLOT_BITS
+from recon.kernels.splat import ENTRY, MAX_SLOTS, SLOT, SLOT_BITS
 
-DIGIT_BITS = 13  # of a key at a time: the counts of one share fit into the first cache
 MAX_SHARES = 16  # more would make more counts than work
-SHARE = 4096  # items that are worth a thread
+SHARE = 4096  # slots that are worth a thread
 
-COUNT, POSITIONS, MOVE = range(3)
-AHEAD = 8  # items between a prefetch and the use of what it fetches
+KEY_BITS = 32
+MOST_BITS, LEAST_BITS = 9, 4  # of a digit: more for longer lists, so that its counts are not more work than they
+COUNTS = 4 << MOST_BITS  # of all digits: those of fewer bits are more, but with fewer counts in all
+
+COUNT, POSITIONS, MOVE, SORT = range(4)
 
 
 @inline
@@ -39,13 +45,6 @@ def to_positions(counts: Any, places: Any, shares: Any) -> Any:
             count = get(counts, share * places + place)
             put(counts, share * places + place, total)
             total += count
-    return total
-
-
-@inline
-def share_of(items: Any, share: Any, shares: Any) -> Any:
-    """The first of the items of a share, and the end of them."""
-    return items * share // shares, items * (share + 1) // shares
 
 
 @inline
@@ -55,164 +54,192 @@ def clear(counts: Any, start: Any, count: Any) -> None:
 
 
 @inline
-def sort_keys(
-    step: Any, first: Any, last: Any, keys: Any, ids: Any, to_keys: Any, to_ids: Any, digit: Any, counts: Any, own: Any
-) -> None:
-    """Count or move keys first ... last - 1; `digit` is (what is subtracted from keys, shift, mask)."""
-    lowest, shift, mask = digit
-    for i in range(first, last):
-        key = get(keys, i)
-        place = own + (((key - lowest) >> shift) & mask)
-        target = get(counts, place)
-        put(counts, place, target + 1)
-        if step == MOVE:
-            put(to_keys, target, key)
-            put(to_ids, target, get(ids, i))
+def bit_length(number: Any) -> Any:
+    length = 0
+    while number >> length:
+        length += 1
+    return length
 
 
 @inline
 def fill_tiles(
     step: Any,
-    start: Any,
-    end: Any,
-    ids: Any,
-    slots: Any,
+    first: Any,
+    last: Any,
+    ranges: Any,
     slot_tiles: Any,
-    slot_cells: Any,
-    entries: Any,
+    slot_entries: Any,
+    found: Any,
+    order: Any,
     counts: Any,
     own: Any,
 ) -> None:
-    """Count or move the slots of Gaussians ids[start : end]."""
-    for i in range(start, end):
-        if i + 2 * AHEAD < end:
-            prefetch(slots, 2 * get(ids, i + 2 * AHEAD))
-        if i + AHEAD < end:
-            slot = get(slots, 2 * get(ids, i + AHEAD))
-            prefetch(slot_tiles, slot)
-            if step == MOVE:
-                prefetch(slot_cells, slot)
-        gaussian = get(ids, i)
-        first = get(slots, 2 * gaussian)
-        for slot in range(first, first + get(slots, 2 * gaussian + 1)):
+    """Count or move the slots of ranges first ... last - 1."""
+    for i in range(first, last):
+        begin = get(ranges, 2 * i)
+        for slot in range(begin, begin + get(ranges, 2 * i + 1)):
             place = own + get(slot_tiles, slot)
             target = get(counts, place)
             put(counts, place, target + 1)
             if step == MOVE:
-                put(entries, ENTRY * target, gaussian << SLOT_BITS | slot)
-                put(entries, ENTRY * target + 1, get(slot_cells, slot))
+                key = get(slot_entries, ENTRY * slot)
+                put(found, ENTRY * target, key << SLOT_BITS | slot)  # what is above the Gaussian's number falls off
+                put(found, ENTRY * target + 1, get(slot_entries, ENTRY * slot + 1))
+                put(order, target, key >> SLOT_BITS << SLOT_BITS | target)
 
 
-@kernel(
-    "i8, i8, i8, i8, i8, i8, i8[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], u4[::1], i8[::1], u4[::1],"
-    " i8[::1], i8[::1]"
-)
+@inline
+def move_by_digit(
+    start: Any, end: Any, order: Any, lowest: Any, shift: Any, mask: Any, counts: Any, own: Any, target: Any
+) -> None:
+    """One pass of the radix sort, from `order` to `target`."""
+    for i in range(start, end):
+        item = get(order, i)
+        place = own + (((item >> KEY_BITS) - lowest) >> shift & mask)
+        to = get(counts, place)
+        put(counts, place, to + 1)
+        put(target, to, item)
+
+
+@inline
+def move_entries(
+    start: Any, end: Any, order: Any, lowest: Any, shift: Any, counts: Any, own: Any, found: Any, entries: Any
+) -> None:
+    """The last pass of the radix sort: the entries themselves."""
+    for i in range(start, end):
+        item = get(order, i)
+        place = own + (((item >> KEY_BITS) - lowest) >> shift)
+        to = get(counts, place)
+        put(counts, place, to + 1)
+        here = item & (MAX_SLOTS - 1)
+        put(entries, ENTRY * to, get(found, ENTRY * here))
+        put(entries, ENTRY * to + 1, get(found, ENTRY * here + 1))
+
+
+@inline
+def sort_tile(start: Any, end: Any, found: Any, order: Any, other: Any, entries: Any, counts: Any, own: Any) -> None:
+    """Write found[order] to entries[start : end], sorted by the keys in the upper halves of `order`; both are used up.
+
+    counts[own : own + COUNTS] is scratch memory.
+    """
+    lowest = highest = get(order, start) >> KEY_BITS
+    for i in range(start + 1, end):
+        key = get(order, i) >> KEY_BITS
+        lowest, highest = min(lowest, key), max(highest, key)
+        prefetch(found, ENTRY * i)  # these three are used in no order that the processor would see
+        prefetch(entries, ENTRY * i)
+        prefetch(other, i)
+    width, most = bit_length(highest - lowest), min(MOST_BITS, max(LEAST_BITS, bit_length(end - start)))
+    passes = max(1, (width + most - 1) // most)
+    bits = (width + passes - 1) // passes
+    places = 1 << bits
+    clear(counts, own, passes * places)
+    for i in range(start, end):
+        key = (get(order, i) >> KEY_BITS) - lowest
+        for place in range(own, own + passes * places, places):
+            put(counts, place + (key & (places - 1)), get(counts, place + (key & (places - 1))) + 1)
+            key >>= bits
+    for digit in range(passes):
+        at, total = own + digit * places, start
+        for place in range(at, at + places):
+            count = get(counts, place)
+            put(counts, place, total)
+            total += count
+        if digit == passes - 1:
+            if digit % 2 == 0:
+                move_entries(start, end, order, lowest, digit * bits, counts, at, found, entries)
+            else:
+                move_entries(start, end, other, lowest, digit * bits, counts, at, found, entries)
+        elif digit % 2 == 0:
+            move_by_digit(start, end, order, lowest, digit * bits, places - 1, counts, at, other)
+        else:
+            move_by_digit(start, end, other, lowest, digit * bits, places - 1, counts, at, order)
+
+
+@kernel("i8, i8, u4[::1], u4[::1], i8[::1], u4[::1], i8[::1], i8[::1], i8[::1], i8[::1]")
 def sort_and_fill(
     shares: int,
-    passes: int,
-    bits: int,
-    lowest: int,
-    count: int,
     tiles: int,
-    visible: Any,
-    keys: Any,
-    ids: Any,
-    other_keys: Any,
-    other_ids: Any,
-    slots: Any,
+    ranges: Any,
     slot_tiles: Any,
-    slot_cells: Any,
+    slot_entries: Any,
     counts: Any,
-    entries: Any,
+    found: Any,
+    order: Any,
+    other: Any,
     starts: Any,
     counter: Any,
     thread: int,
 ) -> None:
-    """Sort Gaussians by key, `bits` bits of key - lowest in each of `passes` passes; then fill the lists of the tiles.
+    """Fill the lists of the tiles, and sort them.
 
     Args:
-        count: of the visible Gaussians.
-        visible [chunks,3], keys, ids [N rounded up to CHUNK], slots [N,2], slot_tiles, slot_cells [S]: of
-            `project_gaussians`. Keys and ids are overwritten.
-        other_keys, other_ids: scratch memory of the same sizes.
-        counts: [shares, places or tiles, whichever is more] scratch memory.
-        entries: [at most S, ENTRY] the slots in the order of the tiles, front to back.
+        ranges [R,2], slot_tiles [S]: of `project_gaussians`.
+        slot_entries [S,ENTRY]: the same; becomes the slots in the order of the tiles, front to back: see `ENTRY`.
+        counts: [shares * (tiles + 1) + threads * COUNTS] scratch memory.
+        found [S,ENTRY], order [S], other [S]: scratch memory.
         starts: [tiles + 1] where the list of each tile begins, and their end.
     """
-    pieces = 2 * shares + 1  # of a sort
+    places, blocks = tiles + 1, len(ranges) // 2  # the last place is that of slots that are left over
     while True:
         piece = atomic_add(counter, 0, 1)
-        sort, number = piece // pieces, piece % pieces
-        if sort > passes:
+        if piece > 2 * shares + tiles:
             break
-        if number < shares:
-            step, share, before = COUNT, number, 0
-        elif number == shares:
-            step, share, before = POSITIONS, 0, shares
+        if piece < shares:
+            step, before = COUNT, 0
+        elif piece == shares:
+            step, before = POSITIONS, shares
+        elif piece <= 2 * shares:
+            step, before = MOVE, shares + 1
         else:
-            step, share, before = MOVE, number - shares - 1, shares + 1
-        while atomic_add(counter, 1, 0) < sort * pieces + before:
+            step, before = SORT, 2 * shares + 1
+        while atomic_add(counter, 1, 0) < before:
             pass
-        places = tiles if sort == passes else 1 << bits
-        own = share * places
-        if step == COUNT:
-            clear(counts, own, places)
-        if step == POSITIONS:
-            total = to_positions(counts, places, shares)
-            if sort == passes:
-                for tile in range(tiles):
-                    put(starts, tile, get(counts, tile))
-                put(starts, tiles, total)
-        elif sort == passes:
-            start, end = share_of(count, share, shares)
-            from_ids = ids if passes % 2 == 0 else other_ids
-            fill_tiles(step, start, end, from_ids, slots, slot_tiles, slot_cells, entries, counts, own)
+        if step != POSITIONS and step != SORT:
+            share = piece if step == COUNT else piece - shares - 1
+            if step == COUNT:
+                clear(counts, share * places, places)
+            first, last = blocks * share // shares, blocks * (share + 1) // shares
+            fill_tiles(
+                *(step, first, last, ranges, slot_tiles, slot_entries, found, order, counts, share * places),
+            )
+        elif step == POSITIONS:
+            to_positions(counts, places, shares)
+            for place in range(places):
+                put(starts, place, get(counts, place))
         else:
-            digit = lowest, sort * bits, places - 1
-            if sort == 0:  # keys lie at the beginnings of chunks
-                start, end = share_of(len(visible) // 3, share, shares)
-                for chunk in range(start, end):
-                    first, last = chunk * CHUNK, chunk * CHUNK + get(visible, 3 * chunk)
-                    sort_keys(step, first, last, keys, ids, other_keys, other_ids, digit, counts, own)
-            else:
-                start, end = share_of(count, share, shares)
-                if sort % 2 == 0:
-                    sort_keys(step, start, end, keys, ids, other_keys, other_ids, digit, counts, own)
-                else:
-                    sort_keys(step, start, end, other_keys, other_ids, keys, ids, digit, counts, own)
-        atomic_add(counter, 1, 1)
+            tile = piece - 2 * shares - 1
+            start, end = get(starts, tile), get(starts, tile + 1)
+            if start < end:
+                sort_tile(start, end, found, order, other, slot_entries, counts, shares * places + thread * COUNTS)
+        if step != SORT:
+            atomic_add(counter, 1, 1)
 
 
 def bin_gaussians(
     tiles: int,
-    keys: NDArray[np.uint32],
-    ids: NDArray[np.uint32],
-    visible: NDArray[np.int64],
-    slots: NDArray[np.uint32],
+    ranges: NDArray[np.uint32],
     slot_tiles: NDArray[np.uint32],
-    slot_cells: NDArray[np.int64],
+    slot_entries: NDArray[np.int64],
     slot_count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists of the entries of all tiles, from what `project_gaussians` found (keys and ids are used up).
+    """Lists of the entries of all tiles, from what `project_gaussians` found.
 
     Args:
+        slot_entries: is used up.
         slot_count: no more than so many of the slots are used.
     Returns:
         entries [E * ENTRY] and starts [tiles + 1]: those of tile t are numbers starts[t] ... starts[t + 1] - 1, front
         to back.
     """
-    count = int(np.add.reduce(visible[:, 0]))  # the methods of arrays take three times as long
-    lowest = int(np.minimum.reduce(visible[:, 1], initial=0xFFFFFFFF))
-    highest = int(np.maximum.reduce(visible[:, 2], initial=0))
-    width = max(1, (highest - lowest).bit_length()) if count else 1
-    passes = -(-width // DIGIT_BITS)
-    bits = -(-width // passes)
-    shares = max(1, min(get_threads(), MAX_SHARES, count // SHARE))
-    entries, starts = take(slot_count * ENTRY, np.int64), take(tiles + 1, np.int64)
+    shares = max(1, min(get_threads(), MAX_SHARES, slot_count // SHARE))
+    starts = take(tiles + 1, np.int64)
+    # Of the size of the sums that the way back makes, which are to lie in the same memory.
+    scratch = take(slot_count * SLOT, np.float32).view(np.int64)
+    found, order, other = np.split(scratch[: slot_count * (ENTRY + 2)], (slot_count * ENTRY, slot_count * (ENTRY + 1)))
     launch(
-        *(sort_and_fill, shares, passes, bits, lowest, count, tiles),
-        *(visible.reshape(-1), keys, ids, take(len(keys), np.uint32), take(len(ids), np.uint32)),
-        *(slots, slot_tiles, slot_cells, take(shares * max(tiles, 1 << bits), np.uint32), entries, starts),
+        *(sort_and_fill, shares, tiles, ranges, slot_tiles, slot_entries),
+        *(take(shares * (tiles + 1 + COUNTS), np.uint32), found, order, other, starts),
         threads=shares,
     )
-    return entries[: ENTRY * int(starts[tiles])], starts
+    return slot_entries[: ENTRY * int(starts[tiles])], starts

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recon.kernels.buffers import take
 from recon.kernels.rasterize import Floats, Found, Lists, View, gradient_size, sorted_view
 from recon.kernels.simd import LANES
-from recon.kernels.splat import CHUNK, GRADIENT, RECORD
+from recon.kernels.splat import ENTRY, GRADIENT, RECORD, SLOT_BITS
 
 Bytes = NDArray[np.uint8]
 
@@ -27,11 +27,7 @@ SENT = (("i8", 1), ("u4", 1), ("u4", 1), ("u4", 1), ("f4", RECORD))  # cells, ti
 
 def touching(found: Found) -> NDArray[np.int64]:
     """[M] which Gaussians touch tiles, in order."""
-    return found.ids.reshape(-1, CHUNK)[_used(found)].astype(np.int64)
-
-
-def _used(found: Found) -> NDArray[np.bool_]:
-    return np.arange(CHUNK) < found.visible[:, :1]
+    return np.flatnonzero(found.slots.reshape(-1, 2)[:, 1])
 
 
 def seen_alone(found: Found) -> View:
@@ -45,9 +41,10 @@ def packed(found: Found, rows: NDArray[np.int64]) -> Bytes:
     """What a camera sees of the rows that touch tiles."""
     first, counts = found.slots.reshape(-1, 2)[rows].T.astype(np.int64)
     slots = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    keys = found.keys.reshape(-1, CHUNK)[_used(found)]
+    entries = found.slot_entries.reshape(-1, ENTRY)
+    keys = (entries[first, 0] >> SLOT_BITS).astype(np.uint32)
     records = found.records.reshape(-1, RECORD)[rows]
-    parts = (found.slot_cells[slots], found.slot_tiles[slots], keys, counts.astype(np.uint32), records)
+    parts = (entries[slots, 1], found.slot_tiles[slots], keys, counts.astype(np.uint32), records)
     sizes = np.array([len(rows), len(slots)], np.int64)
     return np.concatenate([part.reshape(-1).view(np.uint8) for part in (sizes, *parts)])
 
@@ -62,21 +59,16 @@ def together(camera: Found, parts: Sequence[Bytes]) -> tuple[View, list[int]]:
     each = [len(keys) for _, _, keys, _, _ in unpacked]
     cells, tiles, all_keys, counts, all_records = (np.concatenate(arrays) for arrays in zip(*unpacked, strict=True))
     total = len(all_keys)
-    blocks, chunks = -(-total // LANES), -(-total // CHUNK)
+    blocks = -(-total // LANES)
     records, slots = take((blocks * LANES, RECORD), np.float32), np.zeros((blocks * LANES, 2), np.uint32)
     records[:total], records[total:] = all_records, 0
     slots[:total, 0], slots[:total, 1] = np.cumsum(counts) - counts, counts
     seen = np.zeros(blocks * LANES, np.uint8)
     seen[:total] = 1
-    keys = np.zeros(chunks * CHUNK, np.uint32)
-    keys[:total] = all_keys
-    visible = np.empty((chunks, 3), np.int64)
-    for chunk in range(chunks):
-        own = all_keys[chunk * CHUNK : (chunk + 1) * CHUNK]
-        visible[chunk] = len(own), own.min(), own.max()
+    entries = np.stack([np.repeat(all_keys.astype(np.int64) << SLOT_BITS | np.arange(total), counts), cells], axis=1)
     found = Found(
         *(camera.camera, camera.width, camera.height, camera.sh_degree, records.reshape(-1), seen, slots.reshape(-1)),
-        *(tiles, cells, len(tiles), keys, np.arange(chunks * CHUNK, dtype=np.uint32), visible),
+        *(slots[:total].reshape(-1), tiles, entries.reshape(-1), len(tiles)),
     )
     return sorted_view(found), each
 

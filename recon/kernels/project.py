@@ -18,9 +18,6 @@ from recon.kernels.lanes import (
     atomic_add,
     copy_transposed,
     fetch_rows,
-    float_bits,
-    lowest_bit,
-    mask_bits,
     store_flags,
 )
 from recon.kernels.runtime import kernel
@@ -59,6 +56,7 @@ from recon.kernels.splat import (
     RED,
     SHEAR,
     STRETCH,
+    TILE_HEIGHT,
     TILE_WIDTH,
     WIDTH,
     X,
@@ -101,7 +99,7 @@ def store_records(records: Any, first: Any, p: Any, log2_opacity: Any, rgb: Any)
 
 @kernel(
     "f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8, i8, f4[::1], f4[::1], f4[::1],"
-    " u1[::1], u4[::1], i8[::1], u4[::1], u4[::1], u4[::1], i8[::1], i8[::1]"
+    " u1[::1], u4[::1], i8[::1], u4[::1], u4[::1], i8[::1]"
 )
 def project_gaussians(
     camera: Any,
@@ -119,11 +117,9 @@ def project_gaussians(
     radii: Any,
     seen_flags: Any,
     slot_tiles: Any,
-    slot_cells: Any,
+    slot_entries: Any,
     slots: Any,
-    keys: Any,
-    ids: Any,
-    visible: Any,
+    ranges: Any,
     state: Any,
     counter: Any,
     thread: int,
@@ -140,25 +136,22 @@ def project_gaussians(
         means2d: [N,2] written for all.
         radii: [N,2] int32 as float32, written for all.
         seen_flags: [N rounded up to LANES] 1 for the Gaussians that are visible, 0 for others.
-        slot_tiles, slot_cells: [S] see `list_tiles`.
+        slot_tiles [S], slot_entries [S,ENTRY]: see `list_tiles`.
         slots: [N rounded up to LANES, 2] the first slot of each Gaussian and their count, 0 if it is not visible.
-        keys, ids: [N rounded up to CHUNK] depth as bits, and number, of the Gaussians that touch tiles: those of a
-            chunk from the beginning of that chunk.
-        visible: [chunks,3] how many, the lowest and the highest key.
+        ranges: [blocks,2] the first slot of each LANES Gaussians and how many follow, those left over included.
         state: [STATE] zeros; state[SLOTS] becomes how many slots were needed: if more than S, nothing is valid.
             state[NOT_FINITE] becomes 1 if a parameter is not finite or a size overflows.
     """
     width, height, far = get(camera, WIDTH), get(camera, HEIGHT), get(camera, FAR)
     antialiased = get(camera, ANTIALIASED) > 0
     tiles_x, used = (int(width) + TILE_WIDTH - 1) // TILE_WIDTH, (degree + 1) * (degree + 1)
-    functions, coefficients, depths = stack(FUNCTIONS), stack(COEFFICIENTS), stack(LANES)
+    tiles = tiles_x * ((int(height) + TILE_HEIGHT - 1) // TILE_HEIGHT)
+    functions, coefficients = stack(FUNCTIONS), stack(COEFFICIENTS)
     page = page_end = 0
     while True:
-        chunk = atomic_add(counter, 0, 1)
-        start = chunk * CHUNK
+        start = atomic_add(counter, 0, CHUNK)
         if start >= rows:
             break
-        at, lowest, highest = start, 0xFFFFFFFF, 0
         for first in range(start, min(start + CHUNK, rows), LANES):
             if 2 * used > stored:  # with fewer, most of it is not read
                 fetch_rows(shN, first + AHEAD * LANES, stored * 3 - 3)
@@ -181,6 +174,7 @@ def project_gaussians(
             store_flags(seen_flags, first, seen)
             store(slots, 2 * first, 0.0)
             store(slots, 2 * first + LANES, 0.0)
+            put(ranges, 2 * (first // LANES) + 1, 0)
 
             finite = is_finite(mean[0] + mean[1] + mean[2] + quat[0] + quat[1] + quat[2] + quat[3])
             finite = finite & is_finite(log_scale[0] + log_scale[1] + log_scale[2] + logit) & (p.inverse_norm > 0)
@@ -196,20 +190,8 @@ def project_gaussians(
                 # A little more than alpha >= 1/255, so that no rounding error loses a pixel that blending would draw.
                 outline = ellipse(p.centre, p.covariance, p.determinant, reach2 * 1.001 + 0.001, width, height)
                 page, page_end = list_tiles(
-                    outline, seen, first, tiles_x, slot_tiles, slot_cells, slots, page, page_end, state
+                    *(outline, seen, p.depth, first, tiles_x, tiles, slot_tiles, slot_entries, slots, ranges),
+                    *(page, page_end, state),
                 )
-                store(depths, 0, p.depth)
-                bits = mask_bits(seen)
-                while bits:
-                    lane = lowest_bit(bits)
-                    bits &= bits - 1
-                    if get(slots, 2 * (first + lane) + 1) > 0:
-                        key = float_bits(get(depths, lane))
-                        put(ids, at, first + lane)
-                        put(keys, at, key)
-                        at, lowest, highest = at + 1, min(lowest, key), max(highest, key)
             if any_set(~finite):
                 put(state, NOT_FINITE, 1)
-        put(visible, 3 * chunk, at - start)
-        put(visible, 3 * chunk + 1, lowest)
-        put(visible, 3 * chunk + 2, highest)

@@ -27,7 +27,7 @@ from recon.kernels.runtime import get_threads, launch
 from recon.kernels.simd import LANES
 from recon.kernels.splat import (
     CAMERA,
-    CHUNK,
+    ENTRY,
     FOV_MARGIN,
     GRADIENT,
     MAX_GAUSSIANS,
@@ -119,12 +119,10 @@ class Found(NamedTuple):
     records: Floats  # N rounded up to LANES rows of RECORD, flat
     seen: NDArray[np.uint8]  # [N rounded up to LANES]
     slots: NDArray[np.uint32]  # N rounded up to LANES rows of 2, flat
+    ranges: NDArray[np.uint32]  # rows of 2, flat: where slots are, those left over among them
     slot_tiles: NDArray[np.uint32]  # [S]
-    slot_cells: NDArray[np.int64]  # [S]
+    slot_entries: NDArray[np.int64]  # [S,ENTRY], flat
     slot_count: int  # no more of the slots are used
-    keys: NDArray[np.uint32]  # [N rounded up to CHUNK]
-    ids: NDArray[np.uint32]  # [N rounded up to CHUNK]
-    visible: NDArray[np.int64]  # [chunks,3]
 
 
 def project_view(
@@ -161,20 +159,18 @@ def find_view(
     rows, coefficients = len(parameters.means), parameters.shN.shape[1] + 1
     if rows > MAX_GAUSSIANS or _tiles(width, height) > MAX_TILES:
         raise ValueError(f"{rows} Gaussians in a picture of {width}x{height}: too many")
-    chunks, blocks = -(-rows // CHUNK), -(-rows // LANES)
+    blocks, state = -(-rows // LANES), np.zeros(STATE, np.int64)
     records, slots = take(blocks * LANES * RECORD, np.float32), take(blocks * LANES * 2, np.uint32)
-    seen = take(blocks * LANES, np.uint8)
-    keys, ids = take(chunks * CHUNK, np.uint32), take(chunks * CHUNK, np.uint32)
-    visible, state = take(3 * chunks, np.int64), np.zeros(STATE, np.int64)
+    seen, ranges = take(blocks * LANES, np.uint8), take(2 * blocks, np.uint32)
     room = int(rows * _slots_per_gaussian)
     while True:
         slot_tiles = take(room + get_threads() * PAGE, np.uint32)
-        slot_cells = take(len(slot_tiles), np.int64)
+        slot_entries = take(len(slot_tiles) * ENTRY, np.int64)
         state[:] = 0
         launch(
             *(project_gaussians, camera, *(array.reshape(-1) for array in parameters), rows, sh_degree, coefficients),
-            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen, slot_tiles, slot_cells, slots),
-            *(keys, ids, visible, state),
+            *(records, means2d.reshape(-1), radii.reshape(-1).view(np.float32), seen),
+            *(slot_tiles, slot_entries, slots, ranges, state),
         )
         if state[NOT_FINITE]:
             raise NotFiniteError
@@ -183,18 +179,16 @@ def find_view(
             raise ValueError(f"{rows} Gaussians touch {needed} tiles of a picture of {width}x{height}: too many")
         if needed <= len(slot_tiles):
             break
-        room = needed + needed // 8
+        room = needed + needed // 4  # as much as the next camera gets
     _slots_per_gaussian = max(8.0, 1.25 * needed / max(1, rows))
-    of_slots = slots, slot_tiles, slot_cells, needed
-    return Found(camera, width, height, sh_degree, records, seen, *of_slots, keys, ids, visible.reshape(-1, 3))
+    of_slots = slots, ranges, slot_tiles, slot_entries, needed
+    return Found(camera, width, height, sh_degree, records, seen, *of_slots)
 
 
 def sorted_view(found: Found) -> View:
-    """Sort what a camera sees into its tiles; keys and ids are used up."""
-    entries, starts = bin_gaussians(
-        *(_tiles(found.width, found.height), found.keys, found.ids, found.visible),
-        *(found.slots, found.slot_tiles, found.slot_cells, found.slot_count),
-    )
+    """Sort what a camera sees into its tiles; its entries are used up."""
+    tiles, of_slots = _tiles(found.width, found.height), (found.slot_tiles, found.slot_entries)
+    entries, starts = bin_gaussians(tiles, found.ranges, *of_slots, found.slot_count)
     lists = Lists(found.records, found.seen, found.slots, entries, starts)
     return View(found.camera, found.width, found.height, found.sh_degree, found.slot_count, lists)
 
