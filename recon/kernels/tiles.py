@@ -268,7 +268,8 @@ def list_tiles(
     lower, upper, keys = stack(LANES), stack(LANES), stack(LANES)
     tile_x, tile_y = floor(e.left / TILE_WIDTH), floor(e.top / TILE_HEIGHT)
     last_x, last_y = floor(e.right / TILE_WIDTH), floor(e.bottom / TILE_HEIGHT)
-    store(limits, _NEED, integer_bits(select(seen, (last_x - tile_x + 1) * (last_y - tile_y + 1), 0.0)))
+    need = (last_x - tile_x + 1) * (last_y - tile_y + 1)
+    store(limits, _NEED, integer_bits(select(seen, need, 0.0)))
     needed = 0
     for lane in range(LANES):
         needed += float_bits(get(limits, _NEED + lane))
@@ -288,14 +289,11 @@ def list_tiles(
     left_half, right_half = cells_in_tile(e, seen, tile_x, tile_y)
     store(lower, 0, left_half)
     store(upper, 0, right_half)
-    bits, more = mask_bits(seen), 0
+    bits, more = mask_bits(seen), mask_bits(seen & (need > _ONE))
     while bits:
         lane = lowest_bit(bits)
-        need = float_bits(get(limits, _NEED + lane))
-        if need > 1:
-            more |= 1 << lane
         put(slots, 2 * (first + lane), page)
-        page += need
+        page += float_bits(get(limits, _NEED + lane))
         tile = int(get(kept, _TILE_Y + lane)) * tiles_x + int(get(kept, _TILE_X + lane))
         cells = float_bits(get(upper, lane)) << _HALF | float_bits(get(lower, lane))
         key = float_bits(get(keys, lane)) << SLOT_BITS | (first + lane)
