@@ -38,6 +38,7 @@ ENDING = 0.3  # s
 STEPS_PER_SCORE = 3.0
 LATER_OF_FIELD = 1.3  # what a step of a radiance field takes over a training, relative to now: grids get finer
 SAMPLES_OF_A_RAY = 32  # where a step has a number of samples
+MOST_FOR_SCORING = 0.5  # of the seconds there are: where scores of a radiance field take longer, they are left out
 SHARE_OF_RENDERING = 0.5  # of a step of as many rays of a radiance field
 STEPS_TO_PLACE = 30.0  # finding where a held-out photo fits best, and scoring it from there
 MOST_FOR_PLACING = 0.05  # of the seconds there are: with more held-out photos or less time it is left out
@@ -49,10 +50,13 @@ class Budget(NamedTuple):
     Attributes:
         settings: of the training.
         placing: whether there is time to find out where held-out photos fit best, where poses are refined.
+        unscored: seconds that scores of a radiance field would take, which are left out since that is more than half
+            of what there is; None: there is time for them.
     """
 
     settings: TrainConfig
     placing: bool
+    unscored: float | None = None
 
 
 def plan(
@@ -80,7 +84,10 @@ def plan(
         left -= time.perf_counter() - began + ENDING
     batch = settings.batch
     if settings.radiance is not None:
-        return Budget(_of_field(settings, scene if scored else None, step, left, processes), False)
+        scoring = _seconds_of_scores(settings.radiance, scene, step) if scored else 0.0
+        left_out = scoring > MOST_FOR_SCORING * left
+        planned = _of_field(settings, step, left if left_out else left - scoring, processes)
+        return Budget(planned, False, scoring if left_out else None)
     for_placing = STEPS_TO_PLACE * step * len(scene.test)
     placing = scored and for_placing < MOST_FOR_PLACING * seconds
     if scored:
@@ -117,20 +124,21 @@ def plan(
     return Budget(settings, placing)
 
 
-def _of_field(settings: TrainConfig, scored: Scene | None, step: float, left: float, processes: int) -> TrainConfig:
-    """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then."""
-    assert settings.radiance is not None
-    step *= LATER_OF_FIELD
-    if scored is not None:
-        pixels = sum(view.camera.width * view.camera.height for view in scored.test_views)
-        field = settings.radiance
-        rays = field.samples // SAMPLES_OF_A_RAY if isinstance(field, NgpConfig) else field.rays
-        left -= _share_of_rendering(field) * step * pixels / rays
+def _of_field(settings: TrainConfig, step: float, left: float, processes: int) -> TrainConfig:
     left = max(left, LEAST_SECONDS)
-    steps = max(LEAST_STEPS, round(left * processes / step))
+    steps = max(LEAST_STEPS, round(left * processes / (LATER_OF_FIELD * step)))
     radiance = config.plenoxels_for(steps) if settings.method == "plenoxels" else settings.radiance
     steps = max(1, round(steps / settings.batch))
     return dataclasses.replace(settings, steps=steps, seconds=round(left, 3), radiance=radiance)
+
+
+def _seconds_of_scores(field: Radiance, scene: Scene, step: float) -> float:
+    """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then; the first
+    picture is made twice."""
+    views = [*scene.test_views[:1], *scene.test_views]
+    pixels = sum(view.camera.width * view.camera.height for view in views)
+    rays = field.samples // SAMPLES_OF_A_RAY if isinstance(field, NgpConfig) else field.rays
+    return _share_of_rendering(field) * LATER_OF_FIELD * step * pixels / rays
 
 
 def _share_of_rendering(field: Radiance) -> float:

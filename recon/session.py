@@ -110,20 +110,20 @@ def begin(
         model = first_model(scene, settings, device)
         _wait_for(kernels)
         _wait_for_photos(photos, device)
-    placing = True
+    placing, unscored = True, None
     if options.budget_seconds is not None:
         left = options.budget_seconds
         if not training_alone:
             left -= machine.seconds_since_start() - preparing
         count = None if options.max_gaussians is None else settings.strategy.max_gaussians
 
-        def planned() -> tuple[dict[str, Any], bool]:
+        def planned() -> tuple[dict[str, Any], bool, float | None]:
             found = budget.plan(
                 *(settings, model, scene, left), count=count, processes=ranks.count, scored=not training_alone
             )
-            return config.to_json(found.settings), found.placing
+            return config.to_json(found.settings), found.placing, found.unscored
 
-        values, placing = ranks.told(planned)
+        values, placing, unscored = ranks.told(planned)
         settings = config.from_json(values, "the plan")
         if settings.radiance is not None:  # it was begun for the most steps that there might have been
             model = first_model(scene, settings, device)
@@ -143,7 +143,7 @@ def begin(
     }
     run = Run(Path(ranks.told(lambda: str(runs.create(output, scene.name, settings.method, record).path))))
     say(f"Run: {run.path}")
-    return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing)
+    return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing, unscored=unscored)
 
 
 def _keep_on_gpu(scene: Scene, settings: config.TrainConfig, watch: Watch, device: torch.device) -> None:
@@ -238,8 +238,16 @@ def resume(path: Path, moved_to: Path | None, device: torch.device, watch: Watch
 
 
 def _run(
-    run: Run, state: TrainState, scene: Scene, watch: Watch, memory_estimate: int | None, *, placing: bool = True
+    run: Run,
+    state: TrainState,
+    scene: Scene,
+    watch: Watch,
+    memory_estimate: int | None,
+    *,
+    placing: bool = True,
+    unscored: float | None = None,
 ) -> Run:
+    """Train, then score, unless that is left out for the seconds that it would take."""
     autosave, stop = Autosave(run, watch.save_every), StopOnSignal(watch.ranks)
     if not watch.ranks.first:
         _help(state, scene, watch.ranks, stop, autosave)
@@ -253,13 +261,19 @@ def _run(
             state.optimizer.state.clear()  # of its part, to make room for the whole scene
             state = newest_state(run, state.model.device, moments=False)
         try:
-            scoring.evaluate_run(
-                *(run, state, scene),
-                trained=True,
-                memory_estimate=memory_estimate,
-                placing=placing,
-                meanwhile=None if spectators is None else spectators.evaluating,
-            )
+            if unscored is not None:
+                say(
+                    f"Trained and saved, but not scored: scores would take about {unscored:.0f} s more. Score it with:"
+                    f" recon eval {run.path}"
+                )
+            else:
+                scoring.evaluate_run(
+                    *(run, state, scene),
+                    trained=True,
+                    memory_estimate=memory_estimate,
+                    placing=placing,
+                    meanwhile=None if spectators is None else spectators.evaluating,
+                )
         except KeyboardInterrupt:
             say(f"Trained and saved, but not scored. Score it with: recon eval {run.path}")
             raise SystemExit(130) from None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-AT_ONCE = 1 << 10  # samples whose layers stay near a core of a CPU
+AT_ONCE = 1 << 11  # samples whose layers stay near a core of a CPU
 ALIKE = (
     128  # samples are filled up to a multiple of this: for each number it has not met torch prepares its products anew
 )

@@ -145,6 +145,28 @@ def test_a_field_learns_for_the_seconds_there_are() -> None:
     assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
 
 
+def test_scores_that_take_most_of_the_seconds_are_left_out(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene, settings = tiny.scene(), settings_of("nerf", 10**6)
+    model = begin(settings).model
+    monkeypatch.setattr(budget, "_mean_step_seconds", lambda *_: 0.25)
+    generous, tight = (budget.plan(settings, model, scene, seconds, count=None) for seconds in (1e5, 5.0))
+    assert generous.unscored is None
+    assert generous.settings.seconds is not None
+    assert tight.unscored is not None
+    assert tight.unscored == pytest.approx(1e5 - generous.settings.seconds, abs=1)
+    assert tight.settings.seconds == pytest.approx(5, abs=0.5)
+    assert budget.plan(settings, model, scene, 5.0, count=None, scored=False).unscored is None
+
+    begun = budget.Budget(dataclasses.replace(settings, seconds=0.3), False, 123.4)
+    monkeypatch.setattr(budget, "plan", lambda *_, **__: begun)
+    options = Options(runs.find(run).config()["options"]["scene"], method="nerf", budget_seconds=60.0)
+    made = session.begin(options, tmp_path, CPU, session.Watch())
+    assert not made.summary_file.exists()
+    assert f"scores would take about 123 s more. Score it with: recon eval {made.path}" in capsys.readouterr().out
+
+
 def test_a_training_by_the_clock_begins_with_the_field_that_was_planned(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ def test_the_gradient_is_the_exact_one_in_the_mean():
     assert float((found[0] - wanted).norm()) > 1e-3 * float(wanted.norm())  # single ones are not
 
 
-def test_the_outputs_are_those_of_the_network_and_few_samples_are_asked_twice():
+def test_the_outputs_are_those_of_the_network_and_few_samples_are_asked_twice() -> None:
     network, samples, factors = network_and_samples(AT_ONCE + 100)
     asked: list[int] = []
 
