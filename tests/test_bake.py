@@ -229,7 +229,7 @@ def test_open3d_finds_the_colours_in_a_glb(textured: Mesh, tmp_path: Path) -> No
     """A texture upside down would show other sides."""
     path = tmp_path / "a.mesh.glb"
     files.save(textured, path)
-    o3d = pytest.importorskip("open3d")
+    o3d = pytest.importorskip("open3d", exc_type=ImportError)
     opened = o3d.io.read_triangle_mesh(str(path), enable_post_processing=False)
     image = np.asarray(opened.textures[0])[::-1, :, :3]  # Open3D has the lowest row first
     triangles = np.asarray(opened.vertices)[np.asarray(opened.triangles)]

@@ -44,7 +44,7 @@ def test_seams_are_where_charts_do_not_meet_in_colour() -> None:
 
 
 def test_a_rough_mesh_is_off_by_as_much_as_is_said() -> None:
-    pytest.importorskip("open3d")
+    pytest.importorskip("open3d", exc_type=ImportError)
     found = bench_texture.rough(ball())
     assert len(found.faces) == pytest.approx(bench_texture.ROUGH_FACES * 1280, rel=0.02)
     radii = np.linalg.norm(found.vertices, axis=1)

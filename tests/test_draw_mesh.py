@@ -69,7 +69,7 @@ def test_what_covers_half_of_a_pixel_is_half_there() -> None:
 
 
 def test_it_shows_what_open3d_sees() -> None:
-    o3d = pytest.importorskip("open3d")
+    o3d = pytest.importorskip("open3d", exc_type=ImportError)
     generator = np.random.default_rng(0)
     vertices = generator.normal(size=(60, 3)) * 0.5
     faces = generator.integers(0, 60, (40, 3))

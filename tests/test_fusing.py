@@ -11,7 +11,7 @@ from recon.meshes import Mesh
 from recon.meshing import closed, colours, points, poisson, surface, tsdf, voxels
 from recon.meshing.depth import DepthMap
 
-pytest.importorskip("open3d", reason="Open3D is not installed")
+pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
 
 VOXEL = 0.06
 

@@ -29,7 +29,7 @@ CUBE = np.array([[i, j, k] for i in range(-3, 3) for j in range(-3, 3) for k in 
 
 
 def test_a_ball_of_density_becomes_a_ball() -> None:
-    pytest.importorskip("open3d", reason="Open3D is not installed")
+    pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
     told: list[tuple[int, int]] = []
     mesh = level.surface(
         lambda points: (20 - 10 * points.norm(dim=-1)).clamp_min(0).float(),
@@ -91,7 +91,7 @@ def test_a_network_in_normalised_device_coordinates_is_asked_there() -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run that ended in a ball."""
-    pytest.importorskip("open3d", reason="Open3D is not installed")
+    pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
     folder = tmp_path / "scene"
     synthetic.write(synthetic.make(views=8, width=64, height=48), folder, "nerfstudio")
     options = Options(scene=str(folder), method="plenoxels", steps=1)

@@ -12,7 +12,7 @@ from recon.datasets.errors import InputError
 from recon.meshes import Mesh
 from recon.meshing import clean, closed, convex
 
-pytest.importorskip("open3d", reason="Open3D is not installed")
+pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
 
 
 def joined(*parts: Mesh) -> Mesh:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import trimesh
 import balls
 from recon.datasets.errors import InputError
 from recon.meshes import Mesh
-from recon.meshing import files
+from recon.meshing import files, open3d
 from splat_tool import validated
 
 SUFFIXES = list(files.SAVERS)
@@ -62,10 +63,10 @@ def test_a_texture_comes_back(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_open3d_reads_the_same(tmp_path: Path, suffix: str) -> None:
-    open3d = pytest.importorskip("open3d", reason="Open3D is not installed")
+    library = pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
     ball = balls.mesh(3)
     (path,) = files.save(ball, tmp_path / f"scene{suffix}")
-    found = open3d.io.read_triangle_mesh(str(path))
+    found = library.io.read_triangle_mesh(str(path))
     vertices, faces = np.asarray(found.vertices), np.asarray(found.triangles)
     assert np.abs(vertices[faces] - ball.vertices[ball.faces]).max() < 1e-6
     assert found.has_vertex_colors() == (suffix not in files.LOSSES)
@@ -131,3 +132,15 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder.obj").mkdir()
     with pytest.raises(InputError, match=r"folder\.obj: cannot be written"):
         files.save(balls.mesh(1), tmp_path / "folder.obj")
+
+
+def test_why_open3d_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(InputError, match=r"surfaces need Open3D .*pip install recon3d\[mesh\]"):
+        open3d.library()
+    (tmp_path / "open3d").mkdir()
+    (tmp_path / "open3d" / "__init__.py").write_text("raise ImportError('libusb-1.0.so.0: cannot open it')")
+    monkeypatch.delitem(sys.modules, "open3d")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be loaded here \(libusb-1\.0\.so\.0: .*sudo apt install libusb"):
+        open3d.library()

@@ -10,7 +10,7 @@ from sources import SCRIPTS
 
 if not SCRIPTS:
     pytest.skip("the scripts are not beside the tests", allow_module_level=True)
-pytest.importorskip("open3d", reason="Open3D is not installed")
+pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
 
 import _mesh_objects as objects
 import _mesh_scores as measure

@@ -53,7 +53,7 @@ def test_trimesh_reads_the_same_fields(tmp_path: Path, degree: int) -> None:
 
 
 def test_open3d_reads_the_same_fields(tmp_path: Path) -> None:
-    open3d = pytest.importorskip("open3d", reason="Open3D is not installed")
+    open3d = pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
     scene = random_gaussians(6, 3)
     ply.save(scene, tmp_path / "scene.ply")
     cloud = open3d.t.io.read_point_cloud(str(tmp_path / "scene.ply"))

@@ -23,7 +23,7 @@ from recon.parts import Parts, Place
 @pytest.fixture
 def splats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with a ball of splats, seen by few and small pictures."""
-    pytest.importorskip("open3d", reason="Open3D is not installed")
+    pytest.importorskip("open3d", reason="Open3D cannot be loaded", exc_type=ImportError)
     monkeypatch.setattr(sights, "AROUND", 12)
     monkeypatch.setattr(sights, "PICTURE", 64)
     export.export(balls.splats(), tmp_path / "ball.ply")

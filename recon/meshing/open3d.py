@@ -14,8 +14,11 @@ def library() -> Any:
     """The module; `InputError` where it is not there."""
     try:
         import open3d
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"surfaces need Open3D ({error}); install it with: pip install recon3d[mesh]") from error
+    except ImportError as error:  # it is there, but wants libraries of the system that not every one has
+        remedy = "on Debian and Ubuntu: sudo apt install libusb-1.0-0 libgl1"
+        raise InputError(f"surfaces need Open3D, which cannot be loaded here ({error}); {remedy}") from error
     open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     return open3d
 
