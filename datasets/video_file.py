@@ -143,7 +143,9 @@ def frames(video: Video, say: Callable[[str], None]) -> Generator[Frame, None, N
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
     import av
 
-    av.logging.set_level(av.logging.PANIC)
+    # With a level, messages come to Python: a thread of FFmpeg then waits for the interpreter, while who lets go of a
+    # video half-way has it, and waits for that thread.
+    av.logging.set_level(None)
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:

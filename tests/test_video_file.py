@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av.logging
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -157,6 +158,14 @@ def test_damage_in_the_middle_is_passed_over(tmp_path: Path) -> None:
     decoded = read(path, said)
     assert 30 < len(decoded) <= 90
     assert decoded[-1].rgb().shape == (64, 96, 3)
+
+
+def test_a_video_can_be_let_go_of_half_way(tmp_path: Path) -> None:
+    """FFmpeg's threads have nothing to say to Python, for which they would wait: that is held by who lets go."""
+    path = videos.write(tmp_path / "a.mp4", scene())
+    for _ in range(20):
+        next(video_file.frames(video_file.read_header(path), lambda _: None))
+    assert av.logging.get_level() is None
 
 
 def test_files_that_are_no_videos_are_refused_in_one_line(tmp_path: Path) -> None:
