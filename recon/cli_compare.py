@@ -32,7 +32,7 @@ def compare(
     Args:
         scene: Folder with photos and poses, as for `recon train`.
         methods: Which, with commas in between: splats,plenoxels,ngp,nerf,mipnerf360,mipnerf360:hash, where hash is the
-            encoding. By default all but nerf and mipnerf360 with its own encoding, which take hours on a CPU.
+            encoding. By default all but nerf and mipnerf360 with its own encoding, which are slow on a CPU.
         seconds: How long each is trained, without opening the capture and scoring. By default 60.
         steps: How many steps each takes, instead.
         output: Folder for the table, the pictures and the runs. Called again, what is there is not trained again.

@@ -3,6 +3,9 @@
 
 recon compare syn200 --seconds 300 --output comparison_syn200
 python scripts/make_method_pictures.py comparison_syn200
+
+recon compare syn200 --seconds 900 --output comparison_long
+python scripts/make_method_pictures.py comparison_long --section long
 """
 
 from __future__ import annotations
@@ -21,18 +24,21 @@ DOCUMENT = ROOT / "docs" / "methods.md"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", type=Path, nargs="+", help="folders that recon compare wrote")
+    parser.add_argument("--section", default="comparisons", help="of the document, to put them into")
+    arguments = parser.parse_args()
+    prefix = "methods" if arguments.section == "comparisons" else f"methods_{arguments.section}"
     parts = []
-    for folder in parser.parse_args().comparisons:
+    for folder in arguments.comparisons:
         found = runs.read_json(folder / contest.RESULT)
         options = found["options"]
         name = Path(options["scene"]).name
         long = f"{options['budget_seconds']:g} s" if options["steps"] is None else f"{options['steps']:,} steps"
         parts += [f"{name}, {long} each:", contest.table(found["methods"])]
         for file, what in ((contest.VIEWS, "Held-out views"), (contest.CURVES_DRAWN, "PSNR over time")):
-            picture = f"methods_{name}_{Path(file).stem}.jpg"
+            picture = f"{prefix}_{name}_{Path(file).stem}.jpg"
             Image.open(folder / file).convert("RGB").save(DOCUMENT.parent / picture, quality=85)
             parts.append(f"![{what}: {name}]({picture})")
-    write_section(DOCUMENT, "comparisons", section(*parts))
+    write_section(DOCUMENT, arguments.section, section(*parts))
 
 
 if __name__ == "__main__":
