@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 AT_ONCE = 1 << 11  # samples whose layers stay near a core of a CPU
-ALIKE = (
-    128  # samples are filled up to a multiple of this: for each number it has not met torch prepares its products anew
-)
+# Samples are filled up to a multiple of this: for each number that it has not met, torch prepares its products anew.
+ALIKE = 128
 
 Function = Callable[..., Tensor]  # of tensors [N,...]: gives [N,O]; no sample's outputs depend on another sample
 
