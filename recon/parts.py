@@ -145,6 +145,4 @@ def chosen(model: Gaussians, parts: Parts) -> Gaussians:
         raise InputError(f"nothing of {len(rows):,} Gaussians is left to write")
     degree = sh.degree_of(1 + rows.shN.shape[1])
     rows = rows.taken(index).cut(degree if parts.sh_degree is None else min(degree, parts.sh_degree))
-    left = rows.gaussians("scene")
-    left.antialiased = model.antialiased
-    return left
+    return rows.gaussians("scene", antialiased=model.antialiased)

@@ -153,14 +153,17 @@ def fields(arguments: argparse.Namespace) -> Iterator[Row]:
             yield Row(name, str(error), verdict=FAILED)
             continue
         _keep_picture(row["run"], name, arguments.output)
-        yield Row(
-            name,
+        found = (
             f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}; {row['step']:,} steps in {row['train_seconds']:.1f} s,"
-            f" {1e3 * row['train_seconds'] / row['step']:.1f} ms each; {row['wall']:.1f} s in all",
-            f"above {LEAST_OF_FIELD:g} dB",
-            OK if row["psnr"] > LEAST_OF_FIELD else FAILED,
-            {k: row[k] for k in ("psnr", "ssim", "step", "train_seconds", "wall")},
+            f" {1e3 * row['train_seconds'] / row['step']:.1f} ms each; {row['wall']:.1f} s in all"
         )
+        yield _judged(name, found, row, LEAST_OF_FIELD, ("psnr", "ssim", "step", "train_seconds", "wall"))
+
+
+def _judged(what: str, found: str, row: dict[str, Any], least: float, names: Sequence[str]) -> Row:
+    """A training that has to be as good as `least`, dB; with those figures of its row."""
+    verdict = OK if row["psnr"] > least else FAILED
+    return Row(what, found, f"above {least:g} dB", verdict, {name: row[name] for name in names})
 
 
 # ------------------------------------------------------------------------------------------ two at once
@@ -195,19 +198,17 @@ def shared(what: str, chosen: Capture, options: Sequence[str], output: Path, alo
     """A training in two processes, with half the steps of two views each."""
     cards = torch.cuda.device_count()
     what = f"{what} on {min(cards, 2)} of {cards} cards"
+    folder = output / "runs" / "".join(["shared", *options])
     options = ["--steps", str(SHORT // 2), "--device", "cuda", *options]
     try:
-        row = train(chosen, options, output / "runs" / f"shared-{len(options)}", OFFLINE, processes=2)
+        row = train(chosen, options, folder, OFFLINE, processes=2)
     except InputError as error:
         return Row(what, str(error), verdict=FAILED)
-    return Row(
-        what,
+    found = (
         f"{row['psnr']:.2f} dB, {row['count']:,} Gaussians, in {row['train_seconds']:.1f} s of training; alone"
-        f" {alone:.1f} s",
-        f"above {LEAST_PSNR:g} dB",
-        OK if row["psnr"] > LEAST_PSNR else FAILED,
-        {name: row[name] for name in ("psnr", "count", "train_seconds", "wall")},
+        f" {alone:.1f} s"
     )
+    return _judged(what, found, row, LEAST_PSNR, ("psnr", "count", "train_seconds", "wall"))
 
 
 # ------------------------------------------------------------------------------------------ to the other device

@@ -23,6 +23,7 @@ from recon.config import SurfaceConfig, TrainConfig
 from recon.config import for_field as settings_of_field
 from recon.datasets.errors import InputError
 from recon.gathering import read
+from recon.gaussians import PARAMETERS
 from recon.kernels import exchange
 from recon.kernels.rasterize import Pictures, blend_view, project_view
 from recon.memory import Workload, estimate
@@ -167,7 +168,7 @@ def check_drawn(way: str, name: str, depth: bool, alone: list[dict[str, torch.Te
         assert float(difference) < (1e-5 if way == "cpu" else 1e-4) * float(alone[rank]["motion"].norm())
         for key in ("radii", "means2d", *(() if depth else ("absgrad",))):
             assert compare(own[key], torch.cat([of[key][:, rows] for of in alone])), key
-        for number in range(6):
+        for number in range(len(PARAMETERS)):
             key = f"parameter {number}"
             assert compare(own[key], (alone[0][key] + alone[1][key])[rows]), key
 
@@ -196,7 +197,8 @@ def test_a_divided_training_goes_on_as_if_it_had_not_stopped(case: str, worked: 
     assert half.step == divided_at_work.HALFWAY
     go_on(half)
     ours, theirs = (fields_cases.held_out_error(state, tiny.scene()) for state in (half, go_on(begun(case))))
-    assert ours == pytest.approx(theirs, rel=0.2)  # where Gaussians come and go, others do after a last bit
+    chance = case in ("adaptive", "mcmc")  # Gaussians come and go, and after another last bit others do
+    assert ours == pytest.approx(theirs, rel=0.2 if chance else 0.1)
 
 
 @pytest.mark.slow

@@ -63,13 +63,17 @@ class Rows:
         """No Gaussians at all."""
         return cls(*(np.zeros(shape) for shape in ((0, 3), (0, 4), (0, 3), (0,), (0, 3), (0, 0, 3))))
 
-    def gaussians(self, where: str) -> Gaussians:
-        """The model that these rows are; `InputError`, which starts with `where`, if a number is not finite."""
+    def gaussians(self, where: str, *, antialiased: bool = False) -> Gaussians:
+        """The model that these rows are; `InputError`, which starts with `where`, if a number is not finite.
+
+        Args:
+            antialiased: see `Gaussians`.
+        """
         with np.errstate(over="ignore"):  # what is too large for a float becomes inf, which is reported
             rows = Rows(*(np.array(value, dtype=np.float32, order="C") for value in self.columns()))
         rows.check_finite(where)
         means, quats, log_scales, logit_opacities, sh0, shN = (torch.from_numpy(value) for value in rows.columns())
-        return Gaussians(means, quats, log_scales, logit_opacities, sh0[:, None], shN)
+        return Gaussians(means, quats, log_scales, logit_opacities, sh0[:, None], shN, antialiased=antialiased)
 
     def columns(self) -> list[Floats]:
         """The parameters, in the order of the class."""

@@ -200,9 +200,7 @@ def _decoded(files: Files, meta_name: str, size: int, where: str) -> Gaussians:
             sh0,
             _harmonics(files, meta, version, count, values, where),
         )
-    model = rows.gaussians(where)
-    model.antialiased = meta.get("antialias") is True
-    return model
+    return rows.gaussians(where, antialiased=meta.get("antialias") is True)
 
 
 def _first(means: Mapping[str, Any], where: str) -> int:

@@ -77,9 +77,7 @@ def load(path: Path | str) -> Gaussians:
     """Read a file of version 2, 3 or 4; `InputError` says what is wrong with it. SH of degree 4 are cut to 3."""
     path = Path(path)
     rows, antialiased = decode(read_bytes(path), str(path))
-    model = rows.gaussians(str(path))
-    model.antialiased = antialiased
-    return model
+    return rows.gaussians(str(path), antialiased=antialiased)
 
 
 def encode(rows: Rows, where: str, version: int = VERSION, *, antialiased: bool = False) -> bytes:

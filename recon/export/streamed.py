@@ -113,9 +113,7 @@ def load(path: Path | str) -> Gaussians:
     if meta.get("environment") is not None:
         around = _beside(path, meta["environment"])
         parts.append(Rows.of(sog.load(around), around))
-    model = joined(parts or [Rows.none()]).gaussians(str(path))
-    model.antialiased = antialiased
-    return model
+    return joined(parts or [Rows.none()]).gaussians(str(path), antialiased=antialiased)
 
 
 def is_folder(path: Path) -> bool:

@@ -37,14 +37,22 @@ COUNT, POSITIONS, MOVE, SORT = range(4)
 
 
 @inline
-def to_positions(counts: Any, places: Any, shares: Any) -> Any:
-    """Replace counts[share, place] by the number of items before them: of lower places, then of lower shares."""
-    total = 0
-    for place in range(places):
+def to_positions(counts: Any, own: Any, places: Any, shares: Any, total: Any) -> Any:
+    """Replace counts[own:][share, place] by `total` and the number of items before them: of lower places, then of lower
+    shares."""
+    for place in range(own, own + places):
         for share in range(shares):
             count = get(counts, share * places + place)
             put(counts, share * places + place, total)
             total += count
+
+
+@inline
+def next_of(counts: Any, place: Any) -> Any:
+    """counts[place], which is one more then."""
+    found = get(counts, place)
+    put(counts, place, found + 1)
+    return found
 
 
 @inline
@@ -78,9 +86,7 @@ def fill_tiles(
     for i in range(first, last):
         begin = get(ranges, 2 * i)
         for slot in range(begin, begin + get(ranges, 2 * i + 1)):
-            place = own + get(slot_tiles, slot)
-            target = get(counts, place)
-            put(counts, place, target + 1)
+            target = next_of(counts, own + get(slot_tiles, slot))
             if step == MOVE:
                 key = get(slot_entries, ENTRY * slot)
                 put(found, ENTRY * target, key << SLOT_BITS | slot)  # what is above the Gaussian's number falls off
@@ -95,10 +101,7 @@ def move_by_digit(
     """One pass of the radix sort, from `order` to `target`."""
     for i in range(start, end):
         item = get(order, i)
-        place = own + (((item >> KEY_BITS) - lowest) >> shift & mask)
-        to = get(counts, place)
-        put(counts, place, to + 1)
-        put(target, to, item)
+        put(target, next_of(counts, own + (((item >> KEY_BITS) - lowest) >> shift & mask)), item)
 
 
 @inline
@@ -108,9 +111,7 @@ def move_entries(
     """The last pass of the radix sort: the entries themselves."""
     for i in range(start, end):
         item = get(order, i)
-        place = own + (((item >> KEY_BITS) - lowest) >> shift)
-        to = get(counts, place)
-        put(counts, place, to + 1)
+        to = next_of(counts, own + (((item >> KEY_BITS) - lowest) >> shift))
         here = item & (MAX_SLOTS - 1)
         put(entries, ENTRY * to, get(found, ENTRY * here))
         put(entries, ENTRY * to + 1, get(found, ENTRY * here + 1))
@@ -137,14 +138,11 @@ def sort_tile(start: Any, end: Any, found: Any, order: Any, other: Any, entries:
     for i in range(start, end):
         key = (get(order, i) >> KEY_BITS) - lowest
         for place in range(own, own + passes * places, places):
-            put(counts, place + (key & (places - 1)), get(counts, place + (key & (places - 1))) + 1)
+            next_of(counts, place + (key & (places - 1)))
             key >>= bits
     for digit in range(passes):
-        at, total = own + digit * places, start
-        for place in range(at, at + places):
-            count = get(counts, place)
-            put(counts, place, total)
-            total += count
+        at = own + digit * places
+        to_positions(counts, at, places, 1, start)
         if digit == passes - 1:
             if digit % 2 == 0:
                 move_entries(start, end, order, lowest, digit * bits, counts, at, found, entries)
@@ -195,23 +193,21 @@ def sort_and_fill(
             step, before = SORT, 2 * shares + 1
         while atomic_add(counter, 1, 0) < before:
             pass
-        if step != POSITIONS and step != SORT:
-            share = piece if step == COUNT else piece - shares - 1
-            if step == COUNT:
-                clear(counts, share * places, places)
-            first, last = blocks * share // shares, blocks * (share + 1) // shares
-            fill_tiles(
-                *(step, first, last, ranges, slot_tiles, slot_entries, found, order, counts, share * places),
-            )
-        elif step == POSITIONS:
-            to_positions(counts, places, shares)
-            for place in range(places):
-                put(starts, place, get(counts, place))
-        else:
+        if step == SORT:
             tile = piece - 2 * shares - 1
             start, end = get(starts, tile), get(starts, tile + 1)
             if start < end:
                 sort_tile(start, end, found, order, other, slot_entries, counts, shares * places + thread * COUNTS)
+        elif step == POSITIONS:
+            to_positions(counts, 0, places, shares, 0)
+            for place in range(places):
+                put(starts, place, get(counts, place))
+        else:
+            share = piece if step == COUNT else piece - shares - 1
+            if step == COUNT:
+                clear(counts, share * places, places)
+            first, last = blocks * share // shares, blocks * (share + 1) // shares
+            fill_tiles(step, first, last, ranges, slot_tiles, slot_entries, found, order, counts, share * places)
         if step != SORT:
             atomic_add(counter, 1, 1)
 

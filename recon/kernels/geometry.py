@@ -158,6 +158,11 @@ def to_world(camera: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 @inline
+def cross(a: Any, b: Any) -> Any:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@inline
 def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
     """EWA projection: see `recon.raster.reference.project`, whose steps these are.
 
@@ -190,7 +195,7 @@ def project(camera: Any, mean: Any, quat: Any, log_scale: Any) -> Any:
     f0, f1, f2 = gx * (a0 - cu * a6), gx * (a1 - cu * a7), gx * (a2 - cu * a8)
     g0, g1, g2 = gy * (a3 - cv * a6), gy * (a4 - cv * a7), gy * (a5 - cv * a8)
     ff, gg = f0 * f0 + f1 * f1 + f2 * f2, g0 * g0 + g1 * g1 + g2 * g2
-    n0, n1, n2 = f1 * g2 - f2 * g1, f2 * g0 - f0 * g2, f0 * g1 - f1 * g0
+    n0, n1, n2 = cross((f0, f1, f2), (g0, g1, g2))
     sharp = n0 * n0 + n1 * n1 + n2 * n2
     return Projection(
         depth=z,
@@ -226,11 +231,10 @@ def compensation_gradient(p: Any, g_log: Any) -> Any:
     """
     a, _, c = p.covariance
     f0, f1, f2, g0, g1, g2 = p.image_axes
-    n0, n1, n2 = f1 * g2 - f2 * g1, f2 * g0 - f0 * g2, f0 * g1 - f1 * g0
+    f, g = (f0, f1, f2), (g0, g1, g2)
+    n = cross(f, g)
+    (u0, u1, u2), (v0, v1, v2) = cross(g, n), cross(n, f)
     less = EPS2D * g_log / p.determinant
     more = less * (a + c - EPS2D) / maximum(p.sharp, TINY)
-    return (
-        *(more * (g1 * n2 - g2 * n1) - less * f0, more * (g2 * n0 - g0 * n2) - less * f1),
-        *(more * (g0 * n1 - g1 * n0) - less * f2, more * (n1 * f2 - n2 * f1) - less * g0),
-        *(more * (n2 * f0 - n0 * f2) - less * g1, more * (n0 * f1 - n1 * f0) - less * g2),
-    )
+    of_f = (more * u0 - less * f0, more * u1 - less * f1, more * u2 - less * f2)
+    return (*of_f, more * v0 - less * g0, more * v1 - less * g1, more * v2 - less * g2)

@@ -159,6 +159,7 @@ def _splats(tensors: dict[str, Any], path: Path) -> Gaussians:
     values = {name: value.detach().float() for name, value in found.items()}
     count = len(values["means"])
     shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "features_dc": (3,)}
+    antialiased = settings.word(_config(path), "rasterize_mode") == "antialiased"
     try:
         for name, shape in shapes.items():
             values[name] = values[name].reshape(count, *shape)
@@ -170,7 +171,6 @@ def _splats(tensors: dict[str, Any], path: Path) -> Gaussians:
         if rest.shape[1] == 0:  # without harmonics, they are logits of colours
             sh0 = from_rgb(sh0.sigmoid())
         parts = (values["means"], values["quats"], values["scales"], values["opacities"], sh0[:, None], rest)
-        antialiased = settings.word(_config(path), "rasterize_mode") == "antialiased"
         return Gaussians(*(part[kept] for part in parts), antialiased=antialiased)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{path}: its splats do not fit together ({error})") from error

@@ -51,7 +51,7 @@ class View(NamedTuple):
     near: float
     far: float
     depth: bool
-    antialiased: bool = False
+    antialiased: bool
 
     def matrices_and_size(self) -> tuple[Tensor, Tensor, int, int]:
         cameras = self.cameras
