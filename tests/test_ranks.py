@@ -27,9 +27,9 @@ from recon.ranks import ALONE, Ranks
 T = TypeVar("T")
 
 SAME_BITS = ("adaptive", "poses")  # two sums of two, whoever adds them
-SAME_RAYS = ("mcmc", "mesh", "four views", "plenoxels")  # added up in another order
+SAME_RAYS = ("noise", "mesh", "four views", "plenoxels")  # added up in another order
 OWN = ("model.occupancy", "model.ray_count")  # of each process: what its own rays have met
-NEAR = 0.02  # how far they then are apart: Adam takes whole steps where a gradient is next to nothing
+NEAR = 0.03  # how far they then are apart: Adam takes whole steps where a gradient is next to nothing
 
 
 def begin(count: int, command: Sequence[str], **environment: str) -> list[subprocess.Popen[str]]:
