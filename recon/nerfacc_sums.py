@@ -1,7 +1,7 @@
 """Sums along packed rays by nerfacc (Li et al. 2023), on an NVIDIA GPU where it is installed.
 
-Its samplers are not used: they step along straight rays through boxes inside each other, and Instant-NGP here takes
-steps of one length in a contracted space.
+Its samplers are not used: they step through boxes inside each other, and Instant-NGP here takes steps of one length in
+a contracted space (`occupancy_cuda.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ def before(starts: Tensor, values: Tensor) -> Tensor:
     """
     import nerfacc
 
-    rays = torch.stack([starts[:-1], starts.diff()], dim=-1).to(values.device)
+    rays = torch.stack([starts[:-1], starts.diff()], dim=-1)
     found: Tensor = nerfacc.exclusive_sum(values.contiguous(), packed_info=rays)
     return found

@@ -9,10 +9,12 @@ Shape letters: R rays, G cells along a side, N samples.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from recon import losses
 from recon.kernels import occupancy
 from recon.packed import Samples
 
@@ -25,7 +27,7 @@ STRIDE = 1_000_003  # a prime: cells are looked at in an order that leaves no pa
 
 
 class Occupancy:
-    """The grid. `values` [G^3] are densities; `cells` [G^3] uint8 on the CPU, which are not empty."""
+    """The grid. `values` [G^3] are densities; `cells` [G^3] uint8, which are not empty."""
 
     def __init__(self, values: Tensor, side: int, step: float) -> None:
         """
@@ -42,8 +44,8 @@ class Occupancy:
 
     def decide(self) -> None:
         """Find out which cells are empty: those whose density shows little, and less than the mean."""
-        least = min(VISIBLE / self.step, float(self.values.mean()))
-        self.cells = (self.values > least).to(torch.uint8).cpu().numpy()
+        least = self.values.mean().clamp_max(VISIBLE / self.step)
+        self.cells = (self.values > least).to(torch.uint8)
 
     def march(
         self,
@@ -55,17 +57,28 @@ class Occupancy:
         jitter: Tensor | None,
         most: int,
     ) -> Samples:
-        """Where rays [R,3] are to be looked at; see `kernels.occupancy.march`. It runs on the CPU on any device.
+        """Where rays [R,3] are to be looked at; see `kernels.occupancy.march`.
+
+        It runs where the rays are, or on the CPU for a GPU that Triton cannot be used with.
 
         Args:
             step: between samples, in contracted space.
             jitter: [R] 0..1; None: the middles of the steps.
         """
-        rays = torch.cat([origins, directions], dim=-1).float().cpu().numpy()
-        offsets = np.full(len(rays), 0.5, np.float32) if jitter is None else jitter.numpy()
-        found = occupancy.march(rays, begin, end, step, self.cells, self.side, offsets, most)
-        starts, *values = (torch.from_numpy(v) for v in found)
-        positions, distances, lengths = (v.to(origins.device) for v in values)
+        offsets = torch.full((len(origins),), 0.5) if jitter is None else jitter
+        if origins.is_cuda and losses.has_triton():
+            from recon import occupancy_cuda
+
+            offsets = offsets.to(origins.device, non_blocking=True)
+            found: Sequence[Tensor] = occupancy_cuda.march(
+                *(origins, directions, begin, end, step, self.cells, self.side, offsets, most)
+            )
+        else:
+            rays = torch.cat([origins, directions], dim=-1).float().cpu().numpy()
+            cells, first = self.cells.cpu().numpy(), offsets.cpu().numpy()
+            arrays = occupancy.march(rays, begin, end, step, cells, self.side, first, most)
+            found = [torch.from_numpy(array).to(origins.device) for array in arrays]
+        starts, positions, distances, lengths = found
         return Samples(starts, positions, distances, lengths / WIDTH, step / WIDTH)
 
     def met(self, positions: Tensor, densities: Tensor) -> None:

@@ -21,7 +21,7 @@ class Samples(NamedTuple):
     """Where rays are looked at.
 
     Attributes:
-        starts: [R+1] int64 on the CPU, the first sample of each ray, and N.
+        starts: [R+1] int64, the first sample of each ray, and N.
         positions: [N,3] 0..1 in the cube that the field fills.
         distances: [N] along the ray, in lengths of its direction.
         middles: [N] the same in the coordinate 0..1 in which all samples have one length.
@@ -36,12 +36,12 @@ class Samples(NamedTuple):
 
     def rays(self) -> Tensor:
         """[N] the ray of each."""
-        counts = self.starts.diff().to(self.positions.device)
+        counts = self.starts.diff()
         return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
     def chosen(self, chosen: Tensor) -> Samples:
         """Those that a mask [N] chooses."""
-        before = torch.cat([self.starts.new_zeros(1), chosen.to(self.starts.device).cumsum(0)])
+        before = torch.cat([self.starts.new_zeros(1), chosen.cumsum(0)])
         return Samples(
             *(before[self.starts], self.positions[chosen], self.distances[chosen], self.middles[chosen], self.length)
         )
@@ -99,7 +99,7 @@ def _before(samples: Samples, rays: Tensor, values: Tensor) -> Tensor:
         return nerfacc_sums.before(samples.starts, values)
     # Double precision: the sum over all rays is large.
     sums = torch.cat([values.new_zeros(1, dtype=torch.float64), values.double().cumsum(0)])
-    return (sums[:-1] - sums[samples.starts.to(values.device)[rays]]).to(values.dtype)
+    return (sums[:-1] - sums[samples.starts[rays]]).to(values.dtype)
 
 
 def _weights(samples: Samples, rays: Tensor, depths: Tensor) -> Tensor:

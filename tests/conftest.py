@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 # The same examples in every run, so that what passed here passes elsewhere; `--hypothesis-profile=default` for others.
 hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.load_profile("same")
+
+if not torch.cuda.is_available():  # Triton's interpreter runs its kernels then; it asks once, when it is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -295,15 +295,10 @@ def on_gpu(rgb: Tensor, target: Tensor, weight: float, mask: Tensor | None = Non
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
-def test_the_gpus_kernels_agree_with_the_definition(height: int, width: int, weight: float) -> None:
-    from recon import losses_cuda
-
-    assert losses_cuda.usable()
-    rgb, target = pictures(2, height, width)
-    value, gradient = on_gpu(rgb, target, weight)
-    assert_close(value, gradient, *reference(rgb, target, weight))
+def test_the_gpus_kernels_are_what_it_uses() -> None:
+    assert losses.has_triton()
+    rgb, target = pictures(2, 270, 480)
+    assert_close(*on_gpu(rgb, target, 0.2), *reference(rgb, target, 0.2))
 
 
 @pytest.mark.gpu

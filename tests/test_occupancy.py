@@ -13,7 +13,7 @@ from recon.kernels import occupancy as kernels
 from recon.kernels.runtime import get_threads, set_threads
 from recon.occupancy import FADING, VISIBLE, Occupancy
 
-STEP, SIDE = 0.05, 8
+STEP, SIDE, BEGIN = 0.05, 8, 0.1
 
 
 def some_rays(count: int = 60) -> np.ndarray:
@@ -24,12 +24,15 @@ def some_rays(count: int = 60) -> np.ndarray:
     return rays
 
 
+def jitter(rays: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(1).random(len(rays)).astype(np.float32)
+
+
 def marched(rays: np.ndarray, cells: np.ndarray, end: float = math.inf, most: int = 512) -> kernels.Samples:
-    jitter = np.random.default_rng(1).random(len(rays)).astype(np.float32)
-    return kernels.march(rays, 0.1, end, STEP, cells.reshape(-1).astype(np.uint8), SIDE, jitter, most)
+    return kernels.march(rays, BEGIN, end, STEP, cells.reshape(-1).astype(np.uint8), SIDE, jitter(rays), most)
 
 
-def distances_of(ray: np.ndarray, jitter: float, end: float) -> list[float]:
+def distances_of(ray: np.ndarray, first: float, end: float) -> list[float]:
     """Of steps that are as long as a small move says that they have to be, in a space where nothing is jumped over."""
     origin, direction = (torch.from_numpy(part.astype(np.float64)) for part in np.split(ray, 2))
 
@@ -37,7 +40,7 @@ def distances_of(ray: np.ndarray, jitter: float, end: float) -> list[float]:
         a, b = (volume.contract(origin + at * direction) for at in (t - 1e-6, t + 1e-6))
         return STEP * 2e-6 / float((b - a).norm())
 
-    t, found = 0.1 + jitter * length(0.1), []
+    t, found = BEGIN + first * length(BEGIN), []
     while t < end and float((origin + t * direction).norm()) < 2 / STEP:
         found.append(t)
         t += length(t)
@@ -47,10 +50,9 @@ def distances_of(ray: np.ndarray, jitter: float, end: float) -> list[float]:
 def test_steps_are_of_one_length_in_contracted_space() -> None:
     rays = some_rays(20)
     found = marched(rays, np.ones((SIDE,) * 3), 30.0)
-    jitter = np.random.default_rng(1).random(len(rays)).astype(np.float32)
-    for number, ray in enumerate(rays):
+    for number, (ray, first) in enumerate(zip(rays, jitter(rays), strict=True)):
         own = slice(*found.starts[number : number + 2])
-        expected = distances_of(ray, float(jitter[number]), 30.0)
+        expected = distances_of(ray, float(first), 30.0)
         assert abs(len(expected) - len(found.distances[own])) <= 1  # the last may be on either side of the end
         several = min(len(expected), len(found.distances[own]))
         np.testing.assert_allclose(found.distances[own][:several], expected[:several], rtol=2e-3)
@@ -96,7 +98,7 @@ def test_cells_are_full_until_nothing_is_met_in_them() -> None:
         grid.met(place, torch.tensor([5 * VISIBLE / STEP]))
         grid.decide()
     assert grid.cells.sum() == 1
-    assert grid.cells.reshape((SIDE,) * 3)[4, 2, 7] == 1
+    assert grid.cells.reshape(SIDE, SIDE, SIDE)[4, 2, 7] == 1
     grid.fade()
     assert float(grid.values.max()) == pytest.approx(5 * FADING * VISIBLE / STEP)
 

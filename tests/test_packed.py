@@ -152,7 +152,9 @@ def test_nerfacc_gives_what_pytorch_does(counts: list[int], monkeypatch: pytest.
         pytest.skip("nerfacc is not installed")
     here, *values = samples_of(counts)
     depths, colours, gradient = (value.to("cuda") for value in values)
-    samples = here._replace(**{name: getattr(here, name).to("cuda") for name in ("positions", "distances", "middles")})
+    samples = here._replace(
+        **{name: getattr(here, name).to("cuda") for name in ("starts", "positions", "distances", "middles")}
+    )
     found = []
     for there in (False, True):
         monkeypatch.setattr(packed, "_by_nerfacc", lambda values, there=there: there)

@@ -95,8 +95,9 @@ def _march(
         if first >= total:
             break
         for ray in range(first, min(first + RAYS, total)):
-            ox, oy, oz = float(rays[6 * ray]), float(rays[6 * ray + 1]), float(rays[6 * ray + 2])
-            dx, dy, dz = float(rays[6 * ray + 3]), float(rays[6 * ray + 4]), float(rays[6 * ray + 5])
+            at = 6 * ray  # (float() would leave them in single precision)
+            ox, oy, oz = np.float64(rays[at]), np.float64(rays[at + 1]), np.float64(rays[at + 2])
+            dx, dy, dz = np.float64(rays[at + 3]), np.float64(rays[at + 4]), np.float64(rays[at + 5])
             fast = dx * dx + dy * dy + dz * dz
             inner = step / math.sqrt(fast)  # a step within the ball
             t, way, count, begun = begin, 0.0, 0, False
