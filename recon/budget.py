@@ -133,10 +133,8 @@ def _of_field(settings: TrainConfig, step: float, left: float, processes: int) -
 
 
 def _seconds_of_scores(field: Radiance, scene: Scene, step: float) -> float:
-    """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then; the first
-    picture is made twice."""
-    views = [*scene.test_views[:1], *scene.test_views]
-    pixels = sum(view.camera.width * view.camera.height for view in views)
+    """A radiance field is rendered for its scores ray by ray, as it is trained, but needs no gradient then."""
+    pixels = sum(view.camera.width * view.camera.height for view in scene.test_views)
     rays = field.samples // SAMPLES_OF_A_RAY if isinstance(field, NgpConfig) else field.rays
     return _share_of_rendering(field) * LATER_OF_FIELD * step * pixels / rays
 

@@ -43,6 +43,7 @@ T = TypeVar("T")
 # Views that are rendered one right after the other, with nothing else running so that the time means something, before
 # they are scored and drawn on all cores.
 TOGETHER = 8
+FIRST = 4  # how many times smaller the picture is that is made before any is timed
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,9 @@ def _each(
             numbers = range(first, min(len(views), first + TOGETHER))
             # Torch's threads would spin on after the scores and count as time of the next rendering.
             with torch.no_grad(), one_torch_thread(device):
-                if first == 0:
-                    render_one(model, views[0].camera, background=background)
+                if first == 0:  # what the first picture takes beside is not to count; a small one does
+                    small = [max(1, side // FIRST) for side in (views[0].camera.width, views[0].camera.height)]
+                    render_one(model, views[0].camera.resized(*small), background=background)
                 pictures = [
                     _timed_render(model, views[number], background, shots[number] if shots else None)
                     for number in numbers

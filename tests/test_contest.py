@@ -14,10 +14,12 @@ from PIL import Image
 
 import tiny
 from fields_cases import begin, settings_of
-from recon import contest, contest_pictures, evaluate, runs, session
+from recon import contest, contest_pictures, evaluate, held_out, runs, session
 from recon.cli_compare import compare as command
 from recon.datasets import synthetic
 from recon.datasets.errors import InputError
+from recon.datasets.images import ArrayImage
+from recon.opening import background_of
 from recon.options import Options
 from recon.runs import Run
 from recon.train import StepMetrics, train
@@ -125,6 +127,22 @@ def test_what_was_stopped_goes_on(capture: Path, tmp_path: Path, monkeypatch: py
     assert row["steps"] == 12
     assert [line["step"] for line in row["curve"]] == [1, 2, 3, 5, 9, 12]
     assert len(list(tmp_path.glob("splats/*/splats/*"))) == 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_radiance_field_is_scored_by_pixels_on_its_way(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, state = tiny.scene(), begin(settings_of("plenoxels", 30))
+    train(state, scene.train_views)
+    if masked:
+        mask = ArrayImage((torch.rand(32, 40, 1, generator=torch.Generator().manual_seed(0)) > 0.5).float())
+        scene = dataclasses.replace(scene, views=tuple(dataclasses.replace(view, mask=mask) for view in scene.views))
+    of_all = evaluate.evaluate(state.model, [scene.views[0]], background=background_of(state), lpips=False).psnr
+    assert held_out.psnr(state, scene, [0]) == pytest.approx(of_all, abs=1e-3)
+    monkeypatch.setattr(held_out, "PIXELS", 300)
+    some = held_out.psnr(state, scene, [0])
+    assert some == held_out.psnr(state, scene, [0])
+    assert some == pytest.approx(of_all, abs=1.5)
+    assert some != pytest.approx(of_all, abs=1e-3)
 
 
 def test_the_clock_stands_while_scores_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
