@@ -76,7 +76,7 @@ def train(
             (a grid of voxels), mipnerf360 (networks that are asked for what a pixel's cone sees) or nerf (a network,
             which takes hours on a CPU).
         encoding: Of mipnerf360: ipe is the published one, of waves; hash is Zip-NeRF's hash grid, which learns faster.
-        preset: How long to train, and with how many Gaussians.
+        preset: How long to train, and with how many Gaussians. full is for hundreds of photos and a GPU.
         resume: Go on with this run instead of starting a new one, with the run's own settings. Give the scene only if
             it was moved.
         output: Where runs are kept.

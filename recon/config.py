@@ -13,7 +13,7 @@ from recon.datasets.errors import InputError
 
 T = TypeVar("T")
 
-Preset = Literal["fast", "default", "best"]
+Preset = Literal["fast", "default", "best", "full"]
 PoseChoice = Literal["auto", "refine", "keep"]
 Background = Literal["auto", "black", "white", "random"]
 Method = Literal["splats", "nerf", "plenoxels", "ngp", "mipnerf360"]
@@ -208,16 +208,21 @@ RADIANCE = {  # by their kind
 }
 
 # How many steps a preset takes. On two cores and 50 photos of 270x480 about 20 s, a minute and three:
-# after that it learns by heart, and held-out photos get worse.
-PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500}
+# after that it learns by heart, and held-out photos get worse. `full` has the steps of 3DGS, for hundreds of photos.
+PRESETS: dict[Preset, int] = {"fast": 1100, "default": 3000, "best": 7500, "full": 30_000}
 
-# Those of radiance fields. Of `nerf` and `mipnerf360` the longer ones are for GPUs and for patience.
+# Those of radiance fields. Of `nerf` and `mipnerf360` the longer ones are for GPUs and for patience; `full` is about
+# what was published.
 FIELD_PRESETS: dict[str, dict[Preset, int]] = {
-    "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000},
-    "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000},
-    "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000},
-    "ngp": {"fast": 3_000, "default": 16_000, "best": 48_000},
+    "nerf": {"fast": 2_000, "default": 20_000, "best": 200_000, "full": 300_000},
+    "mipnerf360": {"fast": 1_000, "default": 5_000, "best": 25_000, "full": 250_000},
+    "plenoxels": {"fast": 1_500, "default": 5_000, "best": 15_000, "full": 100_000},
+    "ngp": {"fast": 3_000, "default": 16_000, "best": 48_000, "full": 100_000},
 }
+
+# Pixels of all photos together up to which `for_steps` has Gaussians enough; see `for_pixels`.
+FEW_PIXELS = 25_000_000
+MOST_GAUSSIANS = 3_000_000
 
 MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
 
@@ -239,6 +244,15 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
         coarse=coarse,
         strategy=adaptive if strategy == "adaptive" else MCMCConfig(max_gaussians=count, refine_every=every // 2),
     )
+
+
+def for_pixels(config: TrainConfig, pixels: int) -> TrainConfig:
+    """The same with as many Gaussians as so many pixels, of all photos together, can tell of: their root, since photos
+    overlap the more, the more of them there are."""
+    factor = max(1.0, (pixels / FEW_PIXELS) ** 0.5)
+    count = min(int(round(factor * config.strategy.max_gaussians, -3)), MOST_GAUSSIANS)
+    strategy = dataclasses.replace(config.strategy, max_gaussians=max(count, config.strategy.max_gaussians))
+    return dataclasses.replace(config, strategy=strategy)
 
 
 def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bool = False) -> TrainConfig:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recon import ahead, memory
+from recon import ahead, config, memory
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.errors import InputError
@@ -40,6 +40,7 @@ def fit(
     max_memory: float | None,
     beside: int = 1,
     parts: int = 1,
+    for_pixels: bool = False,
 ) -> Fitted:
     """Open a capture so that training on it fits, and bound what is kept in memory.
 
@@ -50,14 +51,18 @@ def fit(
         max_memory: GB, or None for most of what is free.
         beside: processes of the same training on this machine, which share what is free.
         parts: in how many the Gaussians are divided, of which this process has one.
+        for_pixels: whether there may be more Gaussians than the settings say; see `config.for_pixels`.
     Raises:
         InputError: naming the least that would do, if that is more than the limit.
     """
     limit = memory.limit_bytes(max_memory, beside)
     scene, asked = open_at(downscale)
-    now, wanted = asked, settings.max_gaussians
-    factors = iter(STEPS)
+    now, factors, given = asked, iter(STEPS), settings
     while True:
+        if for_pixels:
+            views = scene.train_views
+            settings = config.for_pixels(given, sum(view.camera.width * view.camera.height for view in views))
+        wanted = settings.max_gaussians
         work = memory.workload(scene, settings, on_gpu=on_gpu, parts=parts)
         program = memory.program_bytes(compiled=on_gpu or compiled_before())
         found = memory.plan(work, program=program, limit=limit)

@@ -171,7 +171,7 @@ def _fitted(options: Options, settings: config.TrainConfig, device: torch.device
         return open_scene(dataclasses.replace(options, downscale=downscale), device)
 
     def first() -> tuple[int | None, dict[str, Any]]:
-        found.append(fitting.fit(at, options.downscale, settings, **limits))
+        found.append(fitting.fit(at, options.downscale, settings, **limits, for_pixels=options.for_pixels))
         return found[0].downscale, config.to_json(found[0].settings)
 
     downscale, values = ranks.told(first)
