@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from recon.kernels.buffers import take
 from recon.kernels.four import FOUR, add_weighted, put_mixed
-from recon.kernels.lanes import atomic_add
+from recon.kernels.lanes import atomic_add, prefetch
 from recon.kernels.runtime import get_threads, kernel, launch
 from recon.kernels.simd import get, inline, put
 
@@ -31,6 +31,8 @@ PRIMES = (1, 2654435761, 805459861)
 HALF = 0.5  # a cell: the shift of positions that is tiny-cuda-nn's
 ALIGNED = 8  # a level's rows are a multiple of it
 BLOCK = 1 << 13  # points that a thread takes at a time
+AHEAD = 8  # points between asking for the rows of one and their use
+CACHED = 1 << 17  # floats of a level, which the second cache holds
 
 _Y, _Z = PRIMES[1:]
 
@@ -188,6 +190,34 @@ def _weights(x: Any, y: Any, z: Any) -> Any:
     return u * a, x * a, u * b, x * b, u * c, x * c, u * d, x * d
 
 
+@inline
+def _fetch(
+    positions: Any,
+    point: Any,
+    scale: Any,
+    shift: Any,
+    hashed: Any,
+    resolution: Any,
+    offset: Any,
+    size: Any,
+    features: Any,
+    table: Any,
+) -> None:
+    """Ask for the rows that a point is made of."""
+    i, _ = _place(get(positions, 3 * point), scale, shift)
+    j, _ = _place(get(positions, 3 * point + 1), scale, shift)
+    k, _ = _place(get(positions, 3 * point + 2), scale, shift)
+    a, b, c, d, e, f, g, h = _places(_rows(i, j, k, hashed, resolution, size), offset, features, 0)
+    prefetch(table, a)
+    prefetch(table, b)
+    prefetch(table, c)
+    prefetch(table, d)
+    prefetch(table, e)
+    prefetch(table, f)
+    prefetch(table, g)
+    prefetch(table, h)
+
+
 @kernel("f4[::1], i8, f4, f4[::1], i8[::1], i8[::1], u1[::1], f4[::1], f4[::1]")
 def _encode(
     positions: Any,
@@ -212,7 +242,10 @@ def _encode(
         first, level = piece % blocks * BLOCK, piece // blocks
         scale, resolution, offset = scales[level], resolutions[level], offsets[level]
         size, shared = offsets[level + 1] - offset, hashed[level] != 0
-        for point in range(first, min(first + BLOCK, count)):
+        end, large = min(first + BLOCK, count), size * features > CACHED
+        for point in range(first, end):
+            if large and point + AHEAD < end:
+                _fetch(positions, point + AHEAD, scale, shift, shared, resolution, offset, size, features, table)
             i, x = _place(get(positions, 3 * point), scale, shift)
             j, y = _place(get(positions, 3 * point + 1), scale, shift)
             k, z = _place(get(positions, 3 * point + 2), scale, shift)
@@ -258,7 +291,10 @@ def _encode_back(
         high = size * (piece % slices + 1) // slices
         for at in range((offset + low) * features, (offset + high) * features):
             put(out, at, np.float32(0))
+        large = size * features > CACHED
         for point in range(count):
+            if large and point + AHEAD < count:
+                _fetch(positions, point + AHEAD, scale, shift, shared, resolution, offset, size, features, out)
             i, x = _place(get(positions, 3 * point), scale, shift)
             j, y = _place(get(positions, 3 * point + 1), scale, shift)
             k, z = _place(get(positions, 3 * point + 2), scale, shift)
