@@ -97,7 +97,6 @@ class RayBatch:
         background: [3].
         photos: [C] int64 on the CPU, which of the photos to learn from they are.
         seed, step: what the step's random numbers are drawn from; see `rng.generator`.
-        parts: how many batches of the usual size this is.
     """
 
     cameras: Cameras
@@ -107,7 +106,6 @@ class RayBatch:
     photos: Tensor
     seed: int
     step: int
-    parts: int = 1
 
 
 class Field(Model, Protocol):
@@ -115,6 +113,11 @@ class Field(Model, Protocol):
 
     unit: ClassVar[str]  # what `len` counts, in the plural
     kernels: ClassVar[tuple[str, ...]]  # modules of `recon.kernels` that a training calls
+
+    @property
+    def ray_count(self) -> int | None:
+        """How many rays the next step takes, for each part of a batch; None: as many as the settings say."""
+        ...
 
     @classmethod
     def start(cls, scene: Scene, settings: TrainConfig, device: torch.device) -> Self:

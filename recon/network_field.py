@@ -23,6 +23,7 @@ class NetworkField(Generic[C, N]):
     """The part of a `recon.model.Field` that does not depend on what the networks are asked."""
 
     unit: ClassVar[str] = "weights"
+    ray_count: int | None = None
 
     def __init__(self, config: C, reach: Reach) -> None:
         self.config, self.reach = config, reach

@@ -127,12 +127,11 @@ class Ngp:
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The squared error of the colours, and how spread out along a ray what it shows is."""
         self.halved = sum(progress >= share for share in self.config.shorter_at)
-        each = min(batch.pixels.shape[1], max(1, self.ray_count * batch.parts // len(batch.photos)))
-        origins, directions = (v.reshape(-1, 3) for v in batch.cameras.rays(batch.pixels[:, :each]))
-        photos = batch.photos.repeat_interleave(each).to(self.device)
+        origins, directions = (v.reshape(-1, 3) for v in batch.cameras.rays(batch.pixels))
+        photos = batch.photos.repeat_interleave(batch.pixels.shape[1]).to(self.device)
         jitter = torch.rand(len(origins), generator=rng.generator(batch.seed, "samples", batch.step))
         shown, cost = self._shown(origins, directions, jitter, self._lit(photos))
-        target = batch.rgb[:, :each].reshape(-1, 3)
+        target = batch.rgb.reshape(-1, 3)
         error = (shown[:, :3] + (1 - shown[:, 3:4]) * batch.background - target).square().mean()
         (error + self.config.distortion * shown[:, 5].mean()).backward()  # type: ignore[no-untyped-call]
         for layer in (*self._density, *self._colour):

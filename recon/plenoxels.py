@@ -43,6 +43,7 @@ class Plenoxels:
     """The grid, and how it gets finer. A `recon.model.Field`."""
 
     unit: ClassVar[str] = "voxels"
+    ray_count: int | None = None
     kernels: ClassVar[tuple[str, ...]] = ("voxels", "voxel_gradient", "voxel_smooth", "adam")
     device = torch.device("cpu")
 

@@ -39,6 +39,7 @@ class Nerfacto:
 
     unit: ClassVar[str] = "weights"
     kernels: ClassVar[tuple[str, ...]] = ()
+    ray_count: int | None = None
 
     def __init__(self, settings: Settings, tensors: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         """
