@@ -21,7 +21,7 @@ from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
 from recon.poses import MOTION, moved
-from recon.raster import Rasterizer, cpu, gsplat_cuda, reference
+from recon.raster import Rasterizer, cpu, gsplat_blending, gsplat_cuda, reference
 from recon.torch_threads import one_torch_thread
 
 CASES = cases()
@@ -296,13 +296,13 @@ def test_what_gsplat_does_not_give_follows_from_what_it_gives() -> None:
     loss = sum((x * w).sum() for x, w in zip((means2d, conics), weights, strict=True))
     wanted, g_viewmats = torch.autograd.grad(loss, (Ks, viewmats))
     with torch.no_grad():
-        torch.testing.assert_close(gsplat_cuda.of_intrinsics(moving, g_viewmats), wanted)
+        torch.testing.assert_close(gsplat_blending.of_intrinsics(moving, g_viewmats), wanted)
 
     directions = means - moving.positions[:, None]
     weight = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
     (wanted,) = torch.autograd.grad((directions * weight).sum(), viewmats)
     with torch.no_grad():
-        torch.testing.assert_close(gsplat_cuda.of_directions(viewmats, weight), wanted[:, :3])
+        torch.testing.assert_close(gsplat_blending.of_directions(viewmats, weight.sum(dim=1)), wanted[:, :3])
 
 
 @both
