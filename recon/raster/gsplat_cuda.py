@@ -3,6 +3,9 @@
 A step's kernels are done sooner than Python has asked for them, unless the scene is large. So they are called from two
 autograd functions, as on the CPU, and not through gsplat's own wrappers, which make three times as many operations of
 PyTorch, and invert the cameras on the GPU and wait for the outcome.
+
+All that is computed has a row for each pair of a camera and a Gaussian, visible or not. Where these are many
+`gsplat_packed.py` does the same with rows for those that are visible.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
-from recon.raster import EPS2D, gsplat_calls
+from recon.raster import EPS2D, gsplat_calls, gsplat_packed
 from recon.raster.gsplat_blending import Projected, View, drawn, of_cameras, of_logits
 
 WANTED = "gsplat>=1.5.3,<1.6"
+# From so many cameras, and so many pairs of a camera and a Gaussian on, rows are packed. Where they are not, and with
+# all coefficients, each pair takes some 250 bytes until the way back, and as many again on it.
+PACKED_CAMERAS, PACKED_PAIRS = 2, 1 << 23
 
 
 def problem() -> str | None:
@@ -68,6 +74,8 @@ def rasterize(
         return _nothing(means, cameras, backgrounds, depth=depth, absgrad=absgrad)
     parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
     view = View(cameras, sh_degree, near, far, depth, antialiased)
+    if count >= PACKED_CAMERAS and count * len(means) >= PACKED_PAIRS and gsplat_packed.offered():
+        return gsplat_packed.rasterize(view, parameters, backgrounds, absgrad=absgrad)
     means2d, conics, channels, opacities, radii, depths = Projection.apply(
         view, cameras.viewmats, cameras.Ks, *parameters
     )
