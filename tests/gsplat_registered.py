@@ -19,6 +19,7 @@ COLOURS = "int degrees_to_use, Tensor dirs, Tensor coeffs, Tensor? masks"
 SPLATS = "Tensor means2d, Tensor conics, Tensor colors, Tensor opacities, Tensor? backgrounds, Tensor? masks"
 SIZE = "int image_width, int image_height, int tile_size"
 FIVE = "(Tensor, Tensor, Tensor, Tensor, Tensor)"
+NINE = "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 
 # As of 2026, but for what is not called.
 DECLARED = {
@@ -27,6 +28,11 @@ DECLARED = {
     "projection_ewa_3dgs_fused_bwd": f"{GAUSSIANS}, {CAMERA}, int camera_model, Tensor radii, Tensor conics,"
     " Tensor? compensations, Tensor v_means2d, Tensor v_depths, Tensor v_conics, Tensor? v_compensations,"
     f" bool viewmats_requires_grad) -> {FIVE}",
+    "projection_ewa_3dgs_packed_fwd": f"{GAUSSIANS}, Tensor? opacities, {CAMERA}, float near_plane, float far_plane,"
+    f" float radius_clip, bool calc_compensations, int camera_model) -> {NINE}",
+    "projection_ewa_3dgs_packed_bwd": f"{GAUSSIANS}, {CAMERA}, int camera_model, Tensor batch_ids, Tensor camera_ids,"
+    " Tensor gaussian_ids, Tensor conics, Tensor? compensations, Tensor v_means2d, Tensor v_depths, Tensor v_conics,"
+    f" Tensor? v_compensations, bool viewmats_requires_grad, bool sparse_grad) -> {FIVE}",
     "spherical_harmonics_fwd": f"{COLOURS}) -> Tensor",
     "spherical_harmonics_bwd": f"{COLOURS}, Tensor v_colors, bool compute_v_dirs) -> (Tensor, Tensor)",
     "intersect_tile": "Tensor means2d, Tensor radii, Tensor depths, Tensor? conics, Tensor? opacities,"

@@ -2,30 +2,26 @@
 
 They take the arguments that gsplat's declare (`test_gsplat_stand_in.py` compares them), refuse what those would refuse
 or read wrongly, such as tensors that are not contiguous, and leave undefined what those do: the places of Gaussians
-that are not visible hold NaN.
+that are not visible hold NaN. Packed rows are those of visible Gaussians alone.
 """
 
 from __future__ import annotations
 
-import enum
 import sys
 import types
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from gsplat_stand_in_projection import NAN, gradients_of, take
+from gsplat_stand_in_projection import CameraModelType as CameraModelType
+from gsplat_stand_in_projection import projection_ewa_3dgs_fused_bwd as projection_ewa_3dgs_fused_bwd
+from gsplat_stand_in_projection import projection_ewa_3dgs_fused_fwd as projection_ewa_3dgs_fused_fwd
+from gsplat_stand_in_projection import projection_ewa_3dgs_packed_bwd as projection_ewa_3dgs_packed_bwd
+from gsplat_stand_in_projection import projection_ewa_3dgs_packed_fwd as projection_ewa_3dgs_packed_fwd
 from recon import sh
-from recon.datasets.cameras import Cameras
-from recon.raster import ALPHA_MAX, ALPHA_MIN, EPS2D, TRANSMITTANCE_MIN, reference
-
-NAN = float("nan")
-DOUBLE = torch.float64
-
-
-class CameraModelType(enum.IntEnum):
-    PINHOLE = 0
+from recon.raster import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,104 +33,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, backend.__name__, backend)
 
 
-def _take(*tensors: Tensor | None) -> None:
-    """What gsplat's CHECK_INPUT asks for."""
-    for tensor in tensors:
-        if tensor is not None:
-            assert tensor.is_contiguous(), f"{tuple(tensor.shape)}: not contiguous"
-            assert tensor.dtype in (torch.float32, torch.int32, torch.int64, torch.bool), tensor.dtype
-
-
-def _projected(means: Tensor, quats: Tensor, scales: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """means2d, depths, conics, and the covariances that these are the inverses of: in double precision, since autograd
-    goes through an inverse of matrices that may be nearly singular."""
-    means, quats, log_scales, cameras = means.double(), quats.double(), scales.double().log(), cameras.to("cpu", DOUBLE)
-    parts = [reference.project(means, quats, log_scales, cameras[i]) for i in range(len(cameras))]
-    conics = [torch.linalg.inv(covariances).reshape(-1, 4)[:, [0, 1, 3]] for _, covariances, _ in parts]
-    means2d, depths = torch.stack([part[0] for part in parts]), torch.stack([part[2] for part in parts])
-    return means2d, depths, torch.stack(conics), torch.stack([part[1] for part in parts])
-
-
-def projection_ewa_3dgs_fused_fwd(
-    means: Tensor,
-    covars: None,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    image_width: int,
-    image_height: int,
-    eps2d: float,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-    calc_compensations: bool,
-    camera_model: CameraModelType,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _take(means, quats, scales, opacities, viewmats, Ks)
-    assert (covars, eps2d, radius_clip) == (None, EPS2D, 0.0)
-    assert camera_model == CameraModelType.PINHOLE
-    cameras = Cameras(viewmats, Ks, image_width, image_height)
-    means2d, depths, conics, covariances = _projected(means, quats, scales, cameras)
-    factors = torch.stack([reference.compensations(covariances[i]) for i in range(len(cameras))])
-    shown = opacities.double() * (factors if calc_compensations else torch.ones_like(factors))
-    radii = torch.stack(
-        [
-            reference.visible_radii(
-                *(means2d[i], covariances[i], depths[i], shown[i], cameras[i], near_plane, far_plane)
-            )
-            for i in range(len(cameras))
-        ]
-    )
-    gone = (radii == 0).any(dim=-1)
-    for values in (means2d, depths, conics):
-        values[gone] = NAN
-    factors[gone] = 0
-    of_blur = factors.float() if calc_compensations else torch.empty(0)
-    return radii, means2d.float(), depths.float(), conics.float(), of_blur
-
-
-def projection_ewa_3dgs_fused_bwd(
-    means: Tensor,
-    covars: None,
-    quats: Tensor,
-    scales: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    image_width: int,
-    image_height: int,
-    eps2d: float,
-    camera_model: CameraModelType,
-    radii: Tensor,
-    conics: Tensor,
-    compensations: Tensor | None,
-    v_means2d: Tensor,
-    v_depths: Tensor,
-    v_conics: Tensor,
-    v_compensations: Tensor | None,
-    viewmats_requires_grad: bool,
-) -> tuple[Tensor, None, Tensor, Tensor, Tensor | None]:
-    _take(means, quats, scales, viewmats, Ks, radii, conics, v_means2d, v_depths, v_conics, v_compensations)
-    assert (covars, eps2d, compensations is None) == (None, EPS2D, v_compensations is None)
-    assert camera_model == CameraModelType.PINHOLE
-    seen = (radii > 0).all(dim=-1)
-    with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in (means, quats, scales, viewmats)]
-        cameras = Cameras(inputs[3], Ks, image_width, image_height)
-        m, d, c, covariances = _projected(inputs[0], inputs[1], inputs[2], cameras)
-        pairs = [(m, v_means2d), (d, v_depths), (c, v_conics)]
-        if v_compensations is not None:
-            pairs.append((torch.stack([reference.compensations(each) for each in covariances]), v_compensations))
-        total = sum((value[seen] * given[seen]).sum() for value, given in pairs)
-        g_means, g_quats, g_scales, g_viewmats = _gradients(total, inputs)
-    return g_means, None, g_quats, g_scales, g_viewmats if viewmats_requires_grad else None
-
-
-def spherical_harmonics_fwd(degrees_to_use: int, dirs: Tensor, coeffs: Tensor, masks: Tensor) -> Tensor:
-    _take(dirs, coeffs, masks)
+def spherical_harmonics_fwd(degrees_to_use: int, dirs: Tensor, coeffs: Tensor, masks: Tensor | None) -> Tensor:
+    take(dirs, coeffs, masks)
+    assert (dirs.shape, coeffs.shape[-1]) == ((*coeffs.shape[:-2], 3), 3)
     colours = _colours(degrees_to_use, dirs, coeffs)
-    colours[~masks] = NAN
+    if masks is not None:
+        assert masks.shape == dirs.shape[:-1]
+        colours[~masks] = NAN
     return colours
 
 
@@ -143,16 +48,17 @@ def spherical_harmonics_bwd(
     degrees_to_use: int,
     dirs: Tensor,
     coeffs: Tensor,
-    masks: Tensor,
+    masks: Tensor | None,
     v_colors: Tensor,
     compute_v_dirs: bool,
 ) -> tuple[Tensor, Tensor]:
-    _take(dirs, coeffs, masks, v_colors)
-    assert (coeffs.shape[-2], compute_v_dirs) == (K, True)
+    take(dirs, coeffs, masks, v_colors)
+    assert (coeffs.shape[-2], compute_v_dirs, v_colors.shape) == (K, True, dirs.shape)
+    shown = torch.ones(dirs.shape[:-1], dtype=torch.bool) if masks is None else masks
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (coeffs, dirs)]
-        total = (_colours(degrees_to_use, inputs[1], inputs[0])[masks] * v_colors[masks]).sum()
-        g_coeffs, g_dirs = _gradients(total, inputs)
+        total = (_colours(degrees_to_use, inputs[1], inputs[0])[shown] * v_colors[shown]).sum()
+        g_coeffs, g_dirs = gradients_of(total, inputs)
     return g_coeffs, g_dirs
 
 
@@ -165,8 +71,8 @@ def intersect_tile(
     means2d: Tensor,
     radii: Tensor,
     depths: Tensor,
-    image_ids: None,
-    gaussian_ids: None,
+    image_ids: Tensor | None,
+    gaussian_ids: Tensor | None,
     I: int,  # noqa: E741 (gsplat's name)
     tile_size: int,
     tile_width: int,
@@ -175,14 +81,25 @@ def intersect_tile(
     segmented: bool,
 ) -> tuple[None, Tensor, Tensor]:
     """Every visible Gaussian in every tile of its camera: what a tile does not need changes no picture."""
-    _take(means2d, radii, depths)
-    assert (image_ids, gaussian_ids, I, sort, segmented) == (None, None, len(means2d), True, False)
-    keys, members = [], []
-    for camera in range(I):
-        seen = torch.nonzero((radii[camera] > 0).all(dim=-1))[:, 0]
-        seen = seen[torch.argsort(depths[camera, seen], stable=True)]
-        members += [camera * means2d.shape[1] + seen] * (tile_width * tile_height)
-        keys += [torch.full_like(seen, camera * tile_width * tile_height + n) for n in range(tile_width * tile_height)]
+    take(means2d, radii, depths, image_ids, gaussian_ids)
+    assert (sort, segmented) == (True, False)
+    assert (radii.shape, depths.shape) == (means2d.shape, means2d.shape[:-1])
+    if means2d.dim() == 2:
+        assert image_ids is not None
+        assert gaussian_ids is not None
+        assert [ids.dtype for ids in (image_ids, gaussian_ids)] == [torch.int64] * 2
+        assert image_ids.shape == gaussian_ids.shape == depths.shape
+        images = image_ids
+    else:
+        assert (image_ids, gaussian_ids, I) == (None, None, len(means2d))
+        images = torch.arange(I).repeat_interleave(means2d.shape[1])
+    there, distances = (radii.reshape(-1, 2) > 0).all(dim=-1), depths.reshape(-1)
+    keys, members, count = [], [], tile_width * tile_height
+    for image in range(I):
+        seen = torch.nonzero(there & (images == image))[:, 0]
+        seen = seen[torch.argsort(distances[seen], stable=True)]
+        members += [seen] * count
+        keys += [torch.full_like(seen, image * count + n) for n in range(count)]
     return None, torch.cat(keys), torch.cat(members).int()
 
 
@@ -204,9 +121,9 @@ def rasterize_to_pixels_3dgs_fwd(
     tile_offsets: Tensor,
     flatten_ids: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _take(means2d, conics, colors, opacities, backgrounds, tile_offsets, flatten_ids)
+    take(means2d, conics, colors, opacities, backgrounds, tile_offsets, flatten_ids)
     assert masks is None
-    assert opacities.shape == means2d.shape[:2]
+    _fit(means2d, conics, colors, opacities, backgrounds, tile_offsets)
     size, tiles = (image_width, image_height, tile_size), (tile_offsets, flatten_ids)
     pictures, alpha, _ = _blended(means2d, conics, colors, opacities, backgrounds, size, tiles)
     return pictures, alpha, torch.zeros(*alpha.shape[:3], dtype=torch.int32)
@@ -230,9 +147,10 @@ def rasterize_to_pixels_3dgs_bwd(
     v_render_alphas: Tensor,
     absgrad: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    _take(means2d, conics, colors, opacities, backgrounds, tile_offsets, flatten_ids)
-    _take(render_alphas, last_ids, v_render_colors, v_render_alphas)
+    take(means2d, conics, colors, opacities, backgrounds, tile_offsets, flatten_ids)
+    take(render_alphas, last_ids, v_render_colors, v_render_alphas)
     assert masks is None
+    _fit(means2d, conics, colors, opacities, backgrounds, tile_offsets)
     size, tiles = (image_width, image_height, tile_size), (tile_offsets, flatten_ids)
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (means2d, conics, colors, opacities)]
@@ -240,12 +158,29 @@ def rasterize_to_pixels_3dgs_bwd(
         pictures, alpha, centres = _blended(m, c, colours, o, backgrounds, size, tiles)
         assert (v_render_colors.shape, v_render_alphas.shape) == (pictures.shape, alpha.shape)
         total = (pictures * v_render_colors).sum() + (alpha * v_render_alphas).sum()
-        gradients = _gradients(total, [*inputs, *(centre for _, centre in centres)])
+        gradients = gradients_of(total, [*inputs, *(centre for _, centre in centres)])
     absolute = torch.zeros_like(means2d) if absgrad else None
     if absolute is not None:
         for (rows, _), gradient in zip(centres, gradients[4:], strict=True):
             absolute.reshape(-1, 2)[rows] += gradient.abs().sum(dim=(1, 2))
     return absolute, gradients[0], gradients[1], gradients[2], gradients[3]
+
+
+def _fit(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    backgrounds: Tensor | None,
+    tile_offsets: Tensor,
+) -> None:
+    """What gsplat's kernels take for granted: [I,N,...] or, packed, [M,...], and a background for each picture."""
+    rows, images = means2d.shape[:-1], len(tile_offsets)
+    assert len(rows) in (1, 2)
+    assert len(rows) == 1 or len(means2d) == images
+    assert (conics.shape, colors.shape[:-1], opacities.shape) == ((*rows, 3), rows, rows)
+    assert colors.shape[-1] in (3, 4)
+    assert backgrounds is None or backgrounds.shape == (images, colors.shape[-1])
 
 
 def _blended(
@@ -260,9 +195,10 @@ def _blended(
     """Pictures, alpha, and for each tile which Gaussians it has, with a centre [M,h,w,2] for each of its pixels."""
     (width, height, side), (offsets, members) = size, tiles
     ends = torch.cat([offsets.reshape(-1)[1:], torch.tensor([len(members)])]).reshape(offsets.shape)
-    flat = [value.flatten(0, 1) for value in (means2d, conics, colors, opacities)]
+    packed = (means2d, conics, colors, opacities)
+    flat = packed if means2d.dim() == 2 else [value.flatten(0, 1) for value in packed]
     pictures, alphas, centres = [], [], []
-    for camera in range(len(means2d)):
+    for camera in range(len(offsets)):
         picture, alpha = [], []
         for row in range(offsets.shape[1]):
             of_row = []
@@ -314,21 +250,10 @@ def adam(
     b2: float,
     eps: float,
 ) -> None:
-    _take(param, param_grad, exp_avg, exp_avg_sq, valid)
+    take(param, param_grad, exp_avg, exp_avg_sq, valid)
     rows = torch.ones(len(param), dtype=torch.bool) if valid is None else valid
     assert rows.dtype == torch.bool
     with torch.no_grad():
         exp_avg[rows] = b1 * exp_avg[rows] + (1 - b1) * param_grad[rows]
         exp_avg_sq[rows] = b2 * exp_avg_sq[rows] + (1 - b2) * param_grad[rows] ** 2
         param[rows] -= lr * exp_avg[rows] / (exp_avg_sq[rows].sqrt() + eps)
-
-
-def _gradients(total: Any, inputs: list[Tensor]) -> list[Tensor]:
-    """Of a sum; zeros where it does not depend on them."""
-    if not (isinstance(total, Tensor) and total.requires_grad):
-        return [torch.zeros_like(value) for value in inputs]
-    found = torch.autograd.grad(total, inputs, allow_unused=True)
-    return [
-        torch.zeros_like(value) if gradient is None else gradient.contiguous()
-        for value, gradient in zip(inputs, found, strict=True)
-    ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from recon.datasets.cameras import Cameras, intrinsics
-from recon.raster import ALPHA_MAX, ALPHA_MIN, HALF, TRANSMITTANCE_MIN, reference
+from recon.raster import ALPHA_MAX, ALPHA_MIN, HALF, TRANSMITTANCE_MIN, gsplat_cuda, reference
 
 NAMES = ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")
 
@@ -172,3 +173,9 @@ def undecided(case: Case, margin: float = 2e-4) -> tuple[Tensor, Tensor, Tensor]
 
 def with_options(case: Case, **options: Any) -> Case:
     return replace(case, options=case.options | options)
+
+
+def always_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have gsplat's rasteriser pack its rows, however few there are."""
+    monkeypatch.setattr(gsplat_cuda, "PACKED_CAMERAS", 1)
+    monkeypatch.setattr(gsplat_cuda, "PACKED_PAIRS", 0)

@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,33 +14,42 @@ import torch
 import gsplat_registered
 import gsplat_stand_in
 from recon.optim import CudaAdam, SelectiveAdam
-from recon.raster import gsplat_calls
+from recon.raster import gsplat_calls, gsplat_packed
 from recon.raster.gsplat_calls import ARGUMENTS
 
 KINDS = {"at::Tensor": "Tensor", "uint32_t": "int", "float": "float", "bool": "bool"}
 
 
+class Declared(NamedTuple):
+    returned: int  # how many tensors
+    arguments: list[tuple[str, str]]  # kinds and names
+
+
 @pytest.fixture(scope="module")
-def declared() -> dict[str, list[tuple[str, str]]]:
-    """Kinds and names of the arguments of each function that gsplat declares."""
+def declared() -> dict[str, Declared]:
+    """What gsplat declares of each function."""
     found = importlib.util.find_spec("gsplat")
     if found is None or found.origin is None:
         pytest.skip("gsplat is not installed")
     text = re.sub(r"//.*", "", (Path(found.origin).parent / "cuda" / "include" / "Ops.h").read_text())
     functions = {}
-    for name, inside in re.findall(r"(\w+)\s*\(([^()]*)\)\s*;", text):
+    for kinds, name, inside in re.findall(r"(std::tuple<[^>]*>|\S+)\s+(\w+)\s*\(([^()]*)\)\s*;", text):
         arguments = [argument.replace("&", " ").split() for argument in inside.split(",")]
-        functions[name] = [(" ".join(words[:-1]).removeprefix("const "), words[-1]) for words in arguments if words]
+        named = [(" ".join(words[:-1]).removeprefix("const "), words[-1]) for words in arguments if words]
+        functions[name] = Declared(kinds.count("at::Tensor"), named)
     return functions
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_it_takes_what_gsplat_declares(name: str, declared: dict[str, list[tuple[str, str]]]) -> None:
-    own = inspect.signature(getattr(gsplat_stand_in, name)).parameters
-    assert list(own) == [argument for _, argument in declared[name]]
-    for kind, argument in declared[name]:
+def test_it_takes_and_gives_what_gsplat_declares(name: str, declared: dict[str, Declared]) -> None:
+    signature = inspect.signature(getattr(gsplat_stand_in, name))
+    own = signature.parameters
+    assert list(own) == [argument for _, argument in declared[name].arguments]
+    for kind, argument in declared[name].arguments:
         if kind in KINDS:
             assert own[argument].annotation == KINDS[kind], argument
+    returned = 0 if signature.return_annotation == "None" else signature.return_annotation.count(",") + 1
+    assert returned == declared[name].returned
 
 
 def test_no_other_function_is_asked_for() -> None:
@@ -64,6 +73,20 @@ def test_arguments_are_found_by_their_names() -> None:
         gsplat_calls._adapted("scale", ("values", "amount"))
     with pytest.raises(gsplat_calls.UnknownGsplat, match="it has no resize"):
         gsplat_calls._adapted("resize", ("values",))
+
+
+def test_packed_functions_may_be_others_or_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gsplat_registered.install(monkeypatch)
+    assert gsplat_packed.offered()
+    gsplat_registered.install(monkeypatch)
+    for name in gsplat_calls.PACKED:
+        monkeypatch.setitem(ARGUMENTS, name, ("means",))
+    assert not gsplat_packed.offered()
+    assert hasattr(gsplat_calls.functions(), "projection_ewa_3dgs_fused_fwd")
+    monkeypatch.setitem(ARGUMENTS, "adam", ("param",))
+    gsplat_registered.install(monkeypatch)
+    with pytest.raises(gsplat_calls.UnknownGsplat, match="its adam wants"):
+        gsplat_packed.offered()
 
 
 @pytest.mark.parametrize("stand_in", [gsplat_stand_in, gsplat_registered])

@@ -17,11 +17,11 @@ from torch import Tensor
 
 import gsplat_registered
 import gsplat_stand_in
-from raster_cases import NAMES, Case, cases, scene, turned_camera, undecided
+from raster_cases import NAMES, Case, always_packed, cases, scene, turned_camera, undecided
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
 from recon.poses import MOTION, moved
-from recon.raster import Rasterizer, cpu, gsplat_cuda, reference
+from recon.raster import Rasterizer, cpu, gsplat_blending, gsplat_cuda, reference
 from recon.torch_threads import one_torch_thread
 
 CASES = cases()
@@ -39,7 +39,8 @@ class Implementation:
     median_depth: bool  # whether it offers that
 
 
-STAND_INS: dict[str, Any] = {"stand-in": gsplat_stand_in, "registered": gsplat_registered}
+STAND_INS: dict[str, Any] = {"stand-in": gsplat_stand_in, "registered": gsplat_registered, "packed": gsplat_stand_in}
+ON_GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gsplat_cuda", "gsplat_cuda, packed")]
 
 
 def implementation(name: str) -> Implementation:
@@ -62,12 +63,15 @@ def quiet_torch() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """gsplat's functions in PyTorch, for what is tried with them."""
-    if hasattr(request.node, "callspec") and (name := request.node.callspec.params.get("name")) in STAND_INS:
+    """gsplat's functions in PyTorch, for what is tried with them, and packed rows, for what is tried with those."""
+    name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
+    if name in STAND_INS:
         STAND_INS[name].install(monkeypatch)
+    if "packed" in name:
+        always_packed(monkeypatch)
 
 
-both = pytest.mark.parametrize("name", ["cpu", *STAND_INS, pytest.param("gsplat_cuda", marks=pytest.mark.gpu)])
+both = pytest.mark.parametrize("name", ["cpu", *STAND_INS, *ON_GPU])
 
 
 @dataclass(frozen=True)
@@ -296,13 +300,13 @@ def test_what_gsplat_does_not_give_follows_from_what_it_gives() -> None:
     loss = sum((x * w).sum() for x, w in zip((means2d, conics), weights, strict=True))
     wanted, g_viewmats = torch.autograd.grad(loss, (Ks, viewmats))
     with torch.no_grad():
-        torch.testing.assert_close(gsplat_cuda.of_intrinsics(moving, g_viewmats), wanted)
+        torch.testing.assert_close(gsplat_blending.of_intrinsics(moving, g_viewmats), wanted)
 
     directions = means - moving.positions[:, None]
     weight = torch.randn(directions.shape, generator=generator, dtype=torch.float64)
     (wanted,) = torch.autograd.grad((directions * weight).sum(), viewmats)
     with torch.no_grad():
-        torch.testing.assert_close(gsplat_cuda.of_directions(viewmats, weight), wanted[:, :3])
+        torch.testing.assert_close(gsplat_blending.of_directions(viewmats, weight.sum(dim=1)), wanted[:, :3])
 
 
 @both

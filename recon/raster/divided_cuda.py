@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from recon.model import RenderOutput
 from recon.ranks import Ranks
-from recon.raster.gsplat_cuda import Projected, Projection, View, drawn
+from recon.raster.gsplat_blending import Projected, View, drawn
+from recon.raster.gsplat_cuda import Projection
 
 if TYPE_CHECKING:
     from recon.raster.divided import Everyone

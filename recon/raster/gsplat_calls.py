@@ -18,7 +18,7 @@ _CAMERA = ("viewmats", "Ks", "image_width", "image_height", "eps2d")
 _TILES = ("masks", "image_width", "image_height", "tile_size", "tile_offsets", "flatten_ids")
 _SPLATS = ("means2d", "conics", "colors", "opacities", "backgrounds", *_TILES)
 _COLOURS = ("degrees_to_use", "dirs", "coeffs", "masks")
-_PROJECTED = ("radii", "conics", "compensations", "v_means2d", "v_depths", "v_conics", "v_compensations")
+_PROJECTED = ("conics", "compensations", "v_means2d", "v_depths", "v_conics", "v_compensations")
 
 # The functions that are called, and the arguments that they are given, in order.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -27,8 +27,16 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         *("calc_compensations", "camera_model"),
     ),
     "projection_ewa_3dgs_fused_bwd": (
-        *("means", "covars", "quats", "scales", *_CAMERA, "camera_model", *_PROJECTED),
+        *("means", "covars", "quats", "scales", *_CAMERA, "camera_model", "radii", *_PROJECTED),
         "viewmats_requires_grad",
+    ),
+    "projection_ewa_3dgs_packed_fwd": (
+        *("means", "covars", "quats", "scales", "opacities", *_CAMERA, "near_plane", "far_plane", "radius_clip"),
+        *("calc_compensations", "camera_model"),
+    ),
+    "projection_ewa_3dgs_packed_bwd": (
+        *("means", "covars", "quats", "scales", *_CAMERA, "camera_model", "batch_ids", "camera_ids", "gaussian_ids"),
+        *(*_PROJECTED, "viewmats_requires_grad", "sparse_grad"),
     ),
     "spherical_harmonics_fwd": _COLOURS,
     "spherical_harmonics_bwd": ("K", *_COLOURS, "v_colors", "compute_v_dirs"),
@@ -45,6 +53,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "adam": ("param", "param_grad", "exp_avg", "exp_avg_sq", "valid", "lr", "b1", "b2", "eps"),
 }
 
+# Those that can be done without.
+PACKED = ("projection_ewa_3dgs_packed_fwd", "projection_ewa_3dgs_packed_bwd")
+
 
 class UnknownGsplat(Exception):
     """A gsplat whose functions are not those that are known here; says which."""
@@ -52,6 +63,8 @@ class UnknownGsplat(Exception):
 
 def functions() -> Any:
     """What has the functions of `ARGUMENTS` as attributes, and `CameraModelType`; None if none are compiled.
+
+    Those of `PACKED` may be missing.
 
     Raises `UnknownGsplat`, and whatever an import of gsplat does, which may compile it.
     """
@@ -65,7 +78,13 @@ def functions() -> Any:
 @functools.lru_cache(maxsize=1)
 def _registered(compiled: Any) -> types.SimpleNamespace:
     """Those that PyTorch has registered."""
-    found = {name: _adapted(name, arguments) for name, arguments in ARGUMENTS.items()}
+    found = {}
+    for name, arguments in ARGUMENTS.items():
+        try:
+            found[name] = _adapted(name, arguments)
+        except UnknownGsplat:
+            if name not in PACKED:
+                raise
     if not hasattr(compiled, "CameraModelType"):
         raise UnknownGsplat("it has no CameraModelType")
     camera = types.SimpleNamespace(PINHOLE=int(compiled.CameraModelType.PINHOLE))  # there it is a number

@@ -3,12 +3,14 @@
 A step's kernels are done sooner than Python has asked for them, unless the scene is large. So they are called from two
 autograd functions, as on the CPU, and not through gsplat's own wrappers, which make three times as many operations of
 PyTorch, and invert the cameras on the GPU and wait for the outcome.
+
+All that is computed has a row for each pair of a camera and a Gaussian, visible or not. Where these are many
+`gsplat_packed.py` does the same with rows for those that are visible.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +18,13 @@ from torch.autograd.function import once_differentiable
 
 from recon.datasets.cameras import Cameras
 from recon.model import RenderOutput
-from recon.raster import EPS2D, gsplat_calls
+from recon.raster import EPS2D, gsplat_calls, gsplat_packed
+from recon.raster.gsplat_blending import Projected, View, drawn, of_cameras, of_logits
 
-TILE = 16  # px
 WANTED = "gsplat>=1.5.3,<1.6"
+# From so many cameras, and so many pairs of a camera and a Gaussian on, rows are packed. Where they are not, and with
+# all coefficients, each pair takes some 250 bytes until the way back, and as many again on it.
+PACKED_CAMERAS, PACKED_PAIRS = 2, 1 << 23
 
 
 def problem() -> str | None:
@@ -41,21 +46,6 @@ def problem() -> str | None:
     if compiled is None:
         return "gsplat's CUDA kernels are not there: it found neither a compiled version nor a CUDA compiler (nvcc)"
     return None
-
-
-class View(NamedTuple):
-    """What is drawn of Gaussians, into which cameras."""
-
-    cameras: Cameras
-    sh_degree: int
-    near: float
-    far: float
-    depth: bool
-    antialiased: bool
-
-    def matrices_and_size(self) -> tuple[Tensor, Tensor, int, int]:
-        cameras = self.cameras
-        return cameras.viewmats.contiguous(), cameras.Ks.contiguous(), cameras.width, cameras.height
 
 
 def rasterize(
@@ -84,6 +74,8 @@ def rasterize(
         return _nothing(means, cameras, backgrounds, depth=depth, absgrad=absgrad)
     parameters = [tensor.contiguous() for tensor in (means, quats, log_scales, logit_opacities, sh0, shN)]
     view = View(cameras, sh_degree, near, far, depth, antialiased)
+    if count >= PACKED_CAMERAS and count * len(means) >= PACKED_PAIRS and gsplat_packed.offered():
+        return gsplat_packed.rasterize(view, parameters, backgrounds, absgrad=absgrad)
     means2d, conics, channels, opacities, radii, depths = Projection.apply(
         view, cameras.viewmats, cameras.Ks, *parameters
     )
@@ -93,50 +85,6 @@ def rasterize(
     projected = Projected(means2d, conics, channels, opacities, radii, depths)
     rgb, alpha, expected = drawn(projected, (width, height), backgrounds, absolute, depth=depth)
     return RenderOutput(rgb, alpha, expected, means2d, radii, absgrad=absolute)
-
-
-class Projected(NamedTuple):
-    """What `Projection` returns."""
-
-    means2d: Tensor
-    conics: Tensor
-    channels: Tensor
-    opacities: Tensor
-    radii: Tensor
-    depths: Tensor
-
-
-def drawn(
-    projected: Projected,
-    size: tuple[int, int],
-    backgrounds: Tensor | None,
-    absolute: Tensor | None,
-    *,
-    depth: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The colour, alpha and depth of `RenderOutput`, of pictures of one size (width, height).
-
-    Args:
-        backgrounds: [C,3]
-        absolute: where the way back puts what `RenderOutput.absgrad` is.
-    """
-    compiled = gsplat_calls.functions()
-    means2d, conics, channels, opacities, radii, depths = projected
-    if backgrounds is not None and depth:
-        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(means2d), 1)], dim=-1)
-    count, columns, rows = len(means2d), -(-size[0] // TILE), -(-size[1] // TILE)
-    # Not differentiable: which Gaussians a tile has, sorted by depth.
-    _, keys, members = compiled.intersect_tile(
-        *(means2d.detach(), radii, depths, None, None, count, TILE, columns, rows, True, False)
-    )
-    tiles = (compiled.intersect_offset(keys, count, columns, rows), members)
-    pictures, alpha = Blending.apply(
-        *(size, tiles, absolute, means2d, conics, channels, opacities),
-        None if backgrounds is None else backgrounds.contiguous(),
-    )
-    if not depth:
-        return pictures, alpha, None
-    return pictures[..., :3], alpha, pictures[..., 3:] / alpha.clamp_min(1e-10)
 
 
 def _nothing(
@@ -246,13 +194,10 @@ class Projection(torch.autograd.Function):
             ),
             with_viewmats or with_Ks,
         )
-        g_Ks = of_intrinsics(view.cameras, g_viewmats) if with_Ks else None
-        if with_viewmats:
-            g_viewmats[:, :3] += of_directions(view.cameras.viewmats, g_directions)
+        total = g_directions.sum(dim=1) if with_viewmats else None
+        of_matrices = of_cameras(view.cameras, g_viewmats, total, with_Ks)
         g_coefficients = _summed(g_coefficients)
-        g_logits = None
-        if g_opacities is not None:  # sigmoid' is sigmoid(x) sigmoid(-x); 1 - sigmoid(x) has no digits where x is large
-            g_logits = logits.neg().sigmoid_().mul_(opacities).mul_(_summed(g_opacities))
+        g_logits = None if g_opacities is None else of_logits(logits, opacities, _summed(g_opacities))
         gradients = (
             g_means.add_(_summed(g_directions)),
             g_quats,
@@ -262,77 +207,9 @@ class Projection(torch.autograd.Function):
             g_coefficients[:, 1:],
         )
         of_parameters = (g if want else None for g, want in zip(gradients, wanted, strict=True))
-        return None, g_viewmats if with_viewmats else None, g_Ks, *of_parameters
-
-
-def of_directions(viewmats: Tensor, g_directions: Tensor) -> Tensor:
-    """The gradient [C,3,4] of view matrices from that of the directions [C,N,3] from their positions to Gaussians."""
-    total = g_directions.sum(dim=1)[..., None]  # of R^T t, which a position is the opposite of
-    rotation, translation = viewmats[:, :3, :3], viewmats[:, :3, 3:]
-    return torch.cat([translation @ total.mT, rotation @ total], dim=2)
-
-
-def of_intrinsics(cameras: Cameras, g_viewmats: Tensor) -> Tensor:
-    """The gradient [C,3,3] of intrinsics, which gsplat has none of, from the projection's of view matrices [C,4,4].
-
-    A longer focal length does the same as a first or second row of the view matrix that is as many times longer, and a
-    shifted principal point as some of the third row added to it; even to what is cut at the limits of the Jacobian.
-    """
-    along = g_viewmats[:, :3] @ cameras.viewmats[:, :3].mT
-    focal = cameras.Ks.diagonal(dim1=1, dim2=2)[..., None]
-    return along / focal * _intrinsic(cameras.Ks.device)
-
-
-@functools.cache
-def _intrinsic(device: torch.device) -> Tensor:
-    """[3,3] 1 where a matrix of intrinsics has a focal length or the principal point."""
-    return torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]], device=device)
+        return None, *of_matrices, *of_parameters
 
 
 def _summed(values: Tensor) -> Tensor:
     """[C,...] summed over the cameras; of one camera without an operation."""
     return values[0] if len(values) == 1 else values.sum(dim=0)
-
-
-class Blending(torch.autograd.Function):
-    """Projected Gaussians to pictures [C,H,W,3 or 4] and alpha [C,H,W,1]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        size: tuple[int, int],
-        tiles: tuple[Tensor, Tensor],
-        absolute: Tensor | None,
-        means2d: Tensor,
-        conics: Tensor,
-        channels: Tensor,
-        opacities: Tensor,
-        backgrounds: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        compiled = gsplat_calls.functions()
-        inputs = (means2d, conics, channels, opacities, backgrounds)
-        pictures, alpha, last = compiled.rasterize_to_pixels_3dgs_fwd(*inputs, None, *size, TILE, *tiles)
-        ctx.save_for_backward(*inputs, *tiles, alpha, last)
-        ctx.size, ctx.absolute = size, absolute
-        ctx.set_materialize_grads(False)
-        return pictures, alpha
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_pictures: Tensor | None, g_alpha: Tensor | None) -> tuple[Tensor | None, ...]:
-        compiled = gsplat_calls.functions()
-        *inputs, offsets, members, alpha, last = ctx.saved_tensors
-        channels = inputs[2]
-        if g_pictures is None:
-            g_pictures = alpha.new_zeros(*alpha.shape[:3], channels.shape[-1])
-        g_alpha = torch.zeros_like(alpha) if g_alpha is None else g_alpha.contiguous()
-        g_absolute, *gradients = compiled.rasterize_to_pixels_3dgs_bwd(
-            *(*inputs, None, *ctx.size, TILE, offsets, members, alpha, last),
-            *(g_pictures.contiguous(), g_alpha, ctx.absolute is not None),
-        )
-        if ctx.absolute is not None:
-            ctx.absolute.copy_(g_absolute)
-        g_backgrounds = None
-        if ctx.needs_input_grad[7]:
-            g_backgrounds = (g_pictures * (1 - alpha)).sum(dim=(1, 2))
-        return None, None, None, *gradients, g_backgrounds
