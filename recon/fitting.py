@@ -16,6 +16,7 @@ from recon.kernels.runtime import compiled_before
 from recon.memory import GB, Plan
 
 LEAST_SIDE = 100  # px; photos are not made smaller than this to save memory
+LEAST_GAUSSIANS = 1000  # on a GPU
 TOLERANCE = 1.1  # what was begun under a limit must go on under it, though the process holds other things by then
 STEPS = (2, 3, 4, 6, 8, 12, 16)  # what the downscale is multiplied with, in turn
 
@@ -114,18 +115,44 @@ def refit(
     return Fitted(scene, None, settings, found, said)
 
 
+def fit_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1) -> tuple[TrainConfig, str]:
+    """Bound the Gaussians by what there is room for on a GPU, and say what they take.
+
+    Args:
+        free: bytes of it that the training may have.
+        parts: in how many the Gaussians are divided, each on a GPU of its own.
+    Raises:
+        InputError: there is no room for pictures of that size.
+    """
+    pixels, degree, wanted = _largest(scene), settings.sh_degree, settings.max_gaussians
+    count = min(wanted, parts * memory.most_on_gpu(free, degree, pixels))
+    if count < min(wanted, LEAST_GAUSSIANS):
+        raise InputError(
+            f"{free / GB:.2g} GB of GPU memory are too little for photos of {pixels / 1e6:.3g} million pixels;"
+            " --downscale makes them smaller"
+        )
+    strategy = dataclasses.replace(settings.strategy, max_gaussians=count)
+    taken = memory.taken_on_gpu(-(-count // parts), degree, pixels)
+    reduced = f"; at most {count:,} Gaussians instead of {wanted:,}" if count < wanted else ""
+    said = f"GPU memory: about {taken / GB:.2g} GB of {free / GB:.3g} GB, beside photos{reduced}"
+    return dataclasses.replace(settings, strategy=strategy), said
+
+
 def keep_on_gpu(scene: Scene, count: int, sh_degree: int, free: int) -> str:
     """Decide how many photos stay on a GPU of which so many bytes are free, and say so."""
-    views = scene.train_views
-    pixels = max(view.camera.width * view.camera.height for view in views)
-    ahead.room = room = memory.room_on_gpu(free, count, sh_degree, pixels)
-    wanted = memory.float_photos(views)
+    ahead.room = room = memory.room_on_gpu(free, count, sh_degree, _largest(scene))
+    wanted = memory.float_photos(scene.train_views)
     if wanted <= room:
         return f"All photos stay on the GPU ({wanted / GB:.2g} GB)."
     return (
         f"{room / wanted:.0%} of the photos stay on the GPU ({room / GB:.2g} GB); the others are copied there a step"
         " before they are needed."
     )
+
+
+def _largest(scene: Scene) -> int:
+    """Pixels of the largest photo to train on."""
+    return max(view.camera.width * view.camera.height for view in scene.train_views)
 
 
 def _keep_to(plan: Plan) -> None:

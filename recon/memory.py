@@ -291,17 +291,28 @@ def limit_bytes(max_memory: float | None, beside: int = 1) -> int:
     return round(max_memory * GB)
 
 
-def room_on_gpu(free: int, count: int, sh_degree: int, pixels: int) -> int:
-    """Bytes of a GPU that are left for photos.
+def taken_on_gpu(count: int, sh_degree: int, pixels: int) -> int:
+    """Bytes that a training takes on a GPU beside photos.
 
     Args:
-        free: of it now.
         count: of Gaussians that there may be on it.
         pixels: of the largest photo.
     """
-    row = 4 * (11 + 3 * (sh_degree + 1) ** 2)
-    taken = count * (GPU_COPIES * row + RECORD) + pixels * PICTURE
-    return max(0, round(SHARE * free) - taken)
+    return count * _row_on_gpu(sh_degree) + pixels * PICTURE
+
+
+def most_on_gpu(free: int, sh_degree: int, pixels: int) -> int:
+    """How many Gaussians a GPU has room for, of which so many bytes are free."""
+    return max(0, (round(SHARE * free) - pixels * PICTURE) // _row_on_gpu(sh_degree))
+
+
+def room_on_gpu(free: int, count: int, sh_degree: int, pixels: int) -> int:
+    """Bytes of a GPU that are left for photos, of those that are free now; see `taken_on_gpu`."""
+    return max(0, round(SHARE * free) - taken_on_gpu(count, sh_degree, pixels))
+
+
+def _row_on_gpu(sh_degree: int) -> int:
+    return GPU_COPIES * 4 * (11 + 3 * (sh_degree + 1) ** 2) + RECORD
 
 
 def float_photos(views: Sequence[View]) -> int:

@@ -103,7 +103,7 @@ def begin(
     kernels = prepare.for_training(kernels_of(settings)) if device.type == "cpu" else None
     fitted = _fitted(options, settings, device, watch)
     say(fitted.said)
-    scene, settings = fitted.scene, fitted.settings
+    scene, settings = fitted.scene, _fitted_on_gpu(fitted.scene, fitted.settings, watch, device)
     settings = dataclasses.replace(settings, refine_poses=_poses_are_refined(options, settings, scene))
     with one_torch_thread(device):
         photos = Reading(scene.train_views)
@@ -146,14 +146,31 @@ def begin(
     return _run(run, state, scene, watch, fitted.plan.estimate.total, placing=placing, unscored=unscored)
 
 
+def _fitted_on_gpu(
+    scene: Scene, settings: config.TrainConfig, watch: Watch, device: torch.device
+) -> config.TrainConfig:
+    """The settings, with no more Gaussians than the GPU has room for, if splats are trained on one."""
+    if device.type != "cuda" or settings.radiance is not None:
+        return settings
+    least = round(-watch.ranks.most(-_free_on_gpu(watch, device)))
+    settings, said = fitting.fit_on_gpu(scene, settings, least, parts=watch.divided.count)
+    say(said)
+    return settings
+
+
 def _keep_on_gpu(scene: Scene, settings: config.TrainConfig, watch: Watch, device: torch.device) -> None:
-    """Decide how many photos stay on the GPU, if splats are trained on one, beside the others that use it."""
+    """Decide how many photos stay on the GPU, if splats are trained on one."""
     if device.type != "cuda" or settings.radiance is not None:
         return
     count = -(-settings.max_gaussians // watch.divided.count)
+    say(fitting.keep_on_gpu(scene, count, settings.sh_degree, _free_on_gpu(watch, device)))
+
+
+def _free_on_gpu(watch: Watch, device: torch.device) -> int:
+    """Bytes that are free on the GPU, for this one of the processes that share it; no more than the user allows."""
     sharing = -(-watch.ranks.beside // torch.cuda.device_count())
-    free = torch.cuda.mem_get_info(device)[0] // sharing
-    say(fitting.keep_on_gpu(scene, count, settings.sh_degree, free))
+    free: int = torch.cuda.mem_get_info(device)[0] // sharing
+    return free if watch.max_memory is None else min(free, round(watch.max_memory * memory.GB))
 
 
 def _fitted(options: Options, settings: config.TrainConfig, device: torch.device, watch: Watch) -> fitting.Fitted:

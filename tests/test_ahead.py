@@ -13,12 +13,14 @@ import torch
 
 import tiny
 from ranks_at_work import SPLATS
-from recon import ahead, fitting, memory
+from recon import ahead, fitting, memory, session
 from recon.ahead import Ahead
 from recon.batches import Batches
-from recon.config import TrainConfig
+from recon.config import AdaptiveConfig, TrainConfig
+from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
 from recon.opening import first_model
+from recon.ranks import Ranks
 from recon.train import ViewLearner, start
 
 BLACK = (0.0, 0.0, 0.0)
@@ -152,3 +154,31 @@ def test_it_is_said_how_many_photos_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     assert fitting.keep_on_gpu(scene, 1000, 3, free).startswith("25% of the photos stay")
     assert fitting.keep_on_gpu(scene, 10**9, 3, free).startswith("0% of the photos")
     assert ahead.room == 0
+
+
+def test_a_gpu_has_room_for_so_many_gaussians() -> None:
+    scene, settings = tiny.scene(), TrainConfig(strategy=AdaptiveConfig(max_gaussians=10**6))
+    taken = memory.taken_on_gpu(10**6, 3, 40 * 32)
+    enough = round(taken / memory.SHARE) + 10
+    same, said = fitting.fit_on_gpu(scene, settings, enough)
+    assert same == settings
+    assert said == f"GPU memory: about {taken / memory.GB:.2g} GB of {enough / memory.GB:.3g} GB, beside photos"
+    fewer, said = fitting.fit_on_gpu(scene, settings, enough // 4)
+    assert fewer.max_gaussians == pytest.approx(250_000, rel=1e-3)
+    assert said.endswith(f"beside photos; at most {fewer.max_gaussians:,} Gaussians instead of 1,000,000")
+    assert memory.room_on_gpu(enough // 4, fewer.max_gaussians, 3, 40 * 32) < 10_000
+    divided, _ = fitting.fit_on_gpu(scene, settings, enough // 4, parts=3)
+    assert divided.max_gaussians == 3 * fewer.max_gaussians
+    with pytest.raises(
+        InputError, match=r"0.001 GB of GPU memory are too little for photos of 0.00128 million pixels; --"
+    ):
+        fitting.fit_on_gpu(scene, settings, 10**6)
+
+
+def test_processes_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * 10**9, 10**10))
+    of_three = session.Watch(ranks=Ranks(0, 3, 0, 3))
+    assert session._free_on_gpu(of_three, torch.device("cuda")) == 9 * 10**9 // 2
+    bounded = dataclasses.replace(of_three, max_memory=2.0)
+    assert session._free_on_gpu(bounded, torch.device("cuda")) == 2 * 10**9
