@@ -66,7 +66,7 @@ LOSSES: dict[str, str] = {
 }
 
 
-# Those that say whether a scene is to be drawn antialiased; that of glTF is within its .spz.
+# Those that say whether a scene is to be drawn antialiased; glTF within its .spz.
 SAY_ANTIALIASED = (".spz", ".spz.glb", ".sog", sog.META, streamed.META)
 
 

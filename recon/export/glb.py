@@ -124,9 +124,10 @@ def load(path: Path | str) -> Gaussians:
     data = read_bytes(path)
     document, binary = _chunks(data, str(path))
     parts: list[Rows] = []
-    count = 0
+    count, antialiased = 0, False
     for primitive, placed in _primitives(document, str(path)):
-        rows = _rows(document, binary, primitive, str(path)).turned(AXES)
+        rows, of_blur = _rows(document, binary, primitive, str(path))
+        rows, antialiased = rows.turned(AXES), antialiased or of_blur
         count += len(rows)
         check_count(count, len(data), str(path))  # nodes may show the same splats over and over
         if len(parts) == MOST_PARTS:
@@ -138,7 +139,7 @@ def load(path: Path | str) -> Gaussians:
         parts.append(rows)
     if not parts:
         raise InputError(f"{path}: holds no splats: no mesh in its scene has {SPLATS}")
-    return joined(parts).gaussians(str(path))
+    return joined(parts).gaussians(str(path), antialiased=antialiased)
 
 
 def _kind(name: str) -> str:
@@ -265,8 +266,8 @@ def _placed(node: Mapping[str, Any], above: Tensor | None, where: str) -> Tensor
     return evenly_placed(own if above is None else above @ own, where)
 
 
-def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, Any], where: str) -> Rows:
-    """The splats of a primitive, in the axes of glTF."""
+def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, Any], where: str) -> tuple[Rows, bool]:
+    """The splats of a primitive, in the axes of glTF, and whether they are to be drawn antialiased."""
     splats = primitive["extensions"][SPLATS]
     if splats.get("colorSpace", COLOUR_SPACE) != COLOUR_SPACE:
         log.warning("%s: colours of the space %s are shown as if of sRGB", where, str(splats["colorSpace"])[:40])
@@ -274,7 +275,8 @@ def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, An
     packed = extensions.get(PACKED) if isinstance(extensions, dict) else None
     if packed is not None:
         data = _view(document, binary, packed.get("bufferView") if isinstance(packed, dict) else None, where)
-        return spz.decode(data, f"{where}: its .spz")[0].turned(AXES)
+        rows, antialiased = spz.decode(data, f"{where}: its .spz")
+        return rows.turned(AXES), antialiased
     attributes = entry(primitive, "attributes", dict, where)
 
     def values(name: str) -> Floats:
@@ -292,7 +294,7 @@ def _rows(document: Mapping[str, Any], binary: bytes, primitive: Mapping[str, An
             raise InputError(f"{where}: {name} of {len(column):,} splats, POSITION of {len(means):,}")
     higher = np.stack(harmonics[1:], axis=1) if len(harmonics) > 1 else np.zeros((len(means), 0, 3))
     rotations, scales, opacities = columns
-    return Rows(means, wxyz(rotations), logarithms(scales), logit(opacities[:, 0]), harmonics[0], higher)
+    return Rows(means, wxyz(rotations), logarithms(scales), logit(opacities[:, 0]), harmonics[0], higher), False
 
 
 def _view(document: Mapping[str, Any], binary: bytes, index: Any, where: str) -> bytes:
