@@ -21,7 +21,7 @@ from recon.datasets.cameras import Cameras
 from recon.model import RayBatch, RenderOutput
 from recon.network_field import NetworkField
 from recon.sparing import Ask, Sparing, directly
-from recon.torch_threads import all_torch_threads
+from recon.torch_threads import one_torch_thread
 
 SPREAD = (0.0025, 0.5)  # proposals are dilated by the first, and by the second over the number of frusta so far
 SOFT = 0.001  # errors of colours that are smaller than this count as their squares do (Charbonnier)
@@ -74,12 +74,13 @@ class Mip360(NetworkField[Mip360Config, Networks]):
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The error of the colours, what proposals have missed, and how spread out the weights are (eq. 14)."""
         config = self.config
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             origins, directions = batch.cameras.rays(batch.pixels)
             radii = rays.cone_radii(batch.cameras, directions)
             cones = Cones(origins.reshape(-1, 3), directions.reshape(-1, 3), radii.reshape(-1))
             draw = rng.generator(batch.seed, "samples", batch.step)
-            sparing = Sparing(config.gradients, draw) if config.gradients else None
+            share = config.gradients
+            sparing = Sparing(share, draw, self.networks.parameters()) if share else None
             (colours, alpha, _), rounds = self._seen(cones, draw, progress, sparing or directly)
             error = colours + (1 - alpha[:, None]) * batch.background - batch.rgb.reshape(-1, 3)
             last = rounds[-1]
@@ -108,7 +109,7 @@ class Mip360(NetworkField[Mip360Config, Networks]):
         median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`. What is far counts in the depth by its disparity."""
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             return rays.render(
                 lambda *seen: self._seen(Cones(*seen), None, train_frac)[0],
                 *(cameras.to(self.device, torch.float32), pixels, background, self.config.rays),
@@ -119,7 +120,7 @@ class Mip360(NetworkField[Mip360Config, Networks]):
     def density(self, points: Tensor) -> Tensor:
         """See `recon.model.Field.density`. Of the points themselves, whatever cone of a pixel would blur there."""
         found = []
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             for part in points.to(self.device, torch.float32).split(AT_ONCE):
                 ahead = part.new_tensor([0.0, 0.0, 1.0]).expand_as(part)  # no density goes by the direction
                 placed, unit, _ = self._placed(Cones(part, ahead, part.new_zeros(len(part))))

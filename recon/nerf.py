@@ -18,7 +18,7 @@ from recon.model import RayBatch, RenderOutput
 from recon.network_field import NetworkField
 from recon.precision import mixed
 from recon.sparing import Ask, Sparing, directly
-from recon.torch_threads import all_torch_threads
+from recon.torch_threads import one_torch_thread
 
 SKIP = 5  # the layer that sees the position once more
 DENSITY_BIAS = -1.0  # of a softplus: the air begins thin, and no density is stuck at 0 as the paper's ReLU can be
@@ -108,12 +108,13 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """Both networks learn from the squared error of their colours (eq. 6)."""
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             origins, directions = (values.reshape(-1, 3) for values in batch.cameras.rays(batch.pixels))
             draw = rng.generator(batch.seed, "samples", batch.step)
             target = batch.rgb.reshape(-1, 3)
             loss = target.new_zeros(())
-            sparing = Sparing(self.config.gradients, draw) if self.config.gradients else None
+            share = self.config.gradients
+            sparing = Sparing(share, draw, self.networks.parameters()) if share else None
             for colour, alpha, _ in self._seen(origins, directions, draw, sparing or directly):
                 loss = loss + (colour + (1 - alpha[:, None]) * batch.background - target).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -133,7 +134,7 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
         median_depth: bool = False,
     ) -> RenderOutput:
         """See `recon.model.Model.render`."""
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             return rays.render(
                 lambda origins, directions: self._seen(origins, directions, None)[1],
                 *(cameras.to(self.device, torch.float32), pixels, background, AT_ONCE),
@@ -144,7 +145,7 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
         """See `recon.model.Field.density`. In normalised device coordinates it is right for the mean of directions."""
         network, found = self.networks["fine"], []
         assert isinstance(network, Network)
-        with all_torch_threads(self.device, self._threads):
+        with one_torch_thread(self.device):
             for part in points.to(self.device, torch.float32).split(AT_ONCE):
                 places, faster = self.reach.places(part)
                 ahead = part.new_tensor([0.0, 0.0, 1.0]).expand_as(part)  # no density goes by the direction

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from recon import rng
 from recon.config import Mip360Config, NerfConfig, TrainConfig
 from recon.datasets.scene import Scene
-from recon.kernels.runtime import get_threads
 from recon.reach import Reach, reach_of
-
-WIDE = 128  # layers whose products are worth several threads; narrower ones wait longer for them than they take
 
 C = TypeVar("C", bound=NerfConfig | Mip360Config)
 N = TypeVar("N", bound=nn.Module)
@@ -65,10 +62,6 @@ class NetworkField(Generic[C, N]):
     @property
     def device(self) -> torch.device:
         return next(self.networks.parameters()).device
-
-    @property
-    def _threads(self) -> int:
-        return get_threads() if self.config.width >= WIDE else 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, and what of the rays is looked at."""

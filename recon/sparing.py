@@ -4,19 +4,26 @@ All samples are asked without a gradient; then those that matter are asked again
 is small is drawn with a chance as small, and counts the more if it is: what is learned is the same in the mean, as of
 every estimate by importance (Owen 2013, "Monte Carlo theory, methods and examples", section 9.1), with less to do.
 
+On a CPU samples are asked in blocks of a fixed size, each by one thread: what is found does not depend on how many
+threads there are. Torch's own threads would wait for each other after every product, and the longer, the more other
+programs do on the machine.
+
 Shape letters: N samples, O outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-AT_ONCE = 1 << 11  # samples whose layers stay near a core of a CPU
+from recon.kernels.runtime import spread
+
+AT_ONCE = 1 << 10  # samples of a block, at most
+LEARNED = 1 << 9  # the same where they have gradients
 # Samples are filled up to a multiple of this: for each number that it has not met, torch prepares its products anew.
 ALIKE = 128
 
@@ -30,24 +37,34 @@ class Ask(Protocol):
 
 
 def directly(network: Function, *of: Tensor) -> Tensor:
-    """As it is, with all gradients; on a CPU a block of samples after the other."""
+    """As it is, with all gradients; on a CPU in blocks of samples."""
     if of[0].device.type != "cpu" or len(of[0]) <= AT_ONCE:
         return network(*of)
-    parts = zip(*(values.split(AT_ONCE) for values in of), strict=True)
-    return torch.cat([network(*part) for part in parts])
+    parts = _blocks(AT_ONCE, *of)
+    if torch.is_grad_enabled():
+        return torch.cat([network(*part) for part in parts])
+    found = list[Tensor](of[:1] * len(parts))
+
+    def ask(number: int) -> None:
+        with torch.no_grad():  # which is a thread's own
+            found[number] = network(*parts[number])
+
+    spread(ask, len(parts))
+    return torch.cat(found)
 
 
 class Sparing:
     """The samples of a step, of which few are looked at again."""
 
-    def __init__(self, share: float, draw: torch.Generator) -> None:
+    def __init__(self, share: float, draw: torch.Generator, weights: Iterable[nn.Parameter]) -> None:
         """
         Args:
             share: of the samples that are looked at in the mean, at most: as much where all matter alike, less where
                 few do. One whose gradient is the mean one over `share`, or more, is looked at for certain.
             draw: decides about the others.
+            weights: of all networks that are asked.
         """
-        self._share, self._draw = share, draw
+        self._share, self._draw, self._weights = share, draw, list(weights)
         self._asked: list[tuple[Function, tuple[Tensor, ...], Tensor]] = []
 
     def __call__(self, network: Function, *of: Tensor) -> Tensor:
@@ -59,11 +76,32 @@ class Sparing:
 
     def learn(self) -> None:
         """After the loss went back: give the networks' weights their gradients."""
+        parts = list[tuple[Function, tuple[Tensor, ...]]]()
         for network, of, found in self._asked:
             assert found.grad is not None
             rows, times = chosen(found.grad, self._share, self._draw)
-            network(*(values[rows] for values in of)).backward(found.grad[rows] * times[:, None])
+            again = *(values[rows] for values in of), found.grad[rows] * times[:, None]
+            parts += [(network, part) for part in (_blocks(LEARNED, *again) if found.device.type == "cpu" else [again])]
         self._asked.clear()
+        made = list[tuple[Tensor | None, ...]]([()] * len(parts))
+
+        def back(number: int) -> None:
+            network, (*of, gradient) = parts[number]
+            with torch.enable_grad():
+                made[number] = torch.autograd.grad(network(*of), self._weights, gradient, allow_unused=True)
+
+        spread(back, len(parts))
+        for weight, *gradients in zip(self._weights, *made, strict=True):
+            for each in gradients:  # in order: sums are the same whoever made what they are of
+                if each is not None:
+                    weight.grad = each if weight.grad is None else weight.grad.add_(each)
+
+
+def _blocks(most: int, *of: Tensor) -> list[tuple[Tensor, ...]]:
+    """Samples in blocks of one size and an even number, but for what is left over."""
+    pairs = -(-len(of[0]) // (2 * most))
+    size = -(-len(of[0]) // (2 * pairs * ALIKE)) * ALIKE if pairs else 1
+    return list(zip(*(values.split(size) for values in of), strict=True))
 
 
 def chosen(gradient: Tensor, share: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:

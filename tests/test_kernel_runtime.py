@@ -16,7 +16,7 @@ import pytest
 
 from recon.kernels import runtime
 from recon.kernels.lanes import atomic_add, atomic_get, pause
-from recon.kernels.runtime import get_threads, kernel, launch, set_threads
+from recon.kernels.runtime import get_threads, kernel, launch, set_threads, spread
 from recon.kernels.simd import get, put
 
 SCRIPT = """
@@ -140,6 +140,34 @@ def test_an_exception_in_any_thread_arrives(where: int) -> None:
     with pytest.raises(ValueError, match="no"):
         launch(meet, np.zeros(16, np.int64), 2, where)
     launch(meet, np.zeros(16, np.int64), 2, -1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_calls_of_python_are_spread_and_each_is_made_once(threads: int) -> None:
+    set_threads(threads)
+    for count in (0, 1, 5, 400):
+        made: list[int] = []
+        spread(made.append, count)
+        assert sorted(made) == list(range(count))
+    meeting = threading.Barrier(threads)  # nobody goes on before all are there
+
+    def meet_others(number: int) -> None:
+        meeting.wait(60)
+
+    spread(meet_others, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_exception_in_a_call_of_python_arrives(threads: int) -> None:
+    set_threads(threads)
+
+    def refuse(number: int) -> None:
+        if number == 3:
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        spread(refuse, 6)
+    spread(refuse, 3)
 
 
 def test_several_callers_at_once() -> None:

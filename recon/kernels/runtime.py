@@ -279,7 +279,29 @@ def launch(function: Kernel, *args: Any, threads: int | None = None) -> None:
     count = get_threads() if threads is None else min(threads, get_threads())
     if count == 1:
         run(*args, np.zeros(8, np.int64), 0)
-        return
+    else:
+        _take_part(run, args, count)
+
+
+def spread(call: Callable[[int], None], count: int) -> None:
+    """Call `call(0)` to `call(count - 1)`, once each and in any order, on `get_threads()` threads, and wait.
+
+    For functions that are outside of Python most of the time. They must not call `launch`.
+    """
+    numbers = iter(range(count))
+
+    def some(counter: Any, thread: int) -> None:
+        for number in numbers:
+            call(number)
+
+    threads = min(count, get_threads())
+    if threads > 1:
+        _take_part(some, (), threads)
+    else:
+        some(None, 0)
+
+
+def _take_part(run: Callable[..., Any], args: tuple[Any, ...], count: int) -> None:
     job = _Job(run, args)
     for thread in range(1, count):
         _workers.submit(functools.partial(job.take_part, thread), count - 1)
