@@ -12,13 +12,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from _bench_report import ROOT, run, section, write_section
+from _bench_report import ROOT, run, section, table, write_section
 from recon import contest, runs
 
 DOCUMENT = ROOT / "docs" / "methods.md"
+
+
+def on_the_way(row: dict[str, Any]) -> dict[str, Any]:
+    """The curve of a method as a line of a table: after about so many seconds."""
+    return {"method": row["method"], **{f"{5 * round(at['seconds'] / 5)} s": at["psnr"] for at in row["curve"]}}
 
 
 def main() -> None:
@@ -34,6 +40,10 @@ def main() -> None:
         name = Path(options["scene"]).name
         long = f"{options['budget_seconds']:g} s" if options["steps"] is None else f"{options['steps']:,} steps"
         parts += [f"{name}, {long} each:", contest.table(found["methods"])]
+        parts += [
+            "PSNR of some views on the way, dB:",
+            table([on_the_way(row) for row in found["methods"] if "error" not in row]),
+        ]
         for file, what in ((contest.VIEWS, "Held-out views"), (contest.CURVES_DRAWN, "PSNR over time")):
             picture = f"{prefix}_{name}_{Path(file).stem}.jpg"
             Image.open(folder / file).convert("RGB").save(DOCUMENT.parent / picture, quality=85)
