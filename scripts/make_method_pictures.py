@@ -24,7 +24,7 @@ DOCUMENT = ROOT / "docs" / "methods.md"
 
 def on_the_way(row: dict[str, Any]) -> dict[str, Any]:
     """The curve of a method as a line of a table: after about so many seconds."""
-    return {"method": row["method"], **{f"{5 * round(at['seconds'] / 5)} s": at["psnr"] for at in row["curve"]}}
+    return {"method": row["method"], **{f"{5 * int(at['seconds'] / 5)} s": at["psnr"] for at in row["curve"]}}
 
 
 def main() -> None:
