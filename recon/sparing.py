@@ -43,14 +43,14 @@ def directly(network: Function, *of: Tensor) -> Tensor:
     parts = _blocks(AT_ONCE, *of)
     if torch.is_grad_enabled():
         return torch.cat([network(*part) for part in parts])
-    found = list[Tensor](of[:1] * len(parts))
+    found: dict[int, Tensor] = {}
 
     def ask(number: int) -> None:
         with torch.no_grad():  # which is a thread's own
             found[number] = network(*parts[number])
 
     spread(ask, len(parts))
-    return torch.cat(found)
+    return torch.cat([found[number] for number in range(len(parts))])
 
 
 class Sparing:
@@ -81,9 +81,9 @@ class Sparing:
             assert found.grad is not None
             rows, times = chosen(found.grad, self._share, self._draw)
             again = *(values[rows] for values in of), found.grad[rows] * times[:, None]
-            parts += [(network, part) for part in (_blocks(LEARNED, *again) if found.device.type == "cpu" else [again])]
+            parts += [(network, part) for part in _blocks(LEARNED, *again)]
         self._asked.clear()
-        made = list[tuple[Tensor | None, ...]]([()] * len(parts))
+        made: dict[int, tuple[Tensor | None, ...]] = {}
 
         def back(number: int) -> None:
             network, (*of, gradient) = parts[number]
@@ -91,10 +91,10 @@ class Sparing:
                 made[number] = torch.autograd.grad(network(*of), self._weights, gradient, allow_unused=True)
 
         spread(back, len(parts))
-        for weight, *gradients in zip(self._weights, *made, strict=True):
-            for each in gradients:  # in order: sums are the same whoever made what they are of
-                if each is not None:
-                    weight.grad = each if weight.grad is None else weight.grad.add_(each)
+        for number in range(len(parts)):  # in order: sums are the same whoever made what they are of
+            for weight, gradient in zip(self._weights, made[number], strict=True):
+                if gradient is not None:
+                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
 
 def _blocks(most: int, *of: Tensor) -> list[tuple[Tensor, ...]]:
