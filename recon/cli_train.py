@@ -111,8 +111,8 @@ def train(
         seed: Same seed, same result.
         device: auto is the GPU where it can be used, or else the CPU.
         threads: CPU threads. By default all.
-        max_memory: Most memory to use, GB, and as much of a GPU's: less is kept in memory, and if need be there are
-            fewer Gaussians or smaller photos. By default most of what is free.
+        max_memory: Most memory to use, GB; of a GPU's memory, too. Less is kept in memory then, and if need be there
+            are fewer Gaussians or smaller photos. By default most of what is free.
         divide: Each of the processes that torchrun starts has a part of the scene, and not all of it: for scenes that
             are too large for one GPU. They cannot be looked at while they are trained.
         save_every: Seconds between checkpoints.

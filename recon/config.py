@@ -220,10 +220,6 @@ FIELD_PRESETS: dict[str, dict[Preset, int]] = {
     "ngp": {"fast": 3_000, "default": 16_000, "best": 48_000, "full": 100_000},
 }
 
-# Pixels of all photos together up to which `for_steps` has Gaussians enough; see `for_pixels`.
-FEW_PIXELS = 25_000_000
-MOST_GAUSSIANS = 3_000_000
-
 MOST_STEPS_PER_SECOND = 100  # what no budget of seconds reckons with more than
 
 
@@ -244,15 +240,6 @@ def for_steps(steps: int, strategy: Literal["adaptive", "mcmc"] = "adaptive") ->
         coarse=coarse,
         strategy=adaptive if strategy == "adaptive" else MCMCConfig(max_gaussians=count, refine_every=every // 2),
     )
-
-
-def for_pixels(config: TrainConfig, pixels: int) -> TrainConfig:
-    """The same with as many Gaussians as so many pixels, of all photos together, can tell of: their root, since photos
-    overlap the more, the more of them there are."""
-    factor = max(1.0, (pixels / FEW_PIXELS) ** 0.5)
-    count = min(int(round(factor * config.strategy.max_gaussians, -3)), MOST_GAUSSIANS)
-    strategy = dataclasses.replace(config.strategy, max_gaussians=max(count, config.strategy.max_gaussians))
-    return dataclasses.replace(config, strategy=strategy)
 
 
 def for_field(method: str, steps: int, encoding: Encoding = "ipe", *, on_gpu: bool = False) -> TrainConfig:

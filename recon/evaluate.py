@@ -27,9 +27,11 @@ from torch import Tensor
 
 from recon import metrics
 from recon.colormap import INFERNO, colourise
+from recon.datasets.cameras import Cameras
 from recon.datasets.files import atomic_write
 from recon.datasets.scene import View
 from recon.exposure import Shot
+from recon.gaussians import Gaussians
 from recon.kernels.runtime import get_threads
 from recon.model import Model
 from recon.render import Colour, device_of, render_one, to_uint8
@@ -43,7 +45,7 @@ T = TypeVar("T")
 # Views that are rendered one right after the other, with nothing else running so that the time means something, before
 # they are scored and drawn on all cores.
 TOGETHER = 8
-FIRST = 4  # how many times smaller the picture is that is made before any is timed
+FIRST = 4  # how many times smaller the first picture of a radiance field is
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,8 @@ def _each(
             numbers = range(first, min(len(views), first + TOGETHER))
             # Torch's threads would spin on after the scores and count as time of the next rendering.
             with torch.no_grad(), one_torch_thread(device):
-                if first == 0:  # what the first picture takes beside is not to count; a small one does
-                    small = [max(1, side // FIRST) for side in (views[0].camera.width, views[0].camera.height)]
-                    render_one(model, views[0].camera.resized(*small), background=background)
+                if first == 0:  # so that what a first picture takes beside is not counted
+                    render_one(model, _first_camera(model, views[0].camera), background=background)
                 pictures = [
                     _timed_render(model, views[number], background, shots[number] if shots else None)
                     for number in numbers
@@ -194,6 +195,13 @@ def _each(
                 tasks = [pool.submit(finished, n, *pictures[n - first]) for n in numbers]
                 wait(tasks)
             yield from (task.result() for task in tasks)
+
+
+def _first_camera(model: Model, camera: Cameras) -> Cameras:
+    """Of the picture that is made before any is timed: a small one where a whole one takes long."""
+    if isinstance(model, Gaussians):
+        return camera
+    return camera.resized(max(1, camera.width // FIRST), max(1, camera.height // FIRST))
 
 
 def _compared(view: View, render: Tensor, seconds: float, number: int, background: Colour, lpips: bool) -> Comparison:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from recon import ahead, config, memory
+from recon import ahead, memory
 from recon.config import TrainConfig
 from recon.datasets import cache
 from recon.datasets.errors import InputError
@@ -17,6 +17,9 @@ from recon.memory import GB, Plan
 
 LEAST_SIDE = 100  # px; photos are not made smaller than this to save memory
 LEAST_GAUSSIANS = 1000  # on a GPU
+# Pixels of all photos to train on up to which a preset has Gaussians enough; see `for_pixels`.
+FEW_PIXELS = 25_000_000
+MOST_GAUSSIANS = 3_000_000
 TOLERANCE = 1.1  # what was begun under a limit must go on under it, though the process holds other things by then
 STEPS = (2, 3, 4, 6, 8, 12, 16)  # what the downscale is multiplied with, in turn
 
@@ -41,7 +44,7 @@ def fit(
     max_memory: float | None,
     beside: int = 1,
     parts: int = 1,
-    for_pixels: bool = False,
+    counts_pixels: bool = False,
 ) -> Fitted:
     """Open a capture so that training on it fits, and bound what is kept in memory.
 
@@ -52,7 +55,7 @@ def fit(
         max_memory: GB, or None for most of what is free.
         beside: processes of the same training on this machine, which share what is free.
         parts: in how many the Gaussians are divided, of which this process has one.
-        for_pixels: whether there may be more Gaussians than the settings say; see `config.for_pixels`.
+        counts_pixels: whether there may be more Gaussians than the settings say; see `for_pixels`.
     Raises:
         InputError: naming the least that would do, if that is more than the limit.
     """
@@ -60,9 +63,9 @@ def fit(
     scene, asked = open_at(downscale)
     now, factors, given = asked, iter(STEPS), settings
     while True:
-        if for_pixels:
+        if counts_pixels:
             views = scene.train_views
-            settings = config.for_pixels(given, sum(view.camera.width * view.camera.height for view in views))
+            settings = for_pixels(given, sum(view.camera.width * view.camera.height for view in views))
         wanted = settings.max_gaussians
         work = memory.workload(scene, settings, on_gpu=on_gpu, parts=parts)
         program = memory.program_bytes(compiled=on_gpu or compiled_before())
@@ -82,6 +85,16 @@ def fit(
     reduced = _reductions(found, now if now != asked else None, wanted)
     said = _said(found, max_memory, limit, reduced)
     return Fitted(scene, now, settings, found, said)
+
+
+def for_pixels(settings: TrainConfig, pixels: int) -> TrainConfig:
+    """The same with as many Gaussians as so many pixels, of all photos together, can tell of: their root, since photos
+    overlap the more, the more of them there are."""
+    most = settings.strategy.max_gaussians
+    count = min(int(round(max(1.0, (pixels / FEW_PIXELS) ** 0.5) * most, -3)), MOST_GAUSSIANS)
+    return dataclasses.replace(
+        settings, strategy=dataclasses.replace(settings.strategy, max_gaussians=max(count, most))
+    )
 
 
 def refit(
@@ -124,23 +137,24 @@ def fit_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1
     Raises:
         InputError: there is no room for pictures of that size.
     """
-    pixels, degree, wanted = _largest(scene), settings.sh_degree, settings.max_gaussians
-    count = min(wanted, parts * memory.most_on_gpu(free, degree, pixels))
+    pixels, wanted = _largest(scene), settings.max_gaussians
+    count = min(wanted, parts * memory.most_on_gpu(settings, free, pixels))
     if count < min(wanted, LEAST_GAUSSIANS):
         raise InputError(
-            f"{free / GB:.2g} GB of GPU memory are too little for photos of {pixels / 1e6:.3g} million pixels;"
-            " --downscale makes them smaller"
+            f"{free / GB:.2g} GB of GPU memory, which is what there is, are too little for photos of"
+            f" {pixels / 1e6:.3g} million pixels; --downscale makes them smaller"
         )
     strategy = dataclasses.replace(settings.strategy, max_gaussians=count)
-    taken = memory.taken_on_gpu(-(-count // parts), degree, pixels)
+    taken = memory.taken_on_gpu(settings, -(-count // parts), pixels)
     reduced = f"; at most {count:,} Gaussians instead of {wanted:,}" if count < wanted else ""
     said = f"GPU memory: about {taken / GB:.2g} GB of {free / GB:.3g} GB, beside photos{reduced}"
     return dataclasses.replace(settings, strategy=strategy), said
 
 
-def keep_on_gpu(scene: Scene, count: int, sh_degree: int, free: int) -> str:
-    """Decide how many photos stay on a GPU of which so many bytes are free, and say so."""
-    ahead.room = room = memory.room_on_gpu(free, count, sh_degree, _largest(scene))
+def keep_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1) -> str:
+    """Decide how many photos stay on a GPU, and say so; see `fit_on_gpu`."""
+    taken = memory.taken_on_gpu(settings, -(-settings.max_gaussians // parts), _largest(scene))
+    ahead.room = room = max(0, free - taken)
     wanted = memory.float_photos(scene.train_views)
     if wanted <= room:
         return f"All photos stay on the GPU ({wanted / GB:.2g} GB)."

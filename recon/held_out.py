@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -30,7 +31,8 @@ def psnr(state: TrainState, scene: Scene, numbers: Sequence[int]) -> float | Non
     if not isinstance(state.model, Gaussians):
         colour = opening.background_of(state)
         found = [_of_pixels(state.model, scene.views[number], colour, number) for number in numbers]
-        return statistics.mean(found) if found else None
+        known = [value for value in found if not math.isnan(value)]
+        return statistics.mean(known) if known else None
     shots = None if state.exposure is None else state.exposure.predicted(scene.views, numbers)
     views = opening.corrected(scene, state).views
     return evaluate.evaluate(
@@ -44,9 +46,11 @@ def psnr(state: TrainState, scene: Scene, numbers: Sequence[int]) -> float | Non
 
 @torch.no_grad()
 def _of_pixels(field: Field, view: View, background: tuple[float, float, float], number: int) -> float:
-    """PSNR of `PIXELS` of the pixels of a view that count."""
+    """PSNR of `PIXELS` of the pixels of a view that count; NaN where none does."""
     photo = evaluate.over_background(view.load(), torch.tensor(background)).reshape(-1, 3)
     counted = torch.arange(len(photo)) if view.mask is None else torch.nonzero(view.mask.load().reshape(-1))[:, 0]
+    if len(counted) == 0:
+        return math.nan
     chosen = counted[torch.randperm(len(counted), generator=rng.generator(0, "scored", number))[:PIXELS]]
     pixels = all_pixels(view.camera)[chosen][None]
     colour = torch.tensor(background, device=render.device_of(field))

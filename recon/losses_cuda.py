@@ -43,7 +43,9 @@ def usable() -> bool:
     try:
         _value_and_gradient(picture, picture, 0.2)
     except Exception as error:  # Triton and the compilers that it calls fail in every way
-        log.warning("the loss is computed by PyTorch, which is slower: Triton cannot be used (%s)", error)
+        log.warning(
+            "Triton cannot be used (%s): what it is for is done in PyTorch or on the CPU, which is slower", error
+        )
         return False
     return True
 

@@ -291,28 +291,28 @@ def limit_bytes(max_memory: float | None, beside: int = 1) -> int:
     return round(max_memory * GB)
 
 
-def taken_on_gpu(count: int, sh_degree: int, pixels: int) -> int:
+def taken_on_gpu(settings: TrainConfig, count: int, pixels: int) -> int:
     """Bytes that a training takes on a GPU beside photos.
 
     Args:
         count: of Gaussians that there may be on it.
         pixels: of the largest photo.
     """
-    return count * _row_on_gpu(sh_degree) + pixels * PICTURE
+    row, pixel = _each_on_gpu(settings)
+    return count * row + pixels * pixel
 
 
-def most_on_gpu(free: int, sh_degree: int, pixels: int) -> int:
-    """How many Gaussians a GPU has room for, of which so many bytes are free."""
-    return max(0, (round(SHARE * free) - pixels * PICTURE) // _row_on_gpu(sh_degree))
+def most_on_gpu(settings: TrainConfig, free: int, pixels: int) -> int:
+    """How many Gaussians there is room for on a GPU of which a training may have so many bytes."""
+    row, pixel = _each_on_gpu(settings)
+    return max(0, (free - pixels * pixel) // row)
 
 
-def room_on_gpu(free: int, count: int, sh_degree: int, pixels: int) -> int:
-    """Bytes of a GPU that are left for photos, of those that are free now; see `taken_on_gpu`."""
-    return max(0, round(SHARE * free) - taken_on_gpu(count, sh_degree, pixels))
-
-
-def _row_on_gpu(sh_degree: int) -> int:
-    return GPU_COPIES * 4 * (11 + 3 * (sh_degree + 1) ** 2) + RECORD
+def _each_on_gpu(settings: TrainConfig) -> tuple[int, int]:
+    """What a Gaussian takes there, and a pixel."""
+    row = GPU_COPIES * 4 * (11 + 3 * (settings.sh_degree + 1) ** 2) + RECORD
+    surface = settings.surface is not None
+    return row + NORMAL * surface, PICTURE + COMPARED_NORMALS * surface
 
 
 def float_photos(views: Sequence[View]) -> int:

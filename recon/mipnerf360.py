@@ -74,7 +74,7 @@ class Mip360(NetworkField[Mip360Config, Networks]):
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """The error of the colours, what proposals have missed, and how spread out the weights are (eq. 14)."""
         config = self.config
-        with one_torch_thread(self.device):
+        with self._threads():
             origins, directions = batch.cameras.rays(batch.pixels)
             radii = rays.cone_radii(batch.cameras, directions)
             cones = Cones(origins.reshape(-1, 3), directions.reshape(-1, 3), radii.reshape(-1))

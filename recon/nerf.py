@@ -108,7 +108,7 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
 
     def learn(self, batch: RayBatch, progress: float) -> tuple[Tensor, None]:
         """Both networks learn from the squared error of their colours (eq. 6)."""
-        with one_torch_thread(self.device):
+        with self._threads():
             origins, directions = (values.reshape(-1, 3) for values in batch.cameras.rays(batch.pixels))
             draw = rng.generator(batch.seed, "samples", batch.step)
             target = batch.rgb.reshape(-1, 3)
@@ -149,7 +149,8 @@ class Nerf(NetworkField[NerfConfig, nn.ModuleDict]):
             for part in points.to(self.device, torch.float32).split(AT_ONCE):
                 places, faster = self.reach.places(part)
                 ahead = part.new_tensor([0.0, 0.0, 1.0]).expand_as(part)  # no density goes by the direction
-                found.append((network(places[:, None], ahead)[0][:, 0] * faster).cpu())
+                told = directly(network.outputs, *in_rows(places[:, None], ahead))
+                found.append((meant(told, places[:, None].shape[:2])[0][:, 0] * faster).cpu())
         return torch.cat(found)
 
     def _seen(

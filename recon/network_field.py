@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from recon import rng
 from recon.config import Mip360Config, NerfConfig, TrainConfig
 from recon.datasets.scene import Scene
+from recon.kernels.runtime import get_threads
 from recon.reach import Reach, reach_of
+from recon.torch_threads import all_torch_threads, one_torch_thread
 
 C = TypeVar("C", bound=NerfConfig | Mip360Config)
 N = TypeVar("N", bound=nn.Module)
@@ -62,6 +65,10 @@ class NetworkField(Generic[C, N]):
     @property
     def device(self) -> torch.device:
         return next(self.networks.parameters()).device
+
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        """Around a step: torch's threads where all samples have a gradient, which `sparing` has no threads for."""
+        return one_torch_thread(self.device) if self.config.gradients else all_torch_threads(self.device, get_threads())
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights, and what of the rays is looked at."""

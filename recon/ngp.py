@@ -87,10 +87,14 @@ class Ngp:
         config = settings.radiance
         assert isinstance(config, NgpConfig)
         shapes = shapes_of(config, len(tensors["appearance"]) if "appearance" in tensors else 0)
-        for name, shape in {**shapes, "occupancy": (config.cells**3,)}.items():
+        of_space = ("occupancy", "cells") if "cells" in tensors else ("occupancy",)  # once they were not kept
+        for name, shape in {**shapes, **dict.fromkeys(of_space, (config.cells**3,))}.items():
             if tuple(tensors[name].shape) != shape:
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, not {shape}")
-        occupancy = Occupancy(tensors["occupancy"].to(device), config.cells, config.step)
+        cells = tensors.get("cells")
+        occupancy = Occupancy(
+            *(tensors["occupancy"].to(device), config.cells, config.step, None if cells is None else cells.to(device))
+        )
         parameters = {name: tensors[name].to(device) for name in shapes}
         halved = int(tensors.get("halved", 0))  # of checkpoints from before there was such a number
         return cls(config, Reach.restore(tensors), parameters, occupancy, int(tensors["ray_count"]), halved)
@@ -114,7 +118,8 @@ class Ngp:
         """What is learned, where something is, how many rays the next step takes, and how long theirs are."""
         values = {name: value.detach() for name, value in self._parameters.items()}
         counts = {"ray_count": torch.tensor(self.ray_count), "halved": torch.tensor(self.halved)}
-        return {**values, **counts, "occupancy": self.occupancy.values, **self.reach.state_dict()}
+        of_space = {"occupancy": self.occupancy.values, "cells": self.occupancy.cells}
+        return {**values, **counts, **of_space, **self.reach.state_dict()}
 
     def param_groups(self, extent: float) -> list[dict[str, Any]]:
         rates = {"lr": self.config.lr, "lr_final": self.config.lr_final, "betas": MOMENTS}
@@ -203,15 +208,15 @@ class Ngp:
             densities = self._densities(perceptron(encoded, self._density)[:, 0])
             if jitter is not None:
                 self.occupancy.met(found.positions, densities)
-            counts = packed.weights_of(found, step * densities) > SEEN
-        kept = found.chosen(counts)
-        encoded = hashgrid.encode(self._layout, kept.positions, table, encoded[counts])
+            rows = torch.nonzero(packed.weights_of(found, step * densities) > SEEN)[:, 0]
+        kept = found.chosen(rows)
+        encoded = hashgrid.encode(self._layout, kept.positions, table, encoded[rows])
         geometry = perceptron(encoded, self._density)
         ray = kept.rays()
         seen = [sh.basis(directions, DEGREE), *(() if light is None else (light,))]
         colours = perceptron(torch.cat([torch.cat(seen, dim=-1)[ray], geometry], dim=-1), self._colour).sigmoid()
         shown = packed.composite(kept, step * self._densities(geometry[:, 0]), colours)
-        return shown, (len(counts) + 2 * len(ray)) // 3
+        return shown, (len(densities) + 2 * len(ray)) // 3
 
     @property
     def _step(self) -> float:

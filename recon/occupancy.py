@@ -29,13 +29,17 @@ STRIDE = 1_000_003  # a prime: cells are looked at in an order that leaves no pa
 class Occupancy:
     """The grid. `values` [G^3] are densities; `cells` [G^3] uint8, which are not empty."""
 
-    def __init__(self, values: Tensor, side: int, step: float) -> None:
+    def __init__(self, values: Tensor, side: int, step: float, cells: Tensor | None = None) -> None:
         """
         Args:
             step: a length in contracted space; cells where so long a way is nearly clear count as empty.
+            cells: as they were decided before some of the values; None: they are decided now.
         """
         self.values, self.side, self.step = values, side, step
-        self.decide()
+        if cells is None:
+            self.decide()
+        else:
+            self.cells = cells
 
     @classmethod
     def full(cls, side: int, step: float, device: torch.device) -> Occupancy:

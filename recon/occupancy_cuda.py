@@ -1,7 +1,7 @@
 """Samples of rays where a grid says that something may be, on an NVIDIA GPU: two passes of one Triton kernel.
 
-The maths, and its double precision, is that of `kernels/occupancy.py`: both find the same samples. The first pass
-counts them, the second one, which knows by then where each ray's go, writes them.
+The maths, and its double precision, is that of `kernels/occupancy.py`, and products are not fused with sums: both find
+the same samples. The first pass counts them, the second one, which knows by then where each ray's go, writes them.
 """
 
 # mypy: disallow-untyped-defs=False
@@ -41,7 +41,9 @@ def march(
         samples = rays.new_empty(total, 3), rays.new_empty(total), rays.new_empty(total)
         with torch.cuda.device_of(rays):
             _march[(triton.cdiv(len(rays), RAYS),)](
-                *(rays, jitter, lengths, cells, starts, *samples, len(rays), most, side, writes, RAYS), num_warps=1
+                *(rays, jitter, lengths, cells, starts, *samples, len(rays), most, side, writes, RAYS),
+                num_warps=1,
+                enable_fp_fusion=False,
             )
         return samples
 
@@ -96,6 +98,7 @@ def _march(
     first = tl.load(jitter + ray, mask=going, other=0.0).to(tl.float64)
     if WRITES:
         at = tl.load(starts + ray, mask=going, other=0)
+        most = tl.load(starts + ray + 1, mask=going, other=0) - at  # what was counted, whatever happens
     fast = dx * dx + dy * dy + dz * dz
     inner = step / tl.sqrt(fast)  # a step within the ball
     per_unit = SIDE / 4.0
@@ -104,6 +107,7 @@ def _march(
     going = going & (r <= farthest)
     t, way = begin + length * first, step * first
     count = tl.zeros([RAYS], tl.int32)
+    going = going & (count < most)
     while tl.max(going.to(tl.int32), axis=0) > 0:
         x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
         r, factor, length = _length(x, y, z, dx, dy, dz, fast, step)

@@ -95,10 +95,10 @@ class Options:
         return config.in_batches(asked, steps, batch)
 
     @property
-    def for_pixels(self) -> bool:
-        """Whether the number of Gaussians is to follow from the photos, too; see `config.for_pixels`."""
-        fixed = self.max_gaussians is not None or self.budget_seconds is not None
-        return self.preset == "full" and self.method == "splats" and not fixed
+    def counts_pixels(self) -> bool:
+        """Whether the number of Gaussians is to follow from the photos, too; see `fitting.for_pixels`."""
+        others = (self.max_gaussians, self.budget_seconds, self.steps)
+        return self.preset == "full" and self.method == "splats" and all(each is None for each in others)
 
     def _of_field(self, chosen: TrainConfig) -> TrainConfig:
         of_splats = (

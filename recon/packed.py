@@ -37,14 +37,13 @@ class Samples(NamedTuple):
     def rays(self) -> Tensor:
         """[N] the ray of each."""
         counts = self.starts.diff()
-        return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        numbers = torch.arange(len(counts), device=counts.device)
+        return numbers.repeat_interleave(counts, output_size=len(self.positions))  # or else a GPU is waited for
 
-    def chosen(self, chosen: Tensor) -> Samples:
-        """Those that a mask [N] chooses."""
-        before = torch.cat([self.starts.new_zeros(1), chosen.cumsum(0)])
-        return Samples(
-            *(before[self.starts], self.positions[chosen], self.distances[chosen], self.middles[chosen], self.length)
-        )
+    def chosen(self, rows: Tensor) -> Samples:
+        """Some of them, by their numbers [M] in order."""
+        starts = torch.searchsorted(rows, self.starts)
+        return Samples(starts, self.positions[rows], self.distances[rows], self.middles[rows], self.length)
 
 
 def weights_of(samples: Samples, depths: Tensor) -> Tensor:

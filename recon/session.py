@@ -162,14 +162,14 @@ def _keep_on_gpu(scene: Scene, settings: config.TrainConfig, watch: Watch, devic
     """Decide how many photos stay on the GPU, if splats are trained on one."""
     if device.type != "cuda" or settings.radiance is not None:
         return
-    count = -(-settings.max_gaussians // watch.divided.count)
-    say(fitting.keep_on_gpu(scene, count, settings.sh_degree, _free_on_gpu(watch, device)))
+    say(fitting.keep_on_gpu(scene, settings, _free_on_gpu(watch, device), parts=watch.divided.count))
 
 
 def _free_on_gpu(watch: Watch, device: torch.device) -> int:
-    """Bytes that are free on the GPU, for this one of the processes that share it; no more than the user allows."""
+    """Bytes that this one of the processes that share the GPU may have of it: what the user says, or most of what is
+    free."""
     sharing = -(-watch.ranks.beside // torch.cuda.device_count())
-    free: int = torch.cuda.mem_get_info(device)[0] // sharing
+    free = round(memory.SHARE * torch.cuda.mem_get_info(device)[0] / sharing)
     return free if watch.max_memory is None else min(free, round(watch.max_memory * memory.GB))
 
 
@@ -188,7 +188,7 @@ def _fitted(options: Options, settings: config.TrainConfig, device: torch.device
         return open_scene(dataclasses.replace(options, downscale=downscale), device)
 
     def first() -> tuple[int | None, dict[str, Any]]:
-        found.append(fitting.fit(at, options.downscale, settings, **limits, for_pixels=options.for_pixels))
+        found.append(fitting.fit(at, options.downscale, settings, **limits, counts_pixels=options.counts_pixels))
         return found[0].downscale, config.to_json(found[0].settings)
 
     downscale, values = ranks.told(first)

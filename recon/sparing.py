@@ -4,16 +4,16 @@ All samples are asked without a gradient; then those that matter are asked again
 is small is drawn with a chance as small, and counts the more if it is: what is learned is the same in the mean, as of
 every estimate by importance (Owen 2013, "Monte Carlo theory, methods and examples", section 9.1), with less to do.
 
-On a CPU samples are asked in blocks of a fixed size, each by one thread: what is found does not depend on how many
-threads there are. Torch's own threads would wait for each other after every product, and the longer, the more other
-programs do on the machine.
+On a CPU these samples are asked in blocks, each by one thread. Blocks follow from the number of samples, so what is
+found does not depend on how many threads there are. Torch's own threads would wait for each other after every product,
+and the longer, the more other programs do on the machine.
 
 Shape letters: N samples, O outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -24,6 +24,7 @@ from recon.kernels.runtime import spread
 
 AT_ONCE = 1 << 10  # samples of a block, at most
 LEARNED = 1 << 9  # the same where they have gradients
+ADDED_UP = 16  # blocks whose gradients of all weights are held at a time
 # Samples are filled up to a multiple of this: for each number that it has not met, torch prepares its products anew.
 ALIKE = 128
 
@@ -83,6 +84,10 @@ class Sparing:
             again = *(values[rows] for values in of), found.grad[rows] * times[:, None]
             parts += [(network, part) for part in _blocks(LEARNED, *again)]
         self._asked.clear()
+        for first in range(0, len(parts), ADDED_UP):
+            self._add_up(parts[first : first + ADDED_UP])
+
+    def _add_up(self, parts: Sequence[tuple[Function, tuple[Tensor, ...]]]) -> None:
         made: dict[int, tuple[Tensor | None, ...]] = {}
 
         def back(number: int) -> None:
@@ -90,7 +95,11 @@ class Sparing:
             with torch.enable_grad():
                 made[number] = torch.autograd.grad(network(*of), self._weights, gradient, allow_unused=True)
 
-        spread(back, len(parts))
+        if parts[0][1][0].device.type == "cpu":
+            spread(back, len(parts))
+        else:
+            for number in range(len(parts)):
+                back(number)
         for number in range(len(parts)):  # in order: sums are the same whoever made what they are of
             for weight, gradient in zip(self._weights, made[number], strict=True):
                 if gradient is not None:
@@ -98,7 +107,7 @@ class Sparing:
 
 
 def _blocks(most: int, *of: Tensor) -> list[tuple[Tensor, ...]]:
-    """Samples in blocks of one size and an even number, but for what is left over."""
+    """Samples in blocks of about one size and, but for small ones, of an even number."""
     pairs = -(-len(of[0]) // (2 * most))
     size = -(-len(of[0]) // (2 * pairs * ALIKE)) * ALIKE if pairs else 1
     return list(zip(*(values.split(size) for values in of), strict=True))

@@ -22,9 +22,14 @@ from recon import contest, runs
 DOCUMENT = ROOT / "docs" / "methods.md"
 
 
-def on_the_way(row: dict[str, Any]) -> dict[str, Any]:
-    """The curve of a method as a line of a table: after about so many seconds."""
-    return {"method": row["method"], **{f"{5 * int(at['seconds'] / 5)} s": at["psnr"] for at in row["curve"]}}
+def on_the_way(row: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    """The curve of a method as a line of a table: after shares of the seconds that it was given, or of its steps."""
+    line: dict[str, Any] = {"method": row["method"]}
+    for at in row["curve"]:
+        done = at["step"] / row["steps"] if seconds is None else at["seconds"] / seconds
+        share = min(contest.SHARES, key=lambda each: abs(each - done))
+        line[f"{share:.0%}" if seconds is None else f"{share * seconds:g} s"] = at["psnr"]
+    return line
 
 
 def main() -> None:
@@ -39,10 +44,11 @@ def main() -> None:
         options = found["options"]
         name = Path(options["scene"]).name
         long = f"{options['budget_seconds']:g} s" if options["steps"] is None else f"{options['steps']:,} steps"
+        seconds = options["budget_seconds"] if options["steps"] is None else None
         parts += [f"{name}, {long} each:", contest.table(found["methods"])]
         parts += [
             "PSNR of some views on the way, dB:",
-            table([on_the_way(row) for row in found["methods"] if "error" not in row]),
+            table([on_the_way(row, seconds) for row in found["methods"] if "error" not in row]),
         ]
         for file, what in ((contest.VIEWS, "Held-out views"), (contest.CURVES_DRAWN, "PSNR over time")):
             picture = f"{prefix}_{name}_{Path(file).stem}.jpg"

@@ -16,7 +16,7 @@ from ranks_at_work import SPLATS
 from recon import ahead, fitting, memory, session
 from recon.ahead import Ahead
 from recon.batches import Batches
-from recon.config import AdaptiveConfig, TrainConfig
+from recon.config import AdaptiveConfig, SurfaceConfig, TrainConfig
 from recon.datasets.errors import InputError
 from recon.datasets.images import ArrayImage
 from recon.opening import first_model
@@ -147,38 +147,39 @@ def test_it_is_said_how_many_photos_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     scene = tiny.scene()
     size = 12 * 40 * 32 * len(scene.train_views)
     assert memory.float_photos(scene.train_views) == size
-    assert "All photos stay" in fitting.keep_on_gpu(scene, 1000, 3, 10**9)
+    few, many = (TrainConfig(strategy=AdaptiveConfig(max_gaussians=count)) for count in (1000, 10**9))
+    assert "All photos stay" in fitting.keep_on_gpu(scene, few, 10**9)
     assert (ahead.room or 0) > size
-    taken = 8 * 10**8 - memory.room_on_gpu(10**9, 1000, 3, 40 * 32)
-    free = round((taken + size / 4) / memory.SHARE)
-    assert fitting.keep_on_gpu(scene, 1000, 3, free).startswith("25% of the photos stay")
-    assert fitting.keep_on_gpu(scene, 10**9, 3, free).startswith("0% of the photos")
+    free = memory.taken_on_gpu(few, 1000, 40 * 32) + size // 4
+    assert fitting.keep_on_gpu(scene, few, free).startswith("25% of the photos stay")
+    assert fitting.keep_on_gpu(scene, many, 10**9).startswith("0% of the photos")
     assert ahead.room == 0
 
 
 def test_a_gpu_has_room_for_so_many_gaussians() -> None:
     scene, settings = tiny.scene(), TrainConfig(strategy=AdaptiveConfig(max_gaussians=10**6))
-    taken = memory.taken_on_gpu(10**6, 3, 40 * 32)
-    enough = round(taken / memory.SHARE) + 10
+    enough = memory.taken_on_gpu(settings, 10**6, 40 * 32)
     same, said = fitting.fit_on_gpu(scene, settings, enough)
     assert same == settings
-    assert said == f"GPU memory: about {taken / memory.GB:.2g} GB of {enough / memory.GB:.3g} GB, beside photos"
+    assert said == f"GPU memory: about {enough / memory.GB:.2g} GB of {enough / memory.GB:.3g} GB, beside photos"
     fewer, said = fitting.fit_on_gpu(scene, settings, enough // 4)
     assert fewer.max_gaussians == pytest.approx(250_000, rel=1e-3)
     assert said.endswith(f"beside photos; at most {fewer.max_gaussians:,} Gaussians instead of 1,000,000")
-    assert memory.room_on_gpu(enough // 4, fewer.max_gaussians, 3, 40 * 32) < 10_000
+    assert 0 <= enough // 4 - memory.taken_on_gpu(fewer, fewer.max_gaussians, 40 * 32) < 10_000
+    for_mesh, _ = fitting.fit_on_gpu(scene, dataclasses.replace(settings, surface=SurfaceConfig()), enough // 4)
+    assert for_mesh.max_gaussians < fewer.max_gaussians
     divided, _ = fitting.fit_on_gpu(scene, settings, enough // 4, parts=3)
     assert divided.max_gaussians == 3 * fewer.max_gaussians
     with pytest.raises(
-        InputError, match=r"0.001 GB of GPU memory are too little for photos of 0.00128 million pixels; --"
+        InputError, match=r"0.0001 GB of GPU memory, .* too little for photos of 0.00128 million pixels; --down"
     ):
-        fitting.fit_on_gpu(scene, settings, 10**6)
+        fitting.fit_on_gpu(scene, settings, 10**5)
 
 
 def test_processes_that_share_a_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * 10**9, 10**10))
     of_three = session.Watch(ranks=Ranks(0, 3, 0, 3))
-    assert session._free_on_gpu(of_three, torch.device("cuda")) == 9 * 10**9 // 2
+    assert session._free_on_gpu(of_three, torch.device("cuda")) == round(memory.SHARE * 9 * 10**9 / 2)
     bounded = dataclasses.replace(of_three, max_memory=2.0)
     assert session._free_on_gpu(bounded, torch.device("cuda")) == 2 * 10**9

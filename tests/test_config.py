@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from recon import config
+from recon import config, fitting
 from recon.config import PRESETS, MCMCConfig, TrainConfig, for_steps
 from recon.datasets.errors import InputError
 from recon.options import Options
@@ -27,18 +27,18 @@ def test_longer_trainings_have_more_gaussians_that_learn_more_slowly():
 def test_more_pixels_have_more_gaussians_up_to_a_limit():
     settings = for_steps(PRESETS["full"])
     count = settings.max_gaussians
-    found = [config.for_pixels(settings, pixels).max_gaussians for pixels in (10**6, 25 * 10**6, 10**8, 10**9, 10**12)]
+    found = [fitting.for_pixels(settings, pixels).max_gaussians for pixels in (10**6, 25 * 10**6, 10**8, 10**9, 10**12)]
     assert found[:3] == [count, count, 2 * count]
-    assert found[2] < found[3] < found[4] == config.MOST_GAUSSIANS
-    many = config.for_pixels(dataclasses.replace(settings, strategy=MCMCConfig(max_gaussians=4_000_000)), 10**9)
+    assert found[2] < found[3] < found[4] == fitting.MOST_GAUSSIANS
+    many = fitting.for_pixels(dataclasses.replace(settings, strategy=MCMCConfig(max_gaussians=4_000_000)), 10**9)
     assert many.max_gaussians == 4_000_000
     assert dataclasses.replace(many, strategy=settings.strategy) == settings
 
 
 def test_only_a_full_training_of_splats_counts_pixels():
-    assert Options("scene", preset="full").for_pixels
-    others = {"max_gaussians": 9}, {"budget_seconds": 9.0}, {"preset": "best"}, {"method": "ngp"}
-    assert not any(Options("scene", **{"preset": "full", **other}).for_pixels for other in others)
+    assert Options("scene", preset="full").counts_pixels
+    others = {"max_gaussians": 9}, {"budget_seconds": 9.0}, {"steps": 9}, {"preset": "best"}, {"method": "ngp"}
+    assert not any(Options("scene", **{"preset": "full", **other}).counts_pixels for other in others)
 
 
 def test_unknown_settings_are_named():

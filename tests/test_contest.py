@@ -145,6 +145,15 @@ def test_a_radiance_field_is_scored_by_pixels_on_its_way(masked: bool, monkeypat
     assert some != pytest.approx(of_all, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["nerf", "plenoxels", "ngp", "mipnerf360"])
+def test_views_without_a_pixel_that_counts_are_not_scored(method: str) -> None:
+    scene, state = tiny.scene(), begin(settings_of(method, 30))
+    blind = dataclasses.replace(scene.views[0], mask=ArrayImage(torch.zeros(32, 40, 1)))
+    half = dataclasses.replace(scene, views=(blind, *scene.views[1:]))
+    assert held_out.psnr(state, half, [0]) is None
+    assert held_out.psnr(state, half, [0, 1]) == held_out.psnr(state, scene, [1])
+
+
 def test_the_clock_stands_while_scores_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, state = tiny.scene(), begin(settings_of("plenoxels", 10**6, seconds=0.3))
     clock = [0.0]

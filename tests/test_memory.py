@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import tiny
-from recon import config, fitting, memory
+from recon import fitting, memory
 from recon.batches import Batches
 from recon.config import AdaptiveConfig, SurfaceConfig, TrainConfig
 from recon.datasets import cache, synthetic
@@ -171,8 +171,8 @@ def test_a_limit_makes_photos_smaller_rather_than_gaussians_too_few(monkeypatch:
     assert generous.said.startswith("Memory: about")
     assert "Gaussians" not in generous.said
     pixels = sum(view.camera.width * view.camera.height for view in _large_scene(3200, 2400).train_views)
-    larger = fitting.fit(open_at, None, settings, on_gpu=False, max_memory=100.0, for_pixels=True)
-    assert larger.settings == config.for_pixels(settings, pixels) != settings
+    larger = fitting.fit(open_at, None, settings, on_gpu=False, max_memory=100.0, counts_pixels=True)
+    assert larger.settings == fitting.for_pixels(settings, pixels) != settings
     tight = fitting.fit(open_at, None, settings, on_gpu=False, max_memory=1.0)
     assert tight.downscale is not None
     assert tight.downscale > 1

@@ -207,3 +207,19 @@ def test_densities_far_outside_are_of_the_world() -> None:
         contracted = model._densities_at(volume.contract(points) / 4 + 0.5)
     shrunk = torch.stack([torch.autograd.functional.jacobian(volume.contract, point).det() for point in points])
     torch.testing.assert_close(model.density(points), contracted * shrunk ** (1 / 3), rtol=1e-3, atol=0)
+
+
+def test_a_checkpoint_says_which_cells_count_as_empty() -> None:
+    """They are decided now and then, and what rays have met since then does not change them."""
+    state = begin(settings_of("ngp", 20))
+    model = state.model
+    assert isinstance(model, Ngp)
+    model.occupancy.values[::2] = 0
+    model.occupancy.decide()
+    model.occupancy.values[:8] = 100
+    again = Ngp.restore(state.config, model.state_dict(), CPU)
+    assert torch.equal(again.occupancy.cells, model.occupancy.cells)
+    older = {name: value for name, value in model.state_dict().items() if name != "cells"}
+    assert not torch.equal(Ngp.restore(state.config, older, CPU).occupancy.cells, model.occupancy.cells)
+    with pytest.raises(ValueError, match="cells is"):
+        Ngp.restore(state.config, model.state_dict() | {"cells": torch.ones(3)}, CPU)

@@ -109,7 +109,7 @@ def test_a_ray_of_dense_samples_shows_the_first() -> None:
 
 def test_those_that_are_chosen_stay_with_their_rays() -> None:
     samples, depths, _, _ = samples_of([3, 0, 2])
-    chosen = torch.tensor([True, False, True, False, True])
+    chosen = torch.tensor([0, 2, 4])
     kept = samples.chosen(chosen)
     assert kept.starts.tolist() == [0, 2, 2, 3]
     assert kept.rays().tolist() == [0, 0, 2]

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 SAME_BITS = ("adaptive", "poses")  # two sums of two, whoever adds them
 SAME_RAYS = ("noise", "mesh", "four views", "plenoxels")  # added up in another order
-OWN = ("model.occupancy", "model.ray_count")  # of each process: what its own rays have met
+OWN = ("model.occupancy", "model.cells", "model.ray_count")  # of each process: what its own rays have met
 NEAR = 0.03  # how far they then are apart: Adam takes whole steps where a gradient is next to nothing
 
 

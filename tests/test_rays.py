@@ -14,6 +14,7 @@ from recon.datasets import cache
 from recon.datasets.cameras import Cameras, intrinsics, look_at
 from recon.datasets.images import ArrayImage
 from recon.datasets.scene import Scene, View
+from recon.ranks import ALONE, Ranks
 from recon.rays import AT_ONCE, HELD, RayBatches, all_pixels, render
 from recon.reach import UNKNOWN, Reach, reach_of
 
@@ -46,6 +47,23 @@ def test_pixels_come_from_where_they_say():
             assert torch.equal(batch.cameras.viewmats[row], views[photo].camera.viewmats[0].float())
             seen.add(photo)
     assert seen == set(range(11))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("ranks", [ALONE, Ranks(1, 2)])
+def test_of_the_rays_of_a_step_as_many_are_made_as_are_wanted(mixed: bool, ranks: Ranks) -> None:
+    views = list(tiny.scene(12).train_views)
+    if mixed:  # one of them has alpha
+        first = views[0].image.load()
+        views[0] = dataclasses.replace(views[0], image=ArrayImage(torch.cat([first, first[..., :1]], dim=-1)))
+    batches = RayBatches(views, dataclasses.replace(CONFIG, batch=4), (0.2, 0.4, 0.6), CPU, ranks=ranks)
+    whole = batches.at(3)
+    for rays, each in ((1, 1), (44, 4 * len(ranks.share(4))), (10**6, whole.pixels.shape[1])):
+        some = batches.at(3, rays)
+        assert some.pixels.shape == (11, each, 2)
+        assert torch.equal(some.pixels, whole.pixels[:, :each])
+        assert torch.equal(some.rgb, whole.rgb[:, :each])
+        assert torch.equal(some.photos, whole.photos)
 
 
 def test_every_pixel_is_as_likely_as_any_other():

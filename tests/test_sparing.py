@@ -97,24 +97,55 @@ def test_a_gradient_that_is_not_a_number_reaches_the_weights(bad):
     assert not bool(gradients(network, samples, factors, share=0.2, seed=0).isfinite().all())
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
-    about, before, found = network_and_samples(5 * AT_ONCE), get_threads(), []
+@pytest.mark.parametrize("half", [False, True])
+def test_the_number_of_threads_changes_nothing(half: bool) -> None:
+    layers, samples, factors = network_and_samples(5 * AT_ONCE)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, values: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+                return self.layers(values).float()
+
+    network, before, found = Network(), get_threads(), []
     try:
-        for threads in (1, 3):
+        for threads in (1, 3, 3):
             set_threads(threads)
             with torch.no_grad():
-                outputs = directly(*about[:2])
-            found.append((outputs, gradients(*about, share=0.5, seed=0)))
+                outputs = directly(network, samples)
+            found.append((outputs, gradients(network, samples, factors, share=0.5, seed=0)))
     finally:
         set_threads(before)
-    assert all(torch.equal(one, three) for one, three in zip(*found, strict=True))
+    assert all(torch.equal(one, other) for others in found[1:] for one, other in zip(found[0], others, strict=True))
 
 
-def test_blocks_change_nothing(monkeypatch):
-    network, samples, factors = network_and_samples(100)
-    whole = exact(network, samples, factors)
-    monkeypatch.setattr(sparing, "AT_ONCE", 30)
+@pytest.mark.parametrize("count", [1, 100, 128, 129, 700, 1000])
+def test_blocks_change_nothing(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, samples, factors = network_and_samples(count)
+    whole, outputs = exact(network, samples, factors), network(samples)
+    monkeypatch.setattr(sparing, "AT_ONCE", ALIKE)
+    sizes: list[int] = []
+
+    def counted(values: Tensor) -> Tensor:
+        sizes.append(len(values))
+        return network(values)
+
+    with torch.no_grad():
+        torch.testing.assert_close(directly(counted, samples), outputs)
+    assert sum(sizes) == count
+    assert max(sizes) <= ALIKE
     network.zero_grad()
     (directly(network, samples) * factors).sum().backward()
     found = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-2)
+
+
+def test_gradients_are_added_up_a_few_blocks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = network_and_samples(2000)
+    wanted = gradients(*about, share=1e30, seed=0)
+    monkeypatch.setattr(sparing, "LEARNED", ALIKE)
+    monkeypatch.setattr(sparing, "ADDED_UP", 3)
+    torch.testing.assert_close(gradients(*about, share=1e30, seed=0), wanted, rtol=1e-4, atol=1e-2)

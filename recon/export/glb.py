@@ -124,10 +124,11 @@ def load(path: Path | str) -> Gaussians:
     data = read_bytes(path)
     document, binary = _chunks(data, str(path))
     parts: list[Rows] = []
-    count, antialiased = 0, False
+    count, of_blur = 0, set[bool]()
     for primitive, placed in _primitives(document, str(path)):
-        rows, of_blur = _rows(document, binary, primitive, str(path))
-        rows, antialiased = rows.turned(AXES), antialiased or of_blur
+        rows, antialiased = _rows(document, binary, primitive, str(path))
+        of_blur.add(antialiased)
+        rows = rows.turned(AXES)
         count += len(rows)
         check_count(count, len(data), str(path))  # nodes may show the same splats over and over
         if len(parts) == MOST_PARTS:
@@ -137,9 +138,11 @@ def load(path: Path | str) -> Gaussians:
             moved = rows.gaussians(str(path)).transformed(flip @ placed @ flip)
             rows = Rows.of(moved, path)
         parts.append(rows)
+    if len(of_blur) > 1:
+        log.warning("%s: some of its splats are to be drawn antialiased and others are not; all are", path)
     if not parts:
         raise InputError(f"{path}: holds no splats: no mesh in its scene has {SPLATS}")
-    return joined(parts).gaussians(str(path), antialiased=antialiased)
+    return joined(parts).gaussians(str(path), antialiased=any(of_blur))
 
 
 def _kind(name: str) -> str:

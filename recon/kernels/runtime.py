@@ -286,7 +286,8 @@ def launch(function: Kernel, *args: Any, threads: int | None = None) -> None:
 def spread(call: Callable[[int], None], count: int) -> None:
     """Call `call(0)` to `call(count - 1)`, once each and in any order, on `get_threads()` threads, and wait.
 
-    For functions that are outside of Python most of the time. They must not call `launch`.
+    For functions that are outside of Python most of the time. They must not call `launch`. What torch keeps for each
+    thread, such as `no_grad` and autocast, they have to set themselves.
     """
     numbers = iter(range(count))
 

@@ -53,8 +53,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "adam": ("param", "param_grad", "exp_avg", "exp_avg_sq", "valid", "lr", "b1", "b2", "eps"),
 }
 
-# Those that can be done without.
-PACKED = ("projection_ewa_3dgs_packed_fwd", "projection_ewa_3dgs_packed_bwd")
+# Those that can be done without, and how many values they return.
+PACKED = {"projection_ewa_3dgs_packed_fwd": 9, "projection_ewa_3dgs_packed_bwd": 5}
 
 
 class UnknownGsplat(Exception):
@@ -97,6 +97,8 @@ def _adapted(name: str, arguments: Sequence[str]) -> Callable[..., Any]:
         operation = getattr(torch.ops.gsplat, name).default
     except AttributeError as error:
         raise UnknownGsplat(f"it has no {name}") from error
+    if len(operation._schema.returns) != PACKED.get(name, len(operation._schema.returns)):
+        raise UnknownGsplat(f"its {name} returns {len(operation._schema.returns)} values")
     order = _order(name, arguments, operation._schema.arguments)
     if order == list(range(len(arguments))):
         return operation  # type: ignore[no-any-return]
