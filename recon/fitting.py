@@ -137,7 +137,7 @@ def fit_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1
     Raises:
         InputError: there is no room for pictures of that size.
     """
-    pixels, wanted = _largest(scene), settings.max_gaussians
+    pixels, wanted = memory.most_pixels(scene.train_views), settings.max_gaussians
     count = min(wanted, parts * memory.most_on_gpu(settings, free, pixels))
     if count < min(wanted, LEAST_GAUSSIANS):
         raise InputError(
@@ -153,7 +153,7 @@ def fit_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1
 
 def keep_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 1) -> str:
     """Decide how many photos stay on a GPU, and say so; see `fit_on_gpu`."""
-    taken = memory.taken_on_gpu(settings, -(-settings.max_gaussians // parts), _largest(scene))
+    taken = memory.taken_on_gpu(settings, -(-settings.max_gaussians // parts), memory.most_pixels(scene.train_views))
     ahead.room = room = max(0, free - taken)
     wanted = memory.float_photos(scene.train_views)
     if wanted <= room:
@@ -162,11 +162,6 @@ def keep_on_gpu(scene: Scene, settings: TrainConfig, free: int, *, parts: int = 
         f"{room / wanted:.0%} of the photos stay on the GPU ({room / GB:.2g} GB); the others are copied there a step"
         " before they are needed."
     )
-
-
-def _largest(scene: Scene) -> int:
-    """Pixels of the largest photo to train on."""
-    return max(view.camera.width * view.camera.height for view in scene.train_views)
 
 
 def _keep_to(plan: Plan) -> None:

@@ -151,8 +151,8 @@ def workload(scene: Scene, settings: TrainConfig, *, on_gpu: bool, parts: int = 
         photo_bytes=sum(_stored_bytes(view) for view in views) + depth_bytes(views, settings),
         reduced_bytes=reduced_bytes(views, settings),
         decoding_bytes=max(_decoding_bytes(view) for view in scene.views),
-        pixels=_most_pixels(views),
-        held_out_pixels=_most_pixels(scene.test_views),
+        pixels=most_pixels(views),
+        held_out_pixels=most_pixels(scene.test_views),
         held_out=len(scene.test),
         count=settings.max_gaussians,
         sh_degree=settings.sh_degree,
@@ -180,7 +180,8 @@ def _decoding_bytes(view: View) -> int:
     return max((source.decoding_bytes for source in _sources(view)), default=0)
 
 
-def _most_pixels(views: Sequence[View]) -> int:
+def most_pixels(views: Sequence[View]) -> int:
+    """Those of the largest view; 0 if there is none."""
     return max((view.camera.width * view.camera.height for view in views), default=0)
 
 

@@ -69,18 +69,18 @@ class Occupancy:
             step: between samples, in contracted space.
             jitter: [R] 0..1; None: the middles of the steps.
         """
+        rays = torch.cat([origins, directions], dim=-1).float()
         offsets = torch.full((len(origins),), 0.5) if jitter is None else jitter
         if origins.is_cuda and losses.has_triton():
             from recon import occupancy_cuda
 
             offsets = offsets.to(origins.device, non_blocking=True)
             found: Sequence[Tensor] = occupancy_cuda.march(
-                *(origins, directions, begin, end, step, self.cells, self.side, offsets, most)
+                *(rays, begin, end, step, self.cells, self.side, offsets, most)
             )
         else:
-            rays = torch.cat([origins, directions], dim=-1).float().cpu().numpy()
-            cells, first = self.cells.cpu().numpy(), offsets.cpu().numpy()
-            arrays = occupancy.march(rays, begin, end, step, cells, self.side, first, most)
+            given, cells, first = (tensor.cpu().numpy() for tensor in (rays, self.cells, offsets))
+            arrays = occupancy.march(given, begin, end, step, cells, self.side, first, most)
             found = [torch.from_numpy(array).to(origins.device) for array in arrays]
         starts, positions, distances, lengths = found
         return Samples(starts, positions, distances, lengths / WIDTH, step / WIDTH)

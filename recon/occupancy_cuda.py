@@ -17,22 +17,12 @@ RAYS = 32  # of a program: one warp, which is done when its longest ray is
 
 
 def march(
-    origins: Tensor,
-    directions: Tensor,
-    begin: float,
-    end: float,
-    step: float,
-    cells: Tensor,
-    side: int,
-    jitter: Tensor,
-    most: int,
+    rays: Tensor, begin: float, end: float, step: float, cells: Tensor, side: int, jitter: Tensor, most: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where rays are to be looked at: `kernels.occupancy.march`, of tensors on one GPU.
+    """Where rays are to be looked at: `kernels.occupancy.march`, of contiguous tensors on one GPU.
 
     The number of samples is waited for.
     """
-    rays = torch.cat([origins, directions], dim=-1).float().contiguous()
-    jitter = jitter.float().contiguous()
     # As arguments of a kernel they would be rounded to single precision.
     lengths = torch.tensor([begin, end, step], dtype=torch.float64).to(rays.device, non_blocking=True)
     starts = torch.zeros(len(rays) + 1, dtype=torch.int64, device=rays.device)

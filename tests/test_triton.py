@@ -81,7 +81,7 @@ def test_rays_are_looked_at_where_the_cpu_looks(share: float, end: float, most: 
     )
     given, full, jitter = (tensor.to(device) for tensor in told)
     span = (test_occupancy.BEGIN, end, test_occupancy.STEP)
-    found = occupancy_cuda.march(given[:, :3], given[:, 3:], *span, full.reshape(-1), side, jitter, most)
+    found = occupancy_cuda.march(given, *span, full.reshape(-1), side, jitter, most)
     assert found[0].tolist() == wanted.starts.tolist()
     for ours, theirs in zip(found[1:], wanted[1:], strict=True):
         np.testing.assert_allclose(ours.cpu().numpy(), theirs, rtol=1e-6, atol=2e-7)

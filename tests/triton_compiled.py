@@ -43,8 +43,8 @@ def main() -> None:
     losses_cuda.photometric(picture, torch.zeros_like(picture), 0.2).backward()
     exposed, _ = exposure_cuda.expose(picture, torch.zeros_like(picture), torch.zeros(3, 4), (2.5, 2.0, 3.2))
     exposed.sum().backward()
-    origins, directions, cells = torch.zeros(2, 3), torch.ones(2, 3), torch.ones(8**3, dtype=torch.uint8)
-    occupancy_cuda.march(origins, directions, 0.1, 9.0, 0.02, cells, 8, torch.zeros(2), 16)
+    rays, cells = torch.ones(2, 6), torch.ones(8**3, dtype=torch.uint8)
+    occupancy_cuda.march(rays, 0.1, 9.0, 0.02, cells, 8, torch.zeros(2), 16)
 
 
 if __name__ == "__main__":
